@@ -1,0 +1,139 @@
+"""nas-describe: sizes of a search space, costs of a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from cli import common
+
+DESCRIPTION = """\
+Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
+file or a published name): parameters, convolution multiply-adds at --input, channels, stride and size of each cell's
+output."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-describe."""
+    from retrain.config import NetworkConfig
+
+    parser = common.parser("nas-describe", DESCRIPTION)
+    parser.add_argument(
+        "network", nargs="?", type=str | None, default=None, help="A genotype.json file or a published network's name."
+    )
+    parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
+    parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
+    parser.add_argument("--classes", type=int, default=19, help="Number of classes.")
+    parser.add_argument("--input", type=str, default="512x1024", help="Input size, HEIGHTxWIDTH in pixels.")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_class_arguments(NetworkConfig, "network_settings")
+    return parser
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as two numbers of pixels.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
+        raise ValueError(f"--input is {text!r}: give HEIGHTxWIDTH in pixels, such as 1025x2049")
+    return int(parts[0]), int(parts[1])
+
+
+def describe_space(name: str, classes: int) -> dict[str, Any]:
+    """Counts of a space, and the parameters of its supernet."""
+    import torch
+
+    from nas.supernet import Supernet
+    from search_spaces.graph import count
+    from search_spaces.space import load
+
+    space = load(name)
+    with torch.device("meta"):  # shapes only: a supernet of any size is counted in no memory
+        supernet = Supernet(space, classes)
+    return {
+        "name": space.name,
+        "layers": space.layers,
+        "strides": list(space.strides),
+        "blocks": space.blocks,
+        "filter_multiplier": space.filter_multiplier,
+        **dataclasses.asdict(count(space)),
+        "operation_names": list(space.operations),
+        "supernet_parameters": sum(p.numel() for p in supernet.weights()),
+        "architecture_parameters": sum(p.numel() for p in supernet.architecture.parameters()),
+        "classes": classes,
+    }
+
+
+def describe_network(name: str, classes: int, size: tuple[int, int], settings: Any) -> dict[str, Any]:
+    """Parameters, multiply-adds and features of a network."""
+    import torch
+
+    from nas.cost import describe
+    from retrain.networks import build
+
+    with torch.device("meta"):
+        network = build(name, classes, settings)
+    return {"name": name, "classes": classes, "input": list(size), **describe(network, size)}
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, describes, prints."""
+    parser = make_parser()
+    values = parser.instantiate(parser.parse_args(common.with_underscores(arguments)))
+    if (values.space is None) == (values.network is None):
+        raise ValueError("name either a network (a genotype.json file or a published name) or --space NAME")
+    if values.yaml and values.space is None:
+        raise ValueError("--yaml prints a space: give --space NAME")
+    if values.classes < 2:
+        raise ValueError(f"--classes is {values.classes}: give at least 2")
+    if values.space is not None and values.yaml:
+        from search_spaces.space import load
+
+        print(load(values.space).to_yaml(), end="")
+        return
+    if values.space is not None:
+        facts = describe_space(values.space, values.classes)
+    else:
+        facts = describe_network(values.network, values.classes, parse_size(values.input), values.network_settings)
+    print(json.dumps(facts) if values.json else _text(facts))
+
+
+def _text(facts: dict[str, Any]) -> str:
+    labels = {
+        "paths": "paths (first layer at either of the two finest strides)",
+        "paths_first_fixed": "paths (first layer at the finest stride: the paper's count)",
+        "cells": "cells (the paper's count)",
+        "cells_decodable": "cells (that decoding can give)",
+        "parameters": "parameters (trainable)",
+        "multiply_adds": "multiply-adds (convolutions)",
+    }
+    lines = []
+    for name, value in facts.items():
+        label = labels.get(name, name.replace("_", " "))
+        if name == "features":
+            lines += [
+                f"  {f['name']}: {f['channels']} channels at stride {f['stride']}, {f['size'][0]}x{f['size'][1]}"
+                for f in value
+            ]
+        elif name == "parts":
+            lines += [
+                f"  {p['name']}: {p['parameters']:,} parameters, {p['multiply_adds']:,} multiply-adds" for p in value
+            ]
+        elif isinstance(value, list):
+            lines.append(f"{label}: {', '.join(map(str, value))}")
+        else:
+            lines.append(f"{label}: {value:,}" if isinstance(value, int) else f"{label}: {value}")
+    return "\n".join(lines)
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-describe", main)
+
+
+if __name__ == "__main__":
+    entry()

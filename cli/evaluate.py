@@ -1,0 +1,54 @@
+"""nas-evaluate: measure a trained network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Literal
+
+from cli import common
+
+DESCRIPTION = """\
+Measures the network of a nas-retrain run on a split of its data set: IoU of each class, mIoU and pixel accuracy from
+one confusion matrix over all images. Prints a table and writes evaluation-SPLIT-CHECKPOINT.json into the run folder."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-evaluate."""
+    parser = common.parser("nas-evaluate", DESCRIPTION)
+    parser.add_argument("run", type=str, help="The run folder that nas-retrain wrote.")
+    parser.add_argument(
+        "--split", type=str | None, default=None, help="Split to measure; the one validated on, if not given."
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Literal["best", "last"],
+        default="best",
+        help="The highest validation mIoU, or the last epoch.",
+    )
+    parser.add_argument(
+        "--data_root", type=str | None, default=None, help="In place of the run's own folder of the data."
+    )
+    parser.add_argument(
+        "--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ..."
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, evaluates, prints."""
+    values = make_parser().parse_args(common.with_underscores(arguments))
+    from retrain.evaluation import evaluate
+
+    result = evaluate(values.run, values.split, values.checkpoint, values.data_root, values.device)
+    print(json.dumps(dataclasses.asdict(result)) if values.json else result.table())
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-evaluate", main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,50 @@
+"""nas-search: search an architecture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli import common
+from nas.config import SearchConfig
+
+RECIPES = Path(__file__).parent.parent / "nas" / "recipes"
+DESCRIPTION = """\
+Searches an architecture for semantic segmentation: relaxes a search space into one supernet, trains
+its weights and its architecture in turn (first-order DARTS), and decodes a genotype after each epoch. Without --data it
+searches a reduced space on the built-in data set `shapes`, in about two minutes on two CPU cores; with --data the
+defaults are the protocol of Auto-DeepLab."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-search."""
+    parser = common.parser("nas-search", DESCRIPTION)
+    common.add_run_options(parser, RECIPES)
+    parser.add_class_arguments(SearchConfig, None)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, searches, prints."""
+    arguments = common.settings_arguments(arguments, RECIPES, "small")
+    parser = make_parser()
+    values = parser.instantiate(parser.parse_args(arguments))
+    config = common.settings(SearchConfig, values, ("config", "recipe", "resume", "quiet"))
+
+    from nas.darts import search
+
+    result = search(config, values.resume, values.quiet)
+    if not values.quiet:
+        from search_spaces.text import cell_table, path_trellis
+
+        print(cell_table(result.genotype))
+        print(path_trellis(result.genotype))
+        print(f"genotype: {result.folder / 'genotype.json'}   (pictures beside it: cell.svg, trellis.svg)")
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-search", main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,71 @@
+"""Decoding a cell: the two strongest predecessors of each block, and the likeliest operation on each.
+
+Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Cell Architecture". The strength of an edge is the largest
+probability among its operations other than `none`. `none` is left out of the ranking AND of the choice of the
+operation: leaving it out of the ranking alone decodes edges that carry nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from search_spaces.genotype import Block, state_names
+from search_spaces.operations import NONE
+
+__all__ = ["greedy_cell"]
+
+
+def greedy_cell(alpha: np.ndarray, operations: Sequence[str]) -> tuple[Block, ...]:
+    """Keeps two distinct predecessors for each block and one operation other than `none` on each.
+
+    Ties are settled by position: of equally strong predecessors the earlier state is kept (`l-2`, `l-1`, `block1`,
+    ...), of equally likely operations the one that `operations` names first. The two inputs of a block are listed in
+    ascending order of state, not of strength.
+
+    Args:
+        alpha: Probabilities [edges, operations], rows in the order of `SearchSpace.edges`: B * (B + 3) / 2 of them,
+            from which B follows.
+        operations: Names of the columns.
+
+    Returns:
+        One entry a block.
+
+    Raises:
+        ValueError: No B gives that number of rows, the columns are not as many as the names, an entry is not finite,
+            or there is no operation other than `none`.
+    """
+    alpha = np.asarray(alpha)
+    if alpha.ndim != 2 or alpha.shape[1] != len(operations):
+        raise ValueError(
+            f"alpha has shape {list(alpha.shape)}: expected [edges, operations] with {len(operations)} operations"
+        )
+    blocks = _number_of_blocks(len(alpha))
+    if not np.isfinite(alpha).all():
+        raise ValueError("alpha has an entry that is not finite: expected probabilities")
+    columns = [column for column, name in enumerate(operations) if name != NONE]
+    if not columns:
+        raise ValueError(f"operations are {', '.join(operations) or 'empty'}: expected one other than {NONE!r}")
+
+    connecting = alpha[:, columns]  # [edges, operations other than none]
+    strength = connecting.max(axis=1)  # [edges]
+    chosen = connecting.argmax(axis=1)  # [edges]; argmax returns the first of equals
+    states, cell, first = state_names(blocks), [], 0
+    for block in range(blocks):
+        inputs = 2 + block
+        ranked = np.argsort(-strength[first : first + inputs], kind="stable")  # stable: the earlier of equals first
+        low, high = sorted(int(state) for state in ranked[:2])
+        names = [operations[columns[chosen[first + state]]] for state in (low, high)]
+        cell.append(Block((states[low], states[high]), (names[0], names[1])))
+        first += inputs
+    return tuple(cell)
+
+
+def _number_of_blocks(edges: int) -> int:
+    """Solves B * (B + 3) / 2 = edges."""
+    blocks = (math.isqrt(9 + 8 * edges) - 3) // 2
+    if blocks < 1 or blocks * (blocks + 3) // 2 != edges:
+        raise ValueError(f"alpha has {edges} rows: expected B * (B + 3) / 2 for B blocks, one of 2, 5, 9, 14, 20, ...")
+    return blocks

@@ -1,0 +1,52 @@
+"""The architecture parameters: alpha, shared by all cells, and beta, one distribution for each node of the trellis."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.space import SearchSpace
+
+__all__ = ["Architecture", "transition_mask"]
+
+INITIAL_SPREAD = 1e-3
+"""Standard deviation of the initial logits: nearly uniform, but not the same for two operations (as in DARTS)."""
+
+
+def transition_mask(space: SearchSpace) -> Tensor:
+    """Boolean [layers, levels, 3]: whether the trellis has the edge.
+
+    Entry [l, s, d] is the edge from the node at level s of layer l (layer 0 is the stem) to level s + d - 1 of
+    the next.
+    """
+    mask = torch.zeros(space.layers, space.levels, 3, dtype=torch.bool)
+    for layer in range(space.layers):
+        for level in space.node_levels(layer):
+            for target in space.transitions(layer, level):
+                mask[layer, level, target - level + 1] = True
+    return mask
+
+
+class Architecture(nn.Module):
+    """Logits of alpha [edges, operations] and of beta [layers, levels, 3], and the probabilities they stand for.
+
+    Alpha is normalised over the operations of an edge (Auto-DeepLab, Eq. 3-4); beta over the outgoing transitions of a
+    node (Eq. 7-8): entry [l, s] is the distribution of the step from level s of layer l to the finer, the same and the
+    coarser level of layer l + 1, where layer 0 is the stem. Transitions that the trellis has not are exactly zero.
+    """
+
+    mask: Tensor
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges), len(space.operations)))
+        self.beta = nn.Parameter(INITIAL_SPREAD * torch.randn(space.layers, space.levels, 3))
+        self.register_buffer("mask", transition_mask(space), persistent=False)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Returns the probabilities (alpha [edges, operations], beta [layers, levels, 3])."""
+        alpha = self.alpha.softmax(dim=-1)
+        # The lowest finite number instead of -inf: a row without any edge then gives no NaN, and the mask zeroes it.
+        lowest = torch.finfo(self.beta.dtype).min
+        beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
+        return alpha, beta

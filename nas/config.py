@@ -1,0 +1,214 @@
+"""Settings that search and retraining share, and those of the search. No torch, so that `--help` answers at once.
+
+The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.1); recipes are YAML files of the same fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from nas.data.config import AugmentConfig
+
+__all__ = [
+    "ArchitectureConfig",
+    "CosineSgdConfig",
+    "LoaderConfig",
+    "Precision",
+    "RunConfig",
+    "SearchConfig",
+    "SgdConfig",
+    "differences",
+    "from_plain",
+    "require",
+    "to_plain",
+]
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Config = TypeVar("Config")
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
+    if not condition:
+        raise ValueError(message)
+
+
+def to_plain(config: Any) -> Any:
+    """A config dataclass as plain containers for YAML, JSON and checkpoints (paths as text, tuples as lists)."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+@dataclass(frozen=True)
+class SgdConfig:
+    """Stochastic gradient descent for network weights."""
+
+    lr: float
+    """Learning rate at the start, above 0."""
+    weight_decay: float
+    """L2 penalty, at least 0."""
+    momentum: float = 0.9
+    """Momentum, 0 to below 1."""
+    clip: float | None = None
+    """Largest norm of the gradient; a longer one is scaled down to it. None leaves it."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optimizer.lr is {self.lr}: give a number above 0")
+        require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}: give a number from 0 to below 1")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}: give a number of at least 0")
+        require(self.clip is None or self.clip > 0, f"optimizer.clip is {self.clip}: give a number above 0, or null")
+
+
+@dataclass(frozen=True)
+class CosineSgdConfig(SgdConfig):
+    """SGD whose learning rate falls on half a cosine."""
+
+    lr: float = 0.025
+    """Learning rate at the start, above 0."""
+    lr_end: float = 0.001
+    """Learning rate at the end, from 0 to lr."""
+    weight_decay: float = 3e-4
+    """L2 penalty, at least 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 <= self.lr_end <= self.lr, f"optimizer.lr_end is {self.lr_end}: give a number from 0 to lr {self.lr}")
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig:
+    """Adam for alpha and beta."""
+
+    lr: float = 3e-3
+    """Learning rate, above 0."""
+    weight_decay: float = 1e-3
+    """L2 penalty on the logits, at least 0."""
+    start_epoch: int = 20
+    """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
+        require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
+        require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """How a data set is read; its name and folder are the settings `data` and `data_root`."""
+
+    resolution: float = 1.0
+    """Factor by which images and labels are resized when they are read; 0.5 is half resolution."""
+    train_split: str = "train"
+    """Split to learn from."""
+    val_split: str = "val"
+    """Split to validate on."""
+    train_limit: int | None = None
+    """Use this many training images, evenly spread over the split; None uses all."""
+    val_limit: int | None = None
+    """Use this many validation images, evenly spread over the split; None uses all."""
+    workers: int = 0
+    """Processes that read and augment; 0 does it in the main one."""
+    cache: bool = False
+    """Keep decoded images in memory (worth it for small data sets)."""
+    batch_size: int = 2
+    """Images in a training batch, at least 2 (batch norm behind image pooling)."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training samples are varied."""
+
+    def __post_init__(self) -> None:
+        require(0 < self.resolution <= 4, f"loader.resolution is {self.resolution}: give a factor above 0, at most 4")
+        require(self.workers >= 0, f"loader.workers is {self.workers}: give a whole number from 0")
+        require(self.batch_size >= 2, f"loader.batch_size is {self.batch_size}: batch norm needs at least 2 images")
+        for name in ("train_limit", "val_limit"):
+            limit = getattr(self, name)
+            require(limit is None or limit >= 1, f"loader.{name} is {limit}: give at least 1, or null for all")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every run has, whether it searches or retrains."""
+
+    data: str = "shapes"
+    """Data set: shapes (built in), camvid, folder."""
+    data_root: str | None = None
+    """Folder of the data set; shapes needs none."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How the data set is read."""
+    out: str | None = None
+    """Run folder; None makes a new one under runs/."""
+    seed: int = 0
+    """Of weights, split, order and augmentation."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    precision: Precision = "float32"
+    """float32, or automatic mixed precision in bfloat16 or float16."""
+    epochs: int = 40
+    """Passes over the training data, at least 1."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
+        require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
+
+
+@dataclass(frozen=True)
+class SearchConfig(RunConfig):
+    """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
+
+    space: str = "autodeeplab"
+    """Search space: a shipped one by name, or a YAML file."""
+    layers: int | None = None
+    """In place of the space's number of layers."""
+    levels: int | None = None
+    """In place of the space's number of levels."""
+    blocks: int | None = None
+    """In place of the space's number of blocks."""
+    filter_multiplier: int | None = None
+    """In place of the space's filter multiplier."""
+    optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
+    """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
+    architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
+    """Adam for alpha and beta."""
+
+    def space_changes(self) -> dict[str, int]:
+        """The numbers given in place of the space's own."""
+        names = ("layers", "levels", "blocks", "filter_multiplier")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def from_plain(config: type[Config], data: object, where: str = "") -> Config:
+    """Builds a config dataclass from the plain containers that `to_plain` gives.
+
+    Raises:
+        ValueError: An unknown setting, or a value that is refused.
+    """
+    name = where or "the settings"
+    require(isinstance(data, Mapping), f"{name} are {type(data).__name__}: expected a mapping of names to values")
+    assert isinstance(data, Mapping)  # for the type checker
+    types = get_type_hints(config)
+    values = {}
+    for key, value in data.items():
+        require(key in types, f"unknown setting {where}{key}: expected one of {', '.join(types)}")
+        if dataclasses.is_dataclass(types[key]):
+            value = from_plain(types[key], value, f"{where}{key}.")
+        values[key] = tuple(value) if isinstance(value, list) else value
+    try:
+        return config(**values)
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """Dotted names of the settings in which two plain configs differ."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        names = list(dict.fromkeys((*first, *second)))
+        return [d for name in names for d in differences(first.get(name), second.get(name), f"{where}{name}.")]
+    return [] if first == second else [where.rstrip(".")]

@@ -1,0 +1,218 @@
+"""The search: first-order DARTS on a supernet (Auto-DeepLab, sections 4.2 and 5.1).
+
+Weights learn on trainA, alpha and beta on trainB, in turn; each epoch ends with a validation, a decoded genotype and a
+checkpoint. Data order and augmentation are pure functions of (seed, epoch, sample), so a checkpoint needs only the
+position in the run to go on with the very next batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.config import SearchConfig, to_plain
+from nas.data.base import SegmentationDataset
+from nas.data.loading import evaluation_loader, split_dataset, training_loader
+from nas.devices import choose_device, random_state, restore_random_state, seed_everything
+from nas.evaluation import evaluate_network
+from nas.interrupt import InterruptedRun, Interruption
+from nas.opening import training_split, validation_split
+from nas.pictures import SampleKeeper
+from nas.progress import StepProgress
+from nas.reporting import decode_supernet, report_epoch
+from nas.run import BEST, CHECKPOINT, GENOTYPE, RunFolder, check_resumable, new_folder
+from nas.schedules import cosine
+from nas.stepping import Stepper
+from nas.supernet import Supernet
+from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace, load
+
+__all__ = ["SearchResult", "resolve_space", "search"]
+
+KIND = "search"
+Parts = tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search leaves."""
+
+    folder: Path
+    """The run folder."""
+    genotype: Genotype
+    """Decoded after the last epoch."""
+    val_miou: float
+    """mIoU of the supernet on the validation split after the last epoch, 0 to 1."""
+
+
+@dataclass
+class _State:
+    """Position in the run, and what an epoch has gathered so far."""
+
+    epoch: int = 0
+    step: int = 0
+    weight_loss: float = 0.0
+    architecture_loss: float = 0.0
+    best_miou: float = -1.0
+    last_miou: float = float("nan")
+
+
+def resolve_space(config: SearchConfig) -> SearchSpace:
+    """The search space that the settings describe: the named one, with their numbers in place of its own."""
+    return dataclasses.replace(load(config.space), **config.space_changes())  # type: ignore[arg-type]
+
+
+def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool = False) -> SearchResult:
+    """Searches an architecture and writes a run folder (see `nas.run`).
+
+    Args:
+        config: All settings.
+        resume: A run folder to go on with, exactly where its checkpoint is; `config` must be that run's, but for the
+            number of epochs, the device and how data is read.
+        quiet: Say nothing on the screen.
+
+    Raises:
+        ValueError: Settings, data, space or checkpoint that cannot be used; one line with the remedy.
+        NonFiniteLossError: A loss is not a number; the step was not taken.
+        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+    """
+    device = choose_device(config.device)
+    seed_everything(config.seed)
+    space = resolve_space(config)
+    train_set, validation = training_split(config), validation_split(config)
+    classes = len(train_set.classes)
+    supernet = Supernet(space, classes).to(device)
+    weights, architecture = _steppers(config, supernet, device)
+    state, split = _State(), split_dataset(train_set, config.seed)
+    if resume is None:
+        folder = new_folder(config, f"search-{space.name}-{config.data}")
+    else:
+        folder = Path(resume)
+        saved = load_checkpoint(folder / CHECKPOINT, KIND)
+        state, split = _restore(saved, config, len(train_set), supernet, weights, architecture)
+    steps = min(len(part) for part in split) // config.loader.batch_size
+
+    def save(*names: str) -> None:
+        content = {
+            "config": to_plain(config),
+            "state": dataclasses.asdict(state),
+            "samples": len(train_set),
+            "split": [torch.from_numpy(part) for part in split],
+            "supernet": supernet.state_dict(),
+            "weights": weights.state_dict(),
+            "architecture": architecture.state_dict(),
+            "random": random_state(),
+        }
+        for name in names:
+            save_checkpoint(folder / name, KIND, content)
+
+    with (
+        RunFolder(folder, config, state.epoch, quiet) as run,
+        Interruption() as interruption,
+        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+    ):
+        run.log.info(_headline(config, space, train_set, validation, split, device, folder))
+        for epoch in range(state.epoch, config.epochs):
+            began = time.perf_counter()
+            learns = epoch >= config.architecture.start_epoch
+            batches = partial(
+                training_loader,
+                train_set,
+                augment=config.loader.augment,
+                batch_size=config.loader.batch_size,
+                seed=config.seed,
+                epoch=epoch,
+                start=state.step,
+                workers=config.loader.workers,
+                pin_memory=device.type == "cuda",
+            )
+            batches_a, batches_b = iter(batches(split[0])), iter(batches(split[1])) if learns else None
+            while state.step < steps:
+                where = f"epoch {epoch + 1}, step {state.step + 1}"
+                progressed = (epoch * steps + state.step) / (config.epochs * steps)
+                weights.lr = cosine(progressed, config.optimizer.lr, config.optimizer.lr_end)
+                images, labels = next(batches_a)
+                state.weight_loss += weights.step(images, labels, where)
+                if batches_b is not None:
+                    images, labels = next(batches_b)
+                    state.architecture_loss += architecture.step(images, labels, where)
+                state.step += 1
+                progress.step(f"epoch {epoch + 1}/{config.epochs}")
+                if interruption.requested:
+                    save(CHECKPOINT)
+                    raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
+
+            samples = SampleKeeper(4)
+            loader = evaluation_loader(validation, config.loader.workers)
+            matrix = evaluate_network(supernet, loader, classes, device, config.precision, samples)
+            metrics: dict[str, Any] = {
+                "loss": {"weights": state.weight_loss / steps},
+                "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
+                "lr": {"weights": weights.lr},
+                "seconds": time.perf_counter() - began,
+            }
+            if learns:
+                metrics["loss"]["architecture"] = state.architecture_loss / steps
+                metrics["lr"]["architecture"] = architecture.lr
+            state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
+            genotype = decode_supernet(supernet, _provenance(config, state))
+            genotype.save(folder / GENOTYPE)
+            report_epoch(run, epoch, config.epochs, metrics, genotype, samples, train_set.colors)
+            save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
+    return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
+
+
+def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) -> tuple[Stepper, Stepper]:
+    """The two optimisers: SGD for the weights, Adam for alpha and beta."""
+    sgd = torch.optim.SGD(
+        supernet.weights(), config.optimizer.lr, config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
+    )
+    adam = torch.optim.Adam(
+        supernet.architecture.parameters(), config.architecture.lr, weight_decay=config.architecture.weight_decay
+    )
+    return (
+        Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip),
+        Stepper("architecture", supernet, adam, device, config.precision),
+    )
+
+
+def _restore(
+    saved: Any, config: SearchConfig, samples: int, supernet: Supernet, weights: Stepper, architecture: Stepper
+) -> tuple[_State, Parts]:
+    """Puts a checkpoint's content back in place; returns the position and the split of the training data."""
+    check_resumable(saved, config, samples)
+    supernet.load_state_dict(saved["supernet"])
+    weights.load_state_dict(saved["weights"])
+    architecture.load_state_dict(saved["architecture"])
+    restore_random_state(saved["random"])
+    return _State(**saved["state"]), tuple(part.numpy() for part in saved["split"])
+
+
+def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:
+    return {"data": config.data, "seed": config.seed, "epoch": state.epoch, "supernet_val_miou": state.last_miou}
+
+
+def _headline(
+    config: SearchConfig,
+    space: SearchSpace,
+    train_set: SegmentationDataset,
+    validation: SegmentationDataset,
+    split: Parts,
+    device: torch.device,
+    folder: Path,
+) -> str:
+    return (
+        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
+        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
+        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
+        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
+        f"{config.architecture.start_epoch + 1}; run folder {folder}"
+    )

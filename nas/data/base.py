@@ -1,0 +1,298 @@
+"""What a segmentation data set is, the registry of data sets, and wrappers around them.
+
+Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A label holds a class id in
+0..classes-1 or :data:`IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from search_spaces.registry import Registry
+
+__all__ = [
+    "DATASETS",
+    "IGNORE",
+    "MAX_CLASSES",
+    "Cached",
+    "DataError",
+    "DatasetEntry",
+    "Resized",
+    "Sample",
+    "SegmentationDataset",
+    "Subset",
+    "load_readers",
+    "open_dataset",
+    "register_dataset",
+    "resize_image",
+]
+
+IGNORE = 255
+"""Label of pixels that count neither in the loss nor in the metrics (void, padding)."""
+
+MAX_CLASSES = 255
+"""Ids 0..254: labels are 8-bit and 255 is taken by :data:`IGNORE`."""
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""An image [H, W, 3] and its label [H, W]."""
+
+
+class DataError(ValueError):
+    """Data on disk, or the way it was asked for, is not as expected; the message is one line."""
+
+
+class SegmentationDataset(ABC):
+    """One split of a data set, read by index. Instances are picklable: loader workers get a copy."""
+
+    name: str
+    """Name of the data set, as in the registry."""
+
+    split: str
+    """Name of the split, such as ``train``."""
+
+    classes: tuple[str, ...]
+    """Class names; the position is the id in the labels."""
+
+    colors: NDArray[np.uint8]
+    """Colour of each class in pictures, [classes, 3], RGB."""
+
+    video: bool = False
+    """Neighbouring samples are correlated frames: a split into parts must go by contiguous blocks."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
+
+    @abstractmethod
+    def read(self, index: int) -> Sample:
+        """Read one sample.
+
+        Args:
+            index: 0..len-1.
+
+        Returns:
+            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and :data:`IGNORE`). The arrays
+            may be read-only or shared: callers copy before they write.
+
+        Raises:
+            DataError: A file is broken or its content is not as expected; the message names the file.
+            IndexError: There is no such sample.
+        """
+
+    @abstractmethod
+    def sample_name(self, index: int) -> str:
+        """Name of a sample without folder and extension: the stem for predicted files. Unique in a split."""
+
+    def where(self, index: int) -> str:
+        """Where a sample comes from, for messages: a path where there is one."""
+        return f"{self.name} {self.split} {self.sample_name(index)}"
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """One data set of the registry."""
+
+    opener: Callable[..., SegmentationDataset]
+    """Called as opener(root, split, **options), or opener(split, **options) where no root is needed."""
+
+    needs_root: bool
+    """The samples are files below a folder that the user names."""
+
+    summary: str
+    """One line for help texts."""
+
+    def options(self) -> tuple[str, ...]:
+        """Names of the options that the opener takes besides root and split."""
+        return tuple(name for name in inspect.signature(self.opener).parameters if name not in ("root", "split"))
+
+
+DATASETS: Registry[DatasetEntry] = Registry("data set")
+"""Every data set by name. Complete when taken from ``nas.data``, or after :func:`load_readers`."""
+
+Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
+
+
+def register_dataset(name: str, *, needs_root: bool, summary: str) -> Callable[[Opener], Opener]:
+    """Decorate a class (or function) so that :func:`open_dataset` knows it.
+
+    Args:
+        name: What users write.
+        needs_root: Whether the opener takes a root folder as its first argument.
+        summary: One line for help texts.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(opener: Opener) -> Opener:
+        DATASETS.register(name, DatasetEntry(opener, needs_root, summary))
+        return opener
+
+    return register
+
+
+def load_readers() -> None:
+    """Import the modules that register the data sets of this package."""
+    for module in ("camvid", "folder", "shapes"):
+        importlib.import_module(f"nas.data.{module}")
+
+
+def open_dataset(name: str, root: str | Path | None, split: str, **options: Any) -> SegmentationDataset:
+    """Open one split of a data set by name.
+
+    Args:
+        name: A name in :data:`DATASETS`.
+        root: Folder of the data set; None where none is needed.
+        split: Such as ``train``; which ones exist depends on the data set.
+        **options: Options of the data set, by name.
+
+    Raises:
+        ValueError: Unknown name; the message lists the choices.
+        DataError: The root is missing, not needed, or not laid out as expected; the split does not exist; an
+            option does not exist; images and labels do not pair up.
+    """
+    load_readers()
+    entry = DATASETS.get(name)
+    unknown = sorted(set(options) - set(entry.options()))
+    if unknown:
+        known = ", ".join(entry.options()) or "none"
+        raise DataError(f"data set {name!r} has no option {', '.join(unknown)}; its options: {known}")
+    if not entry.needs_root:
+        if root is not None:
+            raise DataError(f"data set {name!r} is made on the fly and reads no folder: leave the root {root} out")
+        return entry.opener(split, **options)
+    if root is None:
+        raise DataError(f"data set {name!r} is read from disk: give its root folder (--data-root DIR)")
+    return entry.opener(Path(root), split, **options)
+
+
+class _Wrapper(SegmentationDataset):
+    """A data set that passes everything on to another one; subclasses change what they are for."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+        self.name = dataset.name
+        self.split = dataset.split
+        self.classes = dataset.classes
+        self.colors = dataset.colors
+        self.video = dataset.video
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, index: int) -> Sample:
+        return self.dataset.read(index)
+
+    def sample_name(self, index: int) -> str:
+        return self.dataset.sample_name(index)
+
+    def where(self, index: int) -> str:
+        return self.dataset.where(index)
+
+
+class Resized(_Wrapper):
+    """Reads at another resolution, as a search on half-resolution Cityscapes does.
+
+    Images are resized bilinearly with Pillow's antialiasing, labels by nearest neighbour; sides are rounded
+    to whole pixels, at least 1.
+
+    Args:
+        dataset: What to read.
+        resolution: Factor on both sides, above 0; 0.5 is half resolution.
+        labels: Resize labels too; without, they stay at their own size, for predictions that are brought up to it.
+
+    Raises:
+        ValueError: The factor is not a finite number above 0.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, resolution: float, labels: bool = True) -> None:
+        if not (math.isfinite(resolution) and resolution > 0):
+            raise ValueError(f"resolution is {resolution}: give a factor above 0, such as 0.5 for half resolution")
+        super().__init__(dataset)
+        self.resolution = resolution
+        self.labels = labels
+
+    def read(self, index: int) -> Sample:
+        image, label = self.dataset.read(index)
+        image = resize_image(image, self.resolution)
+        height, width = image.shape[:2]
+        if self.labels and (height, width) != label.shape:
+            label = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+        return image, label
+
+
+def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint8]:
+    """Resizes uint8 [H, W, 3] by a factor, bilinearly with Pillow's antialiasing; sides are at least 1 pixel."""
+    height, width = (max(1, round(side * resolution)) for side in image.shape[:2])
+    if (height, width) == image.shape[:2]:
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+class Subset(_Wrapper):
+    """Some samples of a data set, in the order given.
+
+    Args:
+        dataset: What to read.
+        indices: Which samples, 0..len-1.
+
+    Raises:
+        IndexError: An index is out of range.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int] | NDArray[np.integer[Any]]) -> None:
+        super().__init__(dataset)
+        self.indices = [int(index) for index in indices]
+        for index in self.indices:
+            if not 0 <= index < len(dataset):
+                raise IndexError(f"index {index} is outside the {len(dataset)} samples of {dataset.name}")
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Sample:
+        return self.dataset.read(self.indices[index])
+
+    def sample_name(self, index: int) -> str:
+        return self.dataset.sample_name(self.indices[index])
+
+    def where(self, index: int) -> str:
+        return self.dataset.where(self.indices[index])
+
+
+class Cached(_Wrapper):
+    """Keeps decoded samples in memory after the first read; for data sets that fit.
+
+    A loader worker is a copy that ends with the epoch, and what it read is forgotten with it: call
+    :meth:`fill` before workers are started. Arrays are read-only, because every reader of a sample gets the
+    same ones.
+    """
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        super().__init__(dataset)
+        self._samples: dict[int, Sample] = {}
+
+    def read(self, index: int) -> Sample:
+        if index not in self._samples:
+            image, label = self.dataset.read(index)
+            image, label = image.view(), label.view()  # the flag below is for the views, not for the owner
+            image.setflags(write=False)
+            label.setflags(write=False)
+            self._samples[index] = image, label
+        return self._samples[index]
+
+    def fill(self) -> None:
+        """Read every sample now."""
+        for index in range(len(self)):
+            self.read(index)

@@ -1,0 +1,38 @@
+"""Settings of the augmentation. Imports neither torch nor NumPy: the command line reads them for its help."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["AugmentConfig"]
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a training sample is varied: scaled, cropped to one size, mirrored.
+
+    Raises:
+        ValueError: A field is outside its limits; the message gives the value and the fix.
+    """
+
+    crop: tuple[int, int] = (321, 321)
+    """Height and width of every training sample, in pixels, each at least 1. A smaller image is padded."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
+
+    flip: bool = True
+    """Mirror left and right with probability one half."""
+
+    def __post_init__(self) -> None:
+        if len(self.crop) != 2 or any(not isinstance(side, int) or side < 1 for side in self.crop):
+            raise ValueError(
+                f"crop is {self.crop}: give height and width in whole pixels, at least 1, such as [321, 321]"
+            )
+        if len(self.scale) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in self.scale):
+            raise ValueError(f"scale is {self.scale}: give two finite factors above 0, such as [0.5, 2.0]")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(
+                f"scale is {self.scale}: the smaller factor comes first: [{self.scale[1]}, {self.scale[0]}]"
+            )

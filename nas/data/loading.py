@@ -1,0 +1,209 @@
+"""Loaders whose content is a pure function of (seed, epoch, index).
+
+Neither order nor augmentation depends on any state: not on the number of workers, not on the global
+generators, not on what was read before. A run that was cut off goes on exactly where it was by asking for the
+same epoch again, from batch ``start``; nothing needs saving. An iterator over a loader is one epoch.
+
+Shapes: a training batch is (images float32 [N, 3, h, w] in [-1, 1], labels int64 [N, h, w]).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from nas.data.augment import augment as augment_sample
+from nas.data.base import DataError, SegmentationDataset
+from nas.data.config import AugmentConfig
+
+__all__ = [
+    "VIDEO_BLOCKS",
+    "evaluation_loader",
+    "image_to_tensor",
+    "label_to_tensor",
+    "split_dataset",
+    "split_indices",
+    "training_loader",
+]
+
+VIDEO_BLOCKS = 8
+"""Blocks per part into which :func:`split_dataset` cuts video: few, so that frames keep their neighbours."""
+
+# Last word of a generator's seed: the streams of a sample end in (an implied) 0, these must differ from all
+# of them.
+_ORDER, _SPLIT = 1, 2
+
+Indices = NDArray[np.int64]
+
+
+def image_to_tensor(image: np.ndarray) -> torch.Tensor:
+    """Turn uint8 [H, W, 3] into float32 [3, H, W] in [-1, 1], as DeepLab's code does: x / 127.5 - 1."""
+    scaled = image.transpose(2, 0, 1).astype(np.float32, order="C")
+    scaled /= np.float32(127.5)
+    scaled -= np.float32(1)
+    return torch.from_numpy(scaled)
+
+
+def label_to_tensor(label: np.ndarray) -> torch.Tensor:
+    """Turn uint8 [H, W] into int64 [H, W]."""
+    return torch.from_numpy(label.astype(np.int64, order="C"))
+
+
+class _TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Augmented samples of one epoch, by index in the data set."""
+
+    def __init__(self, dataset: SegmentationDataset, augment: AugmentConfig, seed: int, epoch: int) -> None:
+        self.dataset = dataset
+        self.augment = augment
+        self.seed = seed
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        image, label = self.dataset.read(index)
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        image, label = augment_sample(image, label, self.augment, rng)
+        return image_to_tensor(image), label_to_tensor(label)
+
+
+class _WholeSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
+    """Samples as they are, with their index."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        image, label = self.dataset.read(index)
+        return image_to_tensor(image), label_to_tensor(label), index
+
+
+def training_loader(
+    dataset: SegmentationDataset,
+    indices: Sequence[int] | NDArray[np.integer[Any]],
+    augment: AugmentConfig,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
+    """Batches of one epoch: every index once, in an order drawn from (seed, epoch), augmented.
+
+    The last incomplete batch is dropped: batch norm on one or two samples would be worse than missing them
+    once.
+
+    Args:
+        dataset: What to read.
+        indices: Which samples (a part of a split, or all).
+        augment: How samples are varied.
+        batch_size: Samples per batch, at least 1.
+        seed: 0 or above.
+        epoch: 0 or above.
+        start: First batch, for going on inside an epoch; the number of batches gives an empty loader.
+        workers: Processes that read; 0 reads in this one. The batches are the same for any number.
+        pin_memory: Put batches into pinned memory, for copies to a GPU.
+
+    Returns:
+        A loader of (images float32 [N, 3, h, w], labels int64 [N, h, w]); its length is the number of batches
+        left.
+
+    Raises:
+        DataError: There are fewer samples than one batch.
+        ValueError: A number is out of range.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; expected at least 1")
+    for name, value in (("seed", seed), ("epoch", epoch), ("workers", workers)):
+        if value < 0:
+            raise ValueError(f"{name} is {value}; expected 0 or above")
+    batches = len(indices) // batch_size
+    if batches == 0:
+        raise DataError(
+            f"{dataset.name} {dataset.split}: {len(indices)} samples are fewer than one batch "
+            f"of {batch_size}; use a smaller batch size or more samples"
+        )
+    if not 0 <= start <= batches:
+        raise ValueError(f"start is {start}; the epoch has {batches} batches, expected 0..{batches}")
+    order = np.random.default_rng([seed, epoch, 0, _ORDER]).permutation(np.asarray(indices, dtype=np.int64))
+    plan = order[: batches * batch_size].reshape(batches, batch_size)[start:].tolist()
+    return DataLoader(
+        _TrainingSamples(dataset, augment, seed, epoch),
+        batch_sampler=plan,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # or starting an iterator would advance the global generator
+    )
+
+
+def evaluation_loader(
+    dataset: SegmentationDataset, workers: int = 0, pin_memory: bool = False
+) -> DataLoader[tuple[torch.Tensor, torch.Tensor, int]]:
+    """Whole images, one at a time (sizes may differ), in order.
+
+    Returns:
+        A loader of (image float32 [1, 3, H, W], label int64 [1, H, W], index int64 [1]).
+    """
+    return DataLoader(
+        _WholeSamples(dataset),
+        batch_size=1,
+        shuffle=False,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),
+    )
+
+
+def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = None) -> tuple[Indices, ...]:
+    """Deal 0..count-1 into disjoint parts that together are complete; a pure function of the arguments.
+
+    Without ``blocks``, samples are dealt at random and the sizes of the parts differ by one at most. With it
+    (video), the range is cut into that many contiguous blocks of equal length (to one sample), and blocks are
+    dealt in rounds: of each run of ``parts`` neighbouring blocks, every part gets one, which one is random.
+    So all parts see all of the video, neighbouring frames end up in different parts only where two blocks
+    meet, and the sizes of the parts differ by one block at most.
+
+    Args:
+        count: Number of samples.
+        seed: 0 or above.
+        parts: Number of parts, at least 1.
+        blocks: Number of contiguous blocks, from ``parts`` to ``count``; None to deal single samples.
+
+    Returns:
+        One increasing int64 array per part.
+
+    Raises:
+        ValueError: There are fewer samples than parts, or the number of blocks is out of range.
+    """
+    if parts < 1 or count < parts:
+        raise ValueError(f"{count} samples cannot be dealt into {parts} parts; expected at least one for each")
+    rng = np.random.default_rng([seed, parts, 0, _SPLIT])
+    if blocks is None:
+        return tuple(np.sort(part) for part in np.array_split(rng.permutation(count), parts))
+    if not parts <= blocks <= count:
+        raise ValueError(f"blocks is {blocks}; expected {parts} (the parts) to {count} (the samples)")
+    cut = np.array_split(np.arange(count), blocks)
+    dealt: list[list[Indices]] = [[] for _ in range(parts)]
+    for first in range(0, blocks, parts):
+        for part, block in zip(rng.permutation(parts), cut[first : first + parts], strict=False):
+            dealt[part].append(block)
+    return tuple(np.concatenate(some) for some in dealt)
+
+
+def split_dataset(dataset: SegmentationDataset, seed: int, parts: int = 2) -> tuple[Indices, ...]:
+    """Deal a data set into parts: at random, or by blocks of frames where it is video.
+
+    Video is cut into :data:`VIDEO_BLOCKS` blocks per part, or into single frames if there are not enough.
+
+    Raises:
+        ValueError: There are fewer samples than parts.
+    """
+    blocks = min(len(dataset), parts * VIDEO_BLOCKS) if dataset.video else None
+    return split_indices(len(dataset), seed, parts, blocks)

@@ -1,0 +1,191 @@
+"""A built-in data set of drawn shapes, made on the fly from a seed: no files, nothing to download.
+
+Colours, textures, light and noise are drawn independently of the class, so that a pixel's colour says
+nothing: a network has to see shape. Objects cover each other, some are a few pixels thin, and each has a
+border of void. Sample i of a split is a pure function of (seed, split, index, size).
+
+Shapes: image uint8 [H, W, 3], label uint8 [H, W]. Lengths are in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, register_dataset
+
+__all__ = ["CLASSES", "COLORS", "COUNTS", "Shapes"]
+
+CLASSES = ("background", "disc", "square", "triangle", "ring", "line")
+
+COLORS = ((60, 60, 60), (220, 60, 50), (60, 130, 220), (240, 190, 50), (70, 180, 100), (180, 90, 200))
+
+COUNTS = {"train": 1000, "val": 100, "test": 100}
+"""Number of samples per split, unless one is asked for."""
+
+Float = NDArray[np.float32]
+Distance = Callable[[Float, Float], Float]
+"""Signed distance to an outline, negative inside, of points given by (y, x) from the centre of the shape."""
+
+
+@register_dataset("shapes", needs_root=False, summary="drawn shapes, 6 classes, made on the fly (no files)")
+class Shapes(SegmentationDataset):
+    """Drawn shapes.
+
+    Args:
+        split: ``train``, ``val`` or ``test``; they never share a sample.
+        size: Height and width of every sample, at least 24 each.
+        count: Number of samples of this split; None for :data:`COUNTS`.
+        seed: 0 or above; another seed gives another data set of the same kind.
+
+    Raises:
+        DataError: The split does not exist or an option is out of range.
+    """
+
+    def __init__(self, split: str, size: tuple[int, int] = (97, 129), count: int | None = None, seed: int = 0) -> None:
+        if split not in COUNTS:
+            raise DataError(f"shapes: there is no split {split!r}; choose one of {', '.join(COUNTS)}")
+        if len(size) != 2 or min(size) < 24:
+            raise DataError(f"shapes: size is {size}; expected height and width, each at least 24 pixels")
+        if count is not None and count < 1:
+            raise DataError(f"shapes: count is {count}; expected at least 1")
+        if seed < 0:
+            raise DataError(f"shapes: seed is {seed}; expected 0 or above")
+        self.name = "shapes"
+        self.split = split
+        self.classes = CLASSES
+        self.colors = np.array(COLORS, dtype=np.uint8)
+        self.size = (int(size[0]), int(size[1]))
+        self.count = COUNTS[split] if count is None else count
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample_name(self, index: int) -> str:
+        return f"{self.split}_{index:06d}"
+
+    def read(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(f"index {index} is outside the {self.count} samples of shapes {self.split}")
+        rng = np.random.default_rng([self.seed, list(COUNTS).index(self.split), index])
+        return _draw(rng, self.size)
+
+
+def _draw(rng: np.random.Generator, size: tuple[int, int]) -> Sample:
+    height, width = size
+    y, x = np.ogrid[:height, :width]
+    base = rng.uniform(40, 215, 3)
+    canvas = _texture(rng, base, y.astype(np.float32), x.astype(np.float32))
+    label = np.zeros(size, dtype=np.uint8)
+    for _ in range(int(rng.integers(2, 6))):
+        _draw_object(rng, base, canvas, label)
+    # Light falls off in one direction; then noise of the sensor.
+    angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
+    slope_y, slope_x = strength * np.sin(angle) / height, strength * np.cos(angle) / width
+    light = 1 + slope_y * (2 * y - height) + slope_x * (2 * x - width)
+    canvas *= light[..., None].astype(np.float32)
+    noise = rng.standard_normal(canvas.shape, dtype=np.float32)
+    noise *= np.float32(rng.uniform(2, 6))
+    canvas += noise
+    np.clip(canvas, 0, 255, out=canvas)
+    return canvas.astype(np.uint8), label
+
+
+def _draw_object(rng: np.random.Generator, base: NDArray[np.float64], canvas: Float, label: NDArray[np.uint8]) -> None:
+    """Draw one random object over what is there: its texture, its class, and a border of void around it."""
+    height, width = label.shape
+    kind = int(rng.integers(1, len(CLASSES)))
+    distance, reach = _outline(rng, kind, min(height, width))
+    border = int(rng.integers(1, 3))
+    centre_y, centre_x = rng.uniform(0.05, 0.95) * height, rng.uniform(0.05, 0.95) * width
+    # Only the window that the object can touch is computed.
+    top, left = (max(0, int(centre - reach - 3)) for centre in (centre_y, centre_x))
+    bottom = min(height, int(centre_y + reach + 4))
+    right = min(width, int(centre_x + reach + 4))
+    y, x = np.ogrid[top:bottom, left:right]
+    y, x = (y - centre_y).astype(np.float32), (x - centre_x).astype(np.float32)
+    # Lines run in all directions; the others are only tilted, or telling them apart would take long training.
+    angle = rng.uniform(-1, 1) * (np.pi / 2 if CLASSES[kind] == "line" else 0.3)
+    sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))
+    signed = distance(cos * y - sin * x, sin * y + cos * x)
+    # The farthest of five colours from the background's: the object can be told from it, but not by which
+    # colour.
+    color = max(rng.uniform(40, 215, (5, 3)), key=lambda candidate: float(np.abs(candidate - base).sum()))
+    cover = np.clip(0.5 - signed, 0, 1)[..., None]  # antialiased edge
+    window = canvas[top:bottom, left:right]
+    window += cover * (_texture(rng, color, y, x) - window)
+    ids = label[top:bottom, left:right]
+    ids[signed < border] = IGNORE
+    ids[signed < 0] = kind
+
+
+def _outline(rng: np.random.Generator, kind: int, side: int) -> tuple[Distance, float]:
+    """Draw the measures of an object.
+
+    Args:
+        rng: Source of the measures.
+        kind: Class id, from 1.
+        side: The shorter side of the image, in pixels.
+
+    Returns:
+        Its signed distance, and the largest distance of an inner point from the centre.
+    """
+    radius = rng.uniform(0.17, 0.3) * side
+    name = CLASSES[kind]
+    if name == "disc":
+        return lambda y, x: np.hypot(y, x) - np.float32(radius), radius
+    if name == "square":
+        half = 0.89 * radius  # the area of the disc
+        return lambda y, x: np.maximum(np.abs(y), np.abs(x)) - np.float32(half), 1.4143 * half
+    if name == "triangle":
+        inner = 0.78 * radius  # radius of the inscribed circle: the area of the disc
+        root = np.float32(np.sqrt(0.75))
+        return (
+            lambda y, x: np.maximum(-y, np.float32(0.5) * y + root * np.abs(x)) - np.float32(inner),
+            2 * inner,
+        )
+    if name == "ring":
+        half_width = max(1.5, rng.uniform(0.14, 0.22) * radius)
+        middle = radius - half_width
+        return lambda y, x: np.abs(np.hypot(y, x) - np.float32(middle)) - np.float32(half_width), radius
+    half_length, half_width = rng.uniform(0.35, 0.65) * side, rng.uniform(1.5, 2.5)
+    return (
+        lambda y, x: np.maximum(np.abs(y) - np.float32(half_width), np.abs(x) - np.float32(half_length)),
+        half_length + half_width,
+    )
+
+
+def _texture(rng: np.random.Generator, color: NDArray[np.float64], y: Float, x: Float) -> Float:
+    """Make a texture around a colour: plain (most often), waves, checks or blotches.
+
+    Args:
+        rng: Source of the choices.
+        color: RGB, [3].
+        y: Rows, [h, 1].
+        x: Columns, [1, w].
+
+    Returns:
+        float32 [h, w, 3].
+    """
+    kind = int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))
+    second = color + rng.uniform(-25, 25, 3)
+    shape = (y.shape[0], x.shape[1])
+    if kind == 0:
+        return np.broadcast_to(color.astype(np.float32), (*shape, 3)).copy()
+    if kind == 3:
+        grid = (max(2, shape[0] // 8), max(2, shape[1] // 8))
+        coarse = Image.fromarray(rng.random(grid, dtype=np.float32))
+        mix = np.asarray(coarse.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    else:
+        frequency, angle = 2 * np.pi / rng.uniform(4, 14), rng.uniform(0, np.pi)
+        along_y, along_x = np.float32(frequency * np.sin(angle)), np.float32(frequency * np.cos(angle))
+        mix = np.sin(along_y * y + along_x * x)
+        if kind == 2:
+            mix = np.sign(mix * np.sin(along_x * y - along_y * x))
+        mix = np.float32(0.5) + np.float32(0.5) * mix
+    texture: Float = color.astype(np.float32) + mix[..., None] * (second - color).astype(np.float32)
+    return texture

@@ -1,0 +1,118 @@
+"""Quality of a segmentation, from one confusion matrix over a whole split.
+
+With n[i, j] the number of pixels of class i that were predicted as j:
+
+    IoU of class c  = n[c, c] / (sum_j n[c, j] + sum_i n[i, c] - n[c, c])
+    mean IoU        = mean of the IoU over the classes that occur in labels or predictions
+    pixel accuracy  = sum_c n[c, c] / sum_ij n[i, j]
+
+Ignored pixels count nowhere, whatever was predicted there. A mean of per-image values is another,
+incomparable number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+__all__ = ["ConfusionMatrix"]
+
+
+class ConfusionMatrix:
+    """Counts pixels by label and prediction.
+
+    Args:
+        classes: Number of classes, at least 1.
+        ignore: Label of pixels that do not count; not a class id.
+
+    Raises:
+        ValueError: The number of classes is below 1, or ``ignore`` is a class id.
+    """
+
+    def __init__(self, classes: int, ignore: int = 255) -> None:
+        if classes < 1:
+            raise ValueError(f"classes is {classes}; expected at least 1")
+        if 0 <= ignore < classes:
+            raise ValueError(f"ignore is {ignore}, which is one of the {classes} classes; give another id")
+        self.classes = classes
+        self.ignore = ignore
+        self._counts: NDArray[np.int64] = np.zeros((classes, classes), dtype=np.int64)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Pixels so far, int64 [classes, classes]: row = label, column = prediction. A copy."""
+        return self._counts.copy()
+
+    def update(self, prediction: torch.Tensor, label: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            prediction: Integer class ids, any shape, on any device.
+            label: Integer class ids and ``ignore``; same shape and device.
+
+        Raises:
+            ValueError: Shapes differ, a tensor does not hold integers, or a value is not a class; then
+                nothing of the batch is counted.
+        """
+        if prediction.shape != label.shape:
+            raise ValueError(
+                f"prediction is {tuple(prediction.shape)} but label is {tuple(label.shape)}; resize the prediction"
+            )
+        for name, tensor in (("prediction", prediction), ("label", label)):
+            if tensor.is_floating_point() or tensor.is_complex():
+                raise ValueError(f"{name} is {tensor.dtype}; expected integer class ids (argmax over the classes)")
+        label, prediction = label.reshape(-1).long(), prediction.reshape(-1).long()
+        # Two extra bins, so that one bincount (and one transfer from the device) counts, ignores and checks.
+        ignored, wrong = self.classes**2, self.classes**2 + 1
+        bins = label * self.classes + prediction
+        inside = (label >= 0) & (label < self.classes) & (prediction >= 0) & (prediction < self.classes)
+        bins = torch.where(inside, bins, wrong)
+        bins = torch.where(label == self.ignore, ignored, bins)
+        found: NDArray[np.int64] = torch.bincount(bins, minlength=wrong + 1).cpu().numpy()
+        if found[wrong]:
+            self._raise_wrong(prediction, label)
+        self._counts += found[:ignored].reshape(self.classes, self.classes)
+
+    def _raise_wrong(self, prediction: torch.Tensor, label: torch.Tensor) -> None:
+        counted = label != self.ignore
+        for name, tensor in (("label", label), ("prediction", prediction)):
+            outside = tensor[counted & ((tensor < 0) | (tensor >= self.classes))]
+            if outside.numel():
+                raise ValueError(
+                    f"{name} holds {int(outside[0])}, which is none of the {self.classes} classes "
+                    f"(0..{self.classes - 1}) nor {self.ignore} (ignored labels); pixels: {outside.numel()}"
+                )
+        raise AssertionError("a pixel was in no bin")
+
+    def merge(self, other: ConfusionMatrix | NDArray[np.integer]) -> None:
+        """Add the pixels of another matrix (or of its :attr:`counts`), such as another process's.
+
+        Raises:
+            ValueError: The number of classes differs.
+        """
+        counts = other._counts if isinstance(other, ConfusionMatrix) else np.asarray(other)
+        if counts.shape != self._counts.shape:
+            raise ValueError(f"cannot merge a matrix {counts.shape} into one of {self.classes} classes")
+        self._counts += counts
+
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union per class, float64 [classes], in 0..1.
+
+        n[c, c] / (sum_j n[c, j] + sum_i n[i, c] - n[c, c]); NaN for a class that is neither in the labels nor
+        predicted.
+        """
+        correct = np.diagonal(self._counts)
+        union = self._counts.sum(axis=0) + self._counts.sum(axis=1) - correct
+        return np.where(union > 0, correct / np.maximum(union, 1), np.nan)
+
+    def mean_iou(self) -> float:
+        """Mean of :meth:`iou` over the classes that occur; NaN if nothing was counted."""
+        iou = self.iou()
+        occurs = ~np.isnan(iou)
+        return float(iou[occurs].mean()) if occurs.any() else float("nan")
+
+    def pixel_accuracy(self) -> float:
+        """Share of pixels that are right, sum_c n[c, c] / sum_ij n[i, j]; NaN if nothing was counted."""
+        total = int(self._counts.sum())
+        return float(np.trace(self._counts) / total) if total else float("nan")

@@ -1,0 +1,125 @@
+"""A node of the supernet: up to three relaxed cells, computed by the plain loop.
+
+This is Auto-DeepLab's section 4.1 as it is written, and the oracle for faster ways of computing a node.
+
+Shapes: N images; C = B * F * 2**level channels of a node, c = F * 2**level channels of an operation; H x W pixels of
+the node's level; E edges, O operations, K incoming tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
+from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.space import SearchSpace
+
+__all__ = ["MixedOperation", "Node", "Preprocess", "Source"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that a node reads: where it comes from, how wide it is, and how much finer than the node."""
+
+    channels: int
+    """Its channels."""
+    stride: int
+    """Its stride in pixels of the image."""
+
+
+class Preprocess(nn.Module):
+    """Brings a tensor to a node's width and size: (N, channels, *, *) -> (N, c, H, W).
+
+    From a finer level a strided convolution, from a coarser one bilinear upsampling and a 1x1 convolution (paper,
+    section 5.1). The kernel 2r - 1 of a convolution of stride r reads every pixel, and is 1x1 at the node's own stride.
+    """
+
+    def __init__(self, source: Source, channels: int, stride: int) -> None:
+        super().__init__()
+        ratio = max(1, stride // source.stride)
+        self.body = ReluConvBatchNorm(source.channels, channels, 2 * ratio - 1, ratio, _plain_batch_norm)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = x.shape[-2:]
+        if height < size[0] or width < size[1]:
+            x = resize(x, size)
+        return self.body(x)
+
+
+class MixedOperation(nn.Module):
+    """The relaxed operation on an edge (paper, Eq. 2): the alpha-weighted sum of the candidate operations.
+
+    `none` has its share of the probabilities, but adds nothing and is not computed.
+    """
+
+    def __init__(self, operations: Sequence[str], channels: int, sources: int) -> None:
+        super().__init__()
+        self.columns = [column for column, name in enumerate(operations) if name != NONE]
+
+        def batch_norm(width: int) -> BatchNorm:
+            return BatchNorm(width, sources, affine=False)
+
+        self.candidates = nn.ModuleDict(
+            {operations[k]: OPERATIONS[operations[k]].build(channels, 1, batch_norm) for k in self.columns}
+        )
+
+    def forward(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
+        """(N, c, H, W), alpha [O] -> (N, c, H, W)."""
+        terms = [
+            alpha[column] * candidate(x, source)
+            for column, candidate in zip(self.columns, self.candidates.values(), strict=True)
+        ]
+        return torch.stack(terms).sum(0)
+
+
+class Node(nn.Module):
+    """The node at one layer and level: the beta-weighted sum of a cell for each incoming tensor (paper, Eq. 6).
+
+    The cells share the weights of their operations; the preprocessing of each incoming tensor and the statistics of the
+    batch norms behind it are its own.
+
+    Args:
+        space: The search space.
+        level: The node's level.
+        incoming: The K tensors H^{l-1} that may flow in.
+        before: The tensor H^{l-2}, common to the K cells.
+    """
+
+    def __init__(self, space: SearchSpace, level: int, incoming: Sequence[Source], before: Source) -> None:
+        super().__init__()
+        channels, stride = space.operation_channels(level), space.strides[level]
+        self.edges, self.blocks = space.edges, space.blocks
+        self.before = Preprocess(before, channels, stride)
+        self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
+        self.mixed = nn.ModuleList(MixedOperation(space.operations, channels, len(incoming)) for _ in space.edges)
+
+    def forward(
+        self, incoming: Sequence[Tensor], before: Tensor, alpha: Tensor, beta: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W) -> (N, C, H, W)."""
+        cells = self.cells(incoming, before, alpha, size)
+        return torch.stack([weight * cell for weight, cell in zip(beta, cells, strict=True)]).sum(0)
+
+    def cells(self, incoming: Sequence[Tensor], before: Tensor, alpha: Tensor, size: tuple[int, int]) -> list[Tensor]:
+        """The output of each of the K cells (paper, Eq. 5): K times (N, C, H, W)."""
+        first = self.before(before, size)  # (N, c, H, W)
+        return [
+            self._cell([first, preprocess(x, size)], alpha, source)
+            for source, (preprocess, x) in enumerate(zip(self.incoming, incoming, strict=True))
+        ]
+
+    def _cell(self, states: list[Tensor], alpha: Tensor, source: int) -> Tensor:
+        terms: list[list[Tensor]] = [[] for _ in range(self.blocks)]
+        for edge, (state, block) in enumerate(self.edges):
+            terms[block].append(self.mixed[edge](states[state], alpha[edge], source))
+            if state == block + 1:  # the block's last edge: its output is a state for the blocks after it (Eq. 1)
+                states.append(torch.stack(terms[block]).sum(0))
+        return torch.cat(states[2:], dim=1)  # (N, B * c, H, W)
+
+
+def _plain_batch_norm(channels: int) -> BatchNorm:
+    return BatchNorm(channels, affine=False)

@@ -1,0 +1,42 @@
+"""Opening the data of a run as its settings say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas.config import RunConfig
+from nas.data.base import Cached, Resized, SegmentationDataset, Subset, open_dataset
+
+__all__ = ["open_split", "training_split", "validation_split"]
+
+
+def training_split(config: RunConfig) -> SegmentationDataset:
+    """The data set to learn from."""
+    return open_split(config, config.loader.train_split, config.loader.train_limit)
+
+
+def validation_split(config: RunConfig) -> SegmentationDataset:
+    """The data set to validate on."""
+    return open_split(config, config.loader.val_split, config.loader.val_limit)
+
+
+def open_split(
+    config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
+) -> SegmentationDataset:
+    """Opens one split: `limit` samples spread evenly over it, at the run's resolution, in memory if that is asked for.
+
+    With `resize_labels` off, only images are brought to the run's resolution.
+
+    Raises:
+        DataError: The data cannot be used; the message names the file or folder and the remedy.
+        ValueError: An unknown data set.
+    """
+    dataset = open_dataset(config.data, config.data_root, split)
+    if limit is not None and limit < len(dataset):
+        dataset = Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int))
+    if config.loader.resolution != 1:
+        dataset = Resized(dataset, config.loader.resolution, resize_labels)
+    if config.loader.cache:
+        dataset = Cached(dataset)
+        dataset.fill()
+    return dataset

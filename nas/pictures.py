@@ -1,0 +1,69 @@
+"""What a run shows in TensorBoard beside numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from nas.data.base import IGNORE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["SampleKeeper", "colorize", "figure_to_array", "heat_map", "prediction_strip"]
+
+
+class SampleKeeper:
+    """Keeps the first few batches of an evaluation: (images, labels, predictions), to be shown."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.kept: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, images: Tensor, labels: Tensor, predictions: Tensor) -> None:
+        if len(self.kept) < self.number:
+            self.kept.append((images, labels, predictions))
+
+
+def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Labels [H, W] -> colours uint8 [H, W, 3]; ignored pixels are black.
+
+    Args:
+        labels: Class ids, 255 for ignored.
+        colors: uint8 [classes, 3].
+    """
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(colors)] = colors
+    table[IGNORE] = 0
+    return table[labels.astype(np.uint8)]
+
+
+def prediction_strip(images: Tensor, labels: Tensor, predictions: Tensor, colors: np.ndarray) -> np.ndarray:
+    """First image, label and prediction of a batch side by side: uint8 [H, 3 * W, 3].
+
+    Args:
+        images: (N, 3, H, W) in [-1, 1].
+        labels: (N, H, W).
+        predictions: (N, H, W).
+        colors: uint8 [classes, 3].
+    """
+    image = ((images[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)  # [H, W, 3]
+    panels = [image, colorize(labels[0].numpy(), colors), colorize(predictions[0].numpy(), colors)]
+    return np.concatenate(panels, axis=1)
+
+
+def heat_map(matrix: np.ndarray, pixels: int = 16) -> np.ndarray:
+    """A matrix of probabilities as a grey picture: uint8 [rows * pixels, columns * pixels]; white is 1."""
+    grey = (np.clip(matrix, 0, 1) * 255).round().astype(np.uint8)
+    return np.kron(grey, np.ones((pixels, pixels), dtype=np.uint8))
+
+
+def figure_to_array(figure: Figure) -> np.ndarray:
+    """Draws a matplotlib figure: uint8 [H, W, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,0 +1,77 @@
+"""The end of a search epoch: decode, draw, log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from decoders.decoding import decode
+from decoders.path import path_probability
+from nas.pictures import SampleKeeper, figure_to_array, heat_map
+from nas.run import RunFolder
+from nas.supernet import Supernet
+from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+from search_spaces.genotype import Genotype
+
+__all__ = ["decode_supernet", "package_version", "report_epoch"]
+
+
+def package_version() -> str:
+    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
+    try:
+        return version("nas-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
+    """Decodes the architecture as it stands: greedy cell, Viterbi path."""
+    alpha, beta = (p.detach().double().cpu().numpy() for p in supernet.architecture())
+    return decode(supernet.space, alpha, beta, {"package_version": package_version(), **provenance})
+
+
+def report_epoch(
+    run: RunFolder,
+    epoch: int,
+    epochs: int,
+    metrics: Mapping[str, Any],
+    genotype: Genotype,
+    samples: SampleKeeper,
+    colors: np.ndarray,
+) -> None:
+    """Writes an epoch of a search to the record, TensorBoard, the pictures and the screen.
+
+    Args:
+        run: The open run folder.
+        epoch: Number of the epoch, from 0.
+        epochs: Number of epochs in the run.
+        metrics: The epoch's numbers.
+        genotype: As decoded after the epoch.
+        samples: (images, labels, predictions) of a few validation batches.
+        colors: uint8 [classes, 3].
+    """
+    assert genotype.alpha is not None and genotype.beta is not None
+    path = {"strides": list(genotype.path), "probability": path_probability(genotype.beta, genotype.levels)}
+    run.record(epoch, {**metrics, "path": path})
+    board = run.board
+    board.add_image("architecture/alpha", heat_map(genotype.alpha), epoch, dataformats="HW")
+    layers, levels, steps = genotype.beta.shape
+    board.add_image(
+        "architecture/beta", heat_map(genotype.beta.reshape(layers, levels * steps)), epoch, dataformats="HW"
+    )
+    board.add_histogram("architecture/alpha_values", genotype.alpha, epoch)
+    board.add_histogram("architecture/beta_values", genotype.beta, epoch)
+    for name, draw in (("cell", draw_cell), ("trellis", draw_trellis)):
+        figure = draw(genotype)
+        save_figure(figure, run.path / f"{name}.svg")
+        save_figure(figure, run.path / f"{name}.png")
+        board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
+    run.show_samples(epoch, samples, colors)
+    losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
+    run.log.info(
+        f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
+        f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s"
+    )

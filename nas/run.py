@@ -1,0 +1,227 @@
+"""The run folder: everything a run leaves behind, and the one place that writes there.
+
+config.yaml      all settings, resolved: the run can be repeated from it alone
+checkpoint.pt    the last state, best.pt the best one
+metrics.jsonl    the record: one JSON object a line
+events.out.*     TensorBoard
+log.txt          what was said on the screen
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nas.config import RunConfig, differences, to_plain
+from search_spaces.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+
+    from nas.pictures import SampleKeeper
+
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "CONFIG",
+    "GENOTYPE",
+    "METRICS",
+    "RunError",
+    "RunFolder",
+    "check_resumable",
+    "new_folder",
+    "read_config",
+    "read_metrics",
+]
+
+CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPE = (
+    "config.yaml",
+    "checkpoint.pt",
+    "best.pt",
+    "metrics.jsonl",
+    "genotype.json",
+)
+
+CHANGEABLE = {"epochs", "device", "loader.workers", "loader.cache", "out", "data_root"}
+"""Settings that may change when a run goes on; with any other changed it would be another run."""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used: the message says what to do."""
+
+
+def new_folder(config: RunConfig, name: str) -> Path:
+    """The folder for a new run: `config.out`, or the first free one of runs/NAME, runs/NAME-2, ...
+
+    Raises:
+        RunError: `config.out` holds a run already, or is not a folder.
+    """
+    if config.out is None:
+        path, number = Path("runs") / name, 1
+        while path.exists():
+            number += 1
+            path = Path("runs") / f"{name}-{number}"
+        return path
+    path = Path(config.out)
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file: choose another --out")
+    if (path / CONFIG).exists():
+        raise RunError(f"{path} holds a run already: go on with it by --resume {path}, or choose another --out")
+    return path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads a run's config.yaml.
+
+    Raises:
+        RunError: There is none, or it is broken.
+    """
+    path = folder / CONFIG
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} holds {type(data).__name__}: expected settings")
+    return data
+
+
+def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -> None:
+    """Checks that a checkpoint is of a run with these settings and as many training samples.
+
+    Args:
+        saved: The checkpoint, with `config` (plain) and `samples`.
+        config: The settings to go on with.
+        samples: Training samples that are there now.
+
+    Raises:
+        RunError: It is not; the message names what differs.
+    """
+    changed = set(differences(saved["config"], to_plain(config))) - CHANGEABLE
+    if changed:
+        raise RunError(
+            f"--resume with another {', '.join(sorted(changed))} would be another run: leave it as it was, "
+            "or start a new run without --resume"
+        )
+    if saved["samples"] != samples:
+        raise RunError(
+            f"the run was begun on {saved['samples']} training images, but there are {samples} now: put the data set "
+            "back as it was"
+        )
+
+
+class _Screen(logging.StreamHandler[Any]):
+    """Writes to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+
+class RunFolder:
+    """An open run folder; a context manager.
+
+    Args:
+        path: The folder, made if it is missing.
+        config: The run's settings, written to config.yaml.
+        epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl (of an epoch that was not saved)
+            are dropped, so that every epoch stands there once.
+        quiet: Say nothing on the screen.
+    """
+
+    def __init__(self, path: str | Path, config: RunConfig, epoch: int = 0, quiet: bool = False) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
+        kept = [line for line in read_metrics(self.path) if line["epoch"] < epoch]
+        write_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        self._epoch = epoch
+        self._board: SummaryWriter | None = None
+        self.log = logging.getLogger(f"nas.{self.path.resolve()}")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handlers: list[logging.Handler] = [file]
+        if not quiet:
+            screen = _Screen()
+            screen.setFormatter(logging.Formatter("%(message)s"))
+            self._handlers.append(screen)
+        for handler in self._handlers:
+            self.log.addHandler(handler)
+
+    @property
+    def board(self) -> SummaryWriter:
+        """The TensorBoard writer, opened at first use (its import takes seconds)."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path), purge_step=self._epoch or None)
+        return self._board
+
+    def record(self, epoch: int, values: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl and the numbers in it to TensorBoard.
+
+        Nested mappings become scalars named by their path: {"loss": {"weights": 1.0}} is "loss/weights".
+        """
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+        for name, value in _scalars(values):
+            self.board.add_scalar(name, value, epoch)
+
+    def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
+        """Shows images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
+        from nas.pictures import prediction_strip
+
+        for number, sample in enumerate(samples.kept):
+            self.board.add_image(f"samples/{number}", prediction_strip(*sample, colors), epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes TensorBoard and closes the log."""
+        if self._board is not None:
+            self._board.close()
+        for handler in self._handlers:
+            self.log.removeHandler(handler)
+            handler.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out."""
+    path = Path(folder) / METRICS
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+            lines.append(line)
+    return lines
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    scalars: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            scalars += _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            scalars.append((f"{prefix}{name}", float(value)))
+    return scalars

@@ -1,0 +1,160 @@
+"""The supernet: stem, trellis of nodes, an ASPP at every level of the last layer.
+
+Source: Auto-DeepLab (Liu et al., 2019), sections 4.1 and 5.1. How a node computes its cells is the node's own affair:
+the trellis hands it its incoming tensors, alpha, and its betas.
+
+Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half of the finer one, rounded up.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.architecture import Architecture
+from nas.node import Node, Source
+from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
+from search_spaces.space import SearchSpace
+
+__all__ = ["SearchHead", "SearchStem", "Supernet"]
+
+
+class SearchStem(nn.Module):
+    """3x3 convolutions in front of the trellis: (N, 3, H, W) -> H^{-1} and H^0, the outputs of the last two.
+
+    A stem of one convolution gives its output twice.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width, stride in zip(space.stem_channels, space.stem.strides, strict=True):
+            convolution = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+            layers.append(nn.Sequential(convolution, BatchNorm(width)))
+            channels = width
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for number, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if number else x)  # the readers apply their own ReLU, so outputs are given before it
+            outputs.append(x)
+        return (outputs[-2] if len(outputs) > 1 else outputs[-1]), outputs[-1]
+
+
+class SearchHead(nn.Module):
+    """The search-time ASPP of one level: (N, C, H_l, W_l) -> (N, classes, H_l, W_l).
+
+    A 1x1 branch, an atrous 3x3 branch for each reach, and the image's mean, C filters each; then 1x1 to C and classes.
+    """
+
+    def __init__(self, space: SearchSpace, level: int, classes: int) -> None:
+        super().__init__()
+        channels, stride = space.node_channels(level), space.strides[level]
+        self.branches = nn.ModuleList([ReluConvBatchNorm(channels, channels, 1, 1, BatchNorm)])
+        for reach in space.head.reach:
+            rate = max(1, reach // stride)
+            self.branches.append(ReluConvBatchNorm(channels, channels, 3, 1, BatchNorm, rate))
+        self.pooled = ReluConvBatchNorm(channels, channels, 1, 1, BatchNorm) if space.head.image_pooling else None
+        branches = len(self.branches) + (self.pooled is not None)
+        self.project = ReluConvBatchNorm(branches * channels, channels, 1, 1, BatchNorm)
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [branch(x) for branch in self.branches]
+        if self.pooled is not None:
+            pooled = self.pooled(F.relu(x).mean((2, 3), keepdim=True))  # (N, C, 1, 1)
+            branches.append(pooled.expand_as(x))
+        return self.classify(F.relu(self.project(torch.cat(branches, dim=1))))
+
+
+class Supernet(nn.Module):
+    """The relaxed network of a search space: (N, 3, H, W) -> logits (N, classes, H, W), any H and W.
+
+    Args:
+        space: The search space.
+        classes: Number of classes, at least 2.
+
+    Raises:
+        ValueError: Fewer than two classes; in training mode, a batch of one image where the head pools the image.
+    """
+
+    def __init__(self, space: SearchSpace, classes: int) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
+        self.space = space
+        self.architecture = Architecture(space)
+        self.stem = SearchStem(space)
+        self.nodes = nn.ModuleDict()
+        for layer in range(1, space.layers + 1):
+            for level in space.node_levels(layer):
+                incoming = [self._source(layer - 1, s) for s in _incoming_levels(space, layer, level)]
+                before = self._source(layer - 2, _before_level(space, layer, level))
+                self.nodes[_key(layer, level)] = Node(space, level, incoming, before)
+        self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
+
+    def weights(self) -> list[nn.Parameter]:
+        """The network's weights, in order: all parameters that are not architecture."""
+        return [p for name, p in self.named_parameters() if not name.startswith("architecture.")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.space.head.image_pooling and x.shape[0] < 2:
+            raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
+        alpha, beta = self.architecture()
+        before, stem = self.stem(x)
+        outputs = self.trellis(before, stem, alpha, beta)
+        predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
+        return torch.stack(predictions).sum(0)  # (N, classes, H, W)
+
+    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor) -> list[Tensor]:
+        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first."""
+        space = self.space
+        sizes = [_size(stem)]
+        for _ in range(1, space.levels):
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        layers: list[list[Tensor]] = [[before], [stem]]  # layers[l + 1][level] is H^l at that level
+        for layer in range(1, space.layers + 1):
+            outputs = []
+            for level in space.node_levels(layer):
+                sources = _incoming_levels(space, layer, level)
+                outputs.append(
+                    self.nodes[_key(layer, level)](
+                        incoming=[layers[layer][source] for source in sources],
+                        before=layers[layer - 1][_before_level(space, layer, level)],
+                        alpha=alpha,
+                        beta=torch.stack([beta[layer - 1, source, level - source + 1] for source in sources]),
+                        size=sizes[level],
+                    )
+                )
+            layers.append(outputs)
+        return layers[-1]
+
+    def _source(self, layer: int, level: int) -> Source:
+        """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
+        stem = self.space.stem
+        if layer > 0:
+            return Source(self.space.node_channels(level), self.space.strides[level])
+        if layer == 0 or len(stem.strides) == 1:
+            return Source(self.space.stem_channels[-1], stem.stride)
+        return Source(self.space.stem_channels[-2], stem.stride // stem.strides[-1])
+
+
+def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
+    """Levels of the layer before with an edge to this node, finest first."""
+    return [source for source in space.node_levels(layer - 1) if level in space.transitions(layer - 1, source)]
+
+
+def _before_level(space: SearchSpace, layer: int, level: int) -> int:
+    """Level at which the node reads H^{l-2}: its own, or the nearest there is (the authors' choice, by e-mail)."""
+    return min(level, space.node_levels(max(0, layer - 2))[-1])
+
+
+def _key(layer: int, level: int) -> str:
+    return f"layer{layer}_level{level}"
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return (x.shape[-2], x.shape[-1])

@@ -1,0 +1,34 @@
+"""From a genotype, or a published network's name, to a trained and measured network."""
+
+from typing import TYPE_CHECKING
+
+from search_spaces.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+    from retrain.evaluation import Evaluation, evaluate
+    from retrain.networks.build import build
+    from retrain.networks.published import NETWORKS, PublishedNetwork
+    from retrain.prediction import predict, predict_mask
+    from retrain.source import TrainedNetwork, load_trained
+    from retrain.training import TrainResult, train
+
+_EXPORTS = {
+    "NETWORKS": "retrain.networks.published",
+    "Evaluation": "retrain.evaluation",
+    "NetworkConfig": "retrain.config",
+    "PolySgdConfig": "retrain.config",
+    "PublishedNetwork": "retrain.networks.published",
+    "RetrainConfig": "retrain.config",
+    "TrainResult": "retrain.training",
+    "TrainedNetwork": "retrain.source",
+    "build": "retrain.networks.build",
+    "evaluate": "retrain.evaluation",
+    "load_trained": "retrain.source",
+    "predict": "retrain.prediction",
+    "predict_mask": "retrain.prediction",
+    "train": "retrain.training",
+}
+
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__all__ = sorted(_EXPORTS)

@@ -1,0 +1,124 @@
+"""Measuring a trained network on a split: one confusion matrix over all images, at the labels' own size."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas.data.loading import evaluation_loader
+from nas.devices import choose_device
+from nas.evaluation import evaluate_network
+from nas.metrics import ConfusionMatrix
+from nas.opening import open_split
+from retrain.source import load_trained
+from search_spaces.files import write_atomically
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network reached on a split, and all that names the result."""
+
+    miou: float
+    """Mean IoU over the classes that occur, 0 to 1."""
+    pixel_accuracy: float
+    """Share of labelled pixels that are right, 0 to 1."""
+    iou: dict[str, float | None]
+    """IoU of each class, 0 to 1; None where the class occurs neither in labels nor in predictions."""
+    images: int
+    """Images measured."""
+    data: str
+    """Data set."""
+    split: str
+    """Its split."""
+    resolution: float
+    """Factor by which images were resized before the network; predictions are measured at the labels' own size."""
+    checkpoint: str
+    """File name of the checkpoint."""
+    checkpoint_sha256: str
+    """Hash of the checkpoint."""
+    epoch: int
+    """Epochs that the weights were trained for."""
+    seed: int
+    """Seed of the training."""
+    confusion: list[list[int]]
+    """Pixels [label][prediction]."""
+
+    def table(self) -> str:
+        """The result as text: a line a class, then the summary."""
+        width = max(len(name) for name in self.iou)
+        lines = [f"{'class':<{width}}   IoU %"]
+        for name, value in self.iou.items():
+            lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
+        lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
+        lines.append(
+            f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {self.images} images of {self.data}, split "
+            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}"
+        )
+        return "\n".join(lines)
+
+
+def evaluate(
+    run: str | Path,
+    split: str | None = None,
+    which: str = "best",
+    data_root: str | None = None,
+    device: str = "auto",
+    write: bool = True,
+) -> Evaluation:
+    """Measures the network of a retraining run on a split of its data set.
+
+    Args:
+        run: The run folder.
+        split: The split; None: the one that the run validated on.
+        which: "best" (highest validation mIoU) or "last".
+        data_root: In place of the run's folder of the data set.
+        device: auto, cpu, cuda, cuda:N.
+        write: Write the result to evaluation-SPLIT-WHICH.json in the run folder.
+
+    Raises:
+        ValueError: The run, its checkpoint, the data or the device cannot be used; one line.
+    """
+    place = choose_device(device)
+    trained = load_trained(run, which, place)
+    config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
+    split = split or config.loader.val_split
+    dataset = open_split(config, split, resize_labels=False)
+    if dataset.classes != trained.classes:
+        raise ValueError(
+            f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "
+            f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
+        )
+    loader = evaluation_loader(dataset, config.loader.workers)
+    matrix = evaluate_network(trained.network, loader, len(trained.classes), place, config.precision)
+    result = Evaluation(
+        **_numbers(matrix, trained.classes),
+        images=len(dataset),
+        data=config.data,
+        split=split,
+        resolution=config.loader.resolution,
+        checkpoint=trained.checkpoint.name,
+        checkpoint_sha256=hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest(),
+        epoch=trained.epoch,
+        seed=config.seed,
+    )
+    if write:
+        text = json.dumps(dataclasses.asdict(result), indent=1) + "\n"
+        write_atomically(Path(run) / f"evaluation-{split}-{which}.json", text)
+    return result
+
+
+def _numbers(matrix: ConfusionMatrix, classes: tuple[str, ...]) -> dict[str, Any]:
+    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, matrix.iou(), strict=True)}
+    return {
+        "miou": matrix.mean_iou(),
+        "pixel_accuracy": matrix.pixel_accuracy(),
+        "iou": iou,
+        "confusion": matrix.counts.tolist(),
+    }

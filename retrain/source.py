@@ -1,0 +1,73 @@
+"""What a run was trained from, kept in its folder: the published network's name, or a copy of the genotype."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas.checkpoint import CheckpointError, load_checkpoint
+from nas.config import from_plain
+from nas.run import BEST, CHECKPOINT, GENOTYPE
+from retrain.config import RetrainConfig
+from retrain.networks import NETWORKS, build
+
+__all__ = ["TrainedNetwork", "genotype_source", "load_trained"]
+
+KIND = "retrain"
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network from a run folder, in eval mode, with what is needed to use it."""
+
+    network: nn.Module
+    """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
+    config: RetrainConfig
+    """Settings of the run."""
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    colors: np.ndarray
+    """uint8 [classes, 3]."""
+    checkpoint: Path
+    """The file that it was read from."""
+    epoch: int
+    """Epochs that the weights were trained for."""
+
+
+def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
+    """What `build` makes the run's network from: the published name, or the run's own copy of the genotype."""
+    return config.genotype if config.genotype in NETWORKS else folder / GENOTYPE
+
+
+def load_trained(run: str | Path, which: str = "best", device: torch.device | None = None) -> TrainedNetwork:
+    """Loads the network of a retraining run.
+
+    Args:
+        run: The run folder.
+        which: "best" (highest validation mIoU) or "last".
+        device: Where to put it; None: the CPU.
+
+    Raises:
+        ValueError: Not a retraining run, or its checkpoint cannot be used; one line.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is not a folder: name the run folder that nas-retrain wrote")
+    path = folder / {"best": BEST, "last": CHECKPOINT}[which]
+    saved: dict[str, Any] = load_checkpoint(path, KIND)
+    config = from_plain(RetrainConfig, saved["config"])
+    network = build(genotype_source(config, folder), len(saved["classes"]), config.network)
+    network.load_state_dict(saved["network"])
+    return TrainedNetwork(
+        network.to(device or torch.device("cpu")).eval(),
+        config,
+        tuple(saved["classes"]),
+        np.array(saved["colors"], dtype=np.uint8),
+        path,
+        saved["state"]["epoch"],
+    )

@@ -1,0 +1,191 @@
+"""Retraining: a genotype, or a published network, trained from scratch (Auto-DeepLab, section 5.2).
+
+Data order and augmentation are pure functions of (seed, epoch, sample), so a checkpoint needs only the position in the
+run to go on with the very next batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.config import to_plain
+from nas.cost import count_parameters
+from nas.data.base import SegmentationDataset
+from nas.data.loading import evaluation_loader, training_loader
+from nas.devices import choose_device, random_state, restore_random_state, seed_everything
+from nas.evaluation import evaluate_network
+from nas.interrupt import InterruptedRun, Interruption
+from nas.opening import training_split, validation_split
+from nas.pictures import SampleKeeper
+from nas.progress import StepProgress
+from nas.run import BEST, CHECKPOINT, GENOTYPE, RunFolder, check_resumable, new_folder
+from nas.schedules import poly
+from nas.stepping import Stepper
+from retrain.config import RetrainConfig
+from retrain.networks import NETWORKS, build
+from retrain.networks.deeplab import DeepLab
+from retrain.source import KIND, genotype_source
+from search_spaces.genotype import load_genotype
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a retraining leaves."""
+
+    folder: Path
+    """The run folder."""
+    best_miou: float
+    """Highest mIoU on the validation split after any epoch, 0 to 1."""
+    last_miou: float
+    """The same after the last epoch."""
+
+
+@dataclass
+class _State:
+    """Position in the run, and what an epoch has gathered so far."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    best_miou: float = -1.0
+    last_miou: float = float("nan")
+
+
+def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool = False) -> TrainResult:
+    """Trains a network and writes a run folder (see `nas.run`).
+
+    Args:
+        config: All settings; `config.genotype` names a genotype file or a published network.
+        resume: A run folder to go on with, exactly where its checkpoint is; `config` must be that run's, but for the
+            number of epochs, the device and how data is read.
+        quiet: Say nothing on the screen.
+
+    Raises:
+        ValueError: Settings, data, genotype or checkpoint that cannot be used; one line with the remedy.
+        NonFiniteLossError: A loss is not a number; the step was not taken.
+        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+    """
+    device = choose_device(config.device)
+    seed_everything(config.seed)
+    train_set, validation = training_split(config), validation_split(config)
+    classes = len(train_set.classes)
+    source: str | Path = config.genotype if resume is None else genotype_source(config, Path(resume))
+    network = build(source, classes, config.network).to(device)
+    optimizer = torch.optim.SGD(
+        [p for p in network.parameters() if p.requires_grad],
+        config.optimizer.lr,
+        config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    stepper = Stepper("training", network, optimizer, device, config.precision, config.optimizer.clip)
+    state = _State()
+    if resume is None:
+        folder = new_folder(config, f"retrain-{_short_name(config.genotype)}-{config.data}")
+    else:
+        folder = Path(resume)
+        state = _restore(load_checkpoint(folder / CHECKPOINT, KIND), config, network, stepper, len(train_set))
+    steps = len(train_set) // config.loader.batch_size
+
+    def save(*names: str) -> None:
+        content = {
+            "config": to_plain(config),
+            "state": dataclasses.asdict(state),
+            "samples": len(train_set),
+            "classes": list(train_set.classes),
+            "colors": train_set.colors.tolist(),
+            "network": network.state_dict(),
+            "stepper": stepper.state_dict(),
+            "random": random_state(),
+        }
+        for name in names:
+            save_checkpoint(folder / name, KIND, content)
+
+    with (
+        RunFolder(folder, config, state.epoch, quiet) as run,
+        Interruption() as interruption,
+        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+    ):
+        if resume is None and config.genotype not in NETWORKS:
+            load_genotype(config.genotype).save(folder / GENOTYPE)
+        run.log.info(_headline(config, network, train_set, validation, device, folder))
+        for epoch in range(state.epoch, config.epochs):
+            began = time.perf_counter()
+            batches = training_loader(
+                train_set,
+                range(len(train_set)),
+                config.loader.augment,
+                config.loader.batch_size,
+                config.seed,
+                epoch,
+                state.step,
+                config.loader.workers,
+                device.type == "cuda",
+            )
+            for images, labels in batches:
+                progressed = (epoch * steps + state.step) / (config.epochs * steps)
+                stepper.lr = poly(progressed, config.optimizer.lr, config.optimizer.power)
+                if isinstance(network, DeepLab):
+                    network.set_progress(progressed)
+                state.loss += stepper.step(images, labels, f"epoch {epoch + 1}, step {state.step + 1}")
+                state.step += 1
+                progress.step(f"epoch {epoch + 1}/{config.epochs}")
+                if interruption.requested:
+                    save(CHECKPOINT)
+                    raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
+
+            samples = SampleKeeper(4)
+            loader = evaluation_loader(validation, config.loader.workers)
+            matrix = evaluate_network(network, loader, classes, device, config.precision, samples)
+            metrics: dict[str, Any] = {
+                "loss": {"training": state.loss / steps},
+                "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
+                "lr": {"training": stepper.lr},
+                "seconds": time.perf_counter() - began,
+            }
+            state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
+            run.record(epoch, metrics)
+            run.show_samples(epoch, samples, train_set.colors)
+            run.log.info(
+                f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
+                f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s"
+            )
+            save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
+    return TrainResult(folder, state.best_miou, state.last_miou)
+
+
+def _short_name(genotype: str) -> str:
+    return genotype if genotype in NETWORKS else Path(genotype).resolve().parent.name
+
+
+def _restore(saved: Any, config: RetrainConfig, network: nn.Module, stepper: Stepper, samples: int) -> _State:
+    """Puts a checkpoint's content back in place; returns the position."""
+    check_resumable(saved, config, samples)
+    network.load_state_dict(saved["network"])
+    stepper.load_state_dict(saved["stepper"])
+    restore_random_state(saved["random"])
+    return _State(**saved["state"])
+
+
+def _headline(
+    config: RetrainConfig,
+    network: nn.Module,
+    train_set: SegmentationDataset,
+    validation: SegmentationDataset,
+    device: torch.device,
+    folder: Path,
+) -> str:
+    return (
+        f"training {config.genotype} ({count_parameters(network):,} parameters) on {config.data}: {len(train_set)} "
+        f"training images, {len(validation)} for validation, {len(train_set.classes)} classes; {config.epochs} epochs "
+        f"on {device}; run folder {folder}"
+    )

@@ -1,0 +1,193 @@
+"""The candidate operations as modules, and the batch norm that they share.
+
+Shapes: N images, C channels, H x W pixels. Every operation maps (N, C, H, W) to (N, C, ceil(H/stride), ceil(W/stride)).
+Order everywhere: ReLU, convolution, batch norm; no convolution has a bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "AtrousConvolution",
+    "BatchNorm",
+    "BatchNormFactory",
+    "DilatedSeparableConvolution",
+    "NoConnection",
+    "Pooling",
+    "ReluConvBatchNorm",
+    "SeparableConvolution",
+    "Skip",
+    "resize",
+]
+
+BatchNormFactory = Callable[[int], "BatchNorm"]
+"""Builds the batch norm for a number of channels."""
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resizing of (N, C, H, W) to (N, C, *size); corners aligned, as in the authors' network code."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm of an operation whose weights several source tensors share.
+
+    Each source is normalised by its own statistics and keeps its own running ones; scale and shift, if any, are shared.
+    With one source it is `nn.BatchNorm2d`, state dict included; with K, the running buffers are [K, C].
+
+    Args:
+        channels: C.
+        sources: K, the number of tensors that take turns in going through.
+        affine: Whether there are a scale and a shift.
+        eps: Added to the variance.
+        momentum: Weight of the newest batch in the running statistics.
+    """
+
+    def __init__(
+        self, channels: int, sources: int = 1, affine: bool = True, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum, affine=affine)
+        self.sources = sources
+        if sources > 1:
+            self.running_mean: Tensor = torch.zeros(sources, channels)
+            self.running_var: Tensor = torch.ones(sources, channels)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        if self.sources == 1:
+            return super().forward(x)
+        mean, variance = self.running_mean[source], self.running_var[source]  # views: updated in place
+        momentum = 0.0 if self.momentum is None else self.momentum
+        return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, momentum, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, sources={self.sources}"
+
+
+class ReluConvBatchNorm(nn.Module):
+    """ReLU, convolution, batch norm: (N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride)).
+
+    Args:
+        channels_in: C_in.
+        channels_out: C_out.
+        kernel: Side of the square kernel, odd.
+        stride: Of the convolution.
+        batch_norm: Factory for the batch norm.
+        rate: Dilation.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int,
+        batch_norm: BatchNormFactory,
+        rate: int = 1,
+    ) -> None:
+        super().__init__()
+        padding = rate * (kernel // 2)
+        self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, dilation=rate, bias=False)
+        self.batch_norm = batch_norm(channels_out)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return self.batch_norm(self.convolution(F.relu(x)), source)
+
+
+class _DepthwiseSeparable(nn.Module):
+    """ReLU, depthwise, pointwise, batch norm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, rate: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        padding = rate * (kernel // 2)
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, stride, padding, dilation=rate, groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+        self.batch_norm = batch_norm(channels)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return self.batch_norm(self.pointwise(self.depthwise(F.relu(x))), source)
+
+
+class SeparableConvolution(nn.Module):
+    """Auto-DeepLab's separable convolution: ReLU, depthwise, pointwise, batch norm, applied twice.
+
+    Nothing stands between depthwise and pointwise; a stride is the first depthwise convolution's.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.first = _DepthwiseSeparable(channels, kernel, stride, 1, batch_norm)
+        self.second = _DepthwiseSeparable(channels, kernel, 1, 1, batch_norm)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return self.second(self.first(x, source), source)
+
+
+class DilatedSeparableConvolution(_DepthwiseSeparable):
+    """DARTS's dilated convolution: ReLU, depthwise at rate 2, pointwise, batch norm, applied once."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__(channels, kernel, stride, 2, batch_norm)
+
+
+class AtrousConvolution(nn.Module):
+    """Auto-DeepLab's atrous convolution: ReLU, full convolution at rate 2, batch norm.
+
+    At stride s > 1 the authors' code shrinks the tensor bilinearly first and convolves it at rate 1.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.stride = stride
+        rate = 2 if stride == 1 else 1
+        self.body = ReluConvBatchNorm(channels, channels, kernel, 1, batch_norm, rate)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        height, width = x.shape[-2:]
+        x = resize(x, (-(-height // self.stride), -(-width // self.stride)))
+        return self.body(x, source)
+
+
+class Pooling(nn.Module):
+    """Average or max pooling; the padding never counts in an average."""
+
+    def __init__(self, kind: str, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.pool: nn.Module
+        if kind == "max":
+            self.pool = nn.MaxPool2d(kernel, stride, kernel // 2)
+        else:
+            self.pool = nn.AvgPool2d(kernel, stride, kernel // 2, count_include_pad=False)
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return self.pool(x)
+
+
+class Skip(nn.Module):
+    """The identity; at stride s > 1 ReLU, 1x1 convolution at that stride, batch norm."""
+
+    def __init__(self, channels: int, stride: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.reduce = ReluConvBatchNorm(channels, channels, 1, stride, batch_norm) if stride > 1 else None
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return x if self.reduce is None else self.reduce(x, source)
+
+
+class NoConnection(nn.Module):
+    """Zeros. The search never computes it; it stands here so that every registered name can be built."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return torch.zeros_like(x[..., :: self.stride, :: self.stride])

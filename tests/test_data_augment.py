@@ -1,0 +1,125 @@
+"""Augmentation: sizes, padding, and one geometric transform for image and label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nas.data import IGNORE, AugmentConfig
+from nas.data.augment import PAD_GREY, augment, random_crop, random_flip, random_scale
+from nas.data.base import Sample
+
+sides = st.integers(1, 40)
+seeds = st.integers(0, 2**31)
+
+
+def positions(height: int, width: int) -> Sample:
+    """A sample in which every pixel is different, and the label is a function of the image (never 255)."""
+    y, x = np.mgrid[:height, :width]
+    image = np.stack([y, x, (y * 7 + x * 3) % 251], axis=-1).astype(np.uint8)
+    return image, image[..., 2].copy()
+
+
+@settings(deadline=None)
+@given(sides, sides, sides, sides, seeds)
+def test_crop_cuts_out_a_window_and_pads(height: int, width: int, want_h: int, want_w: int, seed: int) -> None:
+    image, label = positions(height, width)
+    new_image, new_label = random_crop(image, label, (want_h, want_w), np.random.default_rng(seed))
+    assert new_image.shape == (want_h, want_w, 3) and new_label.shape == (want_h, want_w)
+    assert new_image.dtype == np.uint8 and new_label.dtype == np.uint8
+    inside = new_label != IGNORE
+    assert inside.sum() == min(height, want_h) * min(width, want_w)
+    assert (new_image[~inside] == PAD_GREY).all()
+    kept = new_image[inside].reshape(min(height, want_h), min(width, want_w), 3)
+    top, left = int(kept[0, 0, 0]), int(kept[0, 0, 1])
+    np.testing.assert_array_equal(kept, image[top : top + kept.shape[0], left : left + kept.shape[1]])
+    np.testing.assert_array_equal(new_label[inside], new_image[inside][:, 2])
+
+
+@settings(deadline=None)
+@given(sides, sides, seeds)
+def test_flip_mirrors_both_or_neither(height: int, width: int, seed: int) -> None:
+    image, label = positions(height, width)
+    new_image, new_label = random_flip(image, label, np.random.default_rng(seed))
+    np.testing.assert_array_equal(new_image[..., 2], new_label)
+    assert np.array_equal(new_image, image) or np.array_equal(new_image, image[:, ::-1])
+
+
+def test_flip_happens_half_of_the_time() -> None:
+    image, label = positions(2, 5)
+    rng = np.random.default_rng(0)
+    flipped = sum(not np.array_equal(random_flip(image, label, rng)[0], image) for _ in range(400))
+    assert 160 < flipped < 240
+
+
+@settings(deadline=None)
+@given(sides, sides, st.floats(0.1, 3), st.floats(0, 1), seeds)
+def test_scale_keeps_proportions(height: int, width: int, low: float, more: float, seed: int) -> None:
+    image, label = positions(height, width)
+    new_image, new_label = random_scale(image, label, (low, low + more), np.random.default_rng(seed))
+    assert new_image.shape[:2] == new_label.shape
+    for new, old in zip(new_label.shape, (height, width), strict=True):
+        assert max(1, old * low - 0.51) <= new <= max(1, old * (low + more) + 0.51)
+    assert set(np.unique(new_label)) <= set(np.unique(label))  # nearest: no ids in between
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(24, 60), st.integers(24, 60), st.floats(0.5, 2.5), seeds)
+def test_scale_moves_image_and_label_alike(height: int, width: int, factor: float, seed: int) -> None:
+    label = np.zeros((height, width), dtype=np.uint8)
+    rng = np.random.default_rng(seed)
+    top, left = rng.integers(2, 10, 2)
+    label[top : top + 12, left : left + 12] = 1
+    image = np.repeat(label[..., None] * 200, 3, axis=2)
+    new_image, new_label = random_scale(image, label, (factor, factor), rng)
+    # Only along the edge, where the image is interpolated, may the two disagree.
+    wrong = (new_image[..., 0] > 100) != (new_label == 1)
+    assert wrong.sum() <= 4 * 12 * factor + 8
+    for axis in (0, 1):
+        bright = np.flatnonzero((new_image[..., 0] > 100).any(axis=1 - axis))
+        ones = np.flatnonzero((new_label == 1).any(axis=1 - axis))
+        assert abs(int(bright[0]) - int(ones[0])) <= 1 and abs(int(bright[-1]) - int(ones[-1])) <= 1
+
+
+@settings(deadline=None)
+@given(sides, sides, sides, sides, st.booleans(), seeds)
+def test_augment_gives_the_crop_and_depends_on_the_generator_alone(
+    height: int, width: int, want_h: int, want_w: int, flip: bool, seed: int
+) -> None:
+    image, label = positions(height, width)
+    before = image.copy(), label.copy()
+    config = AugmentConfig(crop=(want_h, want_w), scale=(0.5, 2.0), flip=flip)
+    first = augment(image, label, config, np.random.default_rng(seed))
+    again = augment(image, label, config, np.random.default_rng(seed))
+    assert first[0].shape == (want_h, want_w, 3) and first[1].shape == (want_h, want_w)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (first[0][first[1] == IGNORE] == PAD_GREY).all()
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(label, before[1])
+
+
+def test_ids_survive_without_scaling() -> None:
+    image, label = positions(20, 30)
+    config = AugmentConfig(crop=(20, 30), scale=(1, 1), flip=False)
+    new_image, new_label = augment(image, label, config, np.random.default_rng(0))
+    np.testing.assert_array_equal(new_image, image)
+    np.testing.assert_array_equal(new_label, label)
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"crop": (0, 5)}, r"crop is \(0, 5\): give height and width"),
+        ({"crop": (5,)}, r"crop is \(5,\)"),
+        ({"crop": (5.5, 5)}, "whole pixels"),
+        ({"scale": (0.0, 1.0)}, r"scale is \(0.0, 1.0\): give two finite factors"),
+        ({"scale": (0.5, float("nan"))}, "finite"),
+        ({"scale": (2.0, 0.5)}, r"the smaller factor comes first: \[0.5, 2.0\]"),
+    ],
+)
+def test_wrong_settings(settings_: dict[str, tuple[float, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AugmentConfig(**settings_)  # type: ignore[arg-type]
