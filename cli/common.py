@@ -1,38 +1,90 @@
 """What the commands share: settings from files and options, failures as one line, exit codes.
 
 Exit codes: 0 done; 2 wrong use or bad input (one line on standard error); 130 interrupted, after saving.
+Settings: a recipe's, or a run's own with --resume; over them those of --config; over them the options, wherever they
+stand on the line.
 """
 
 from __future__ import annotations
 
+import difflib
+import errno
 import os
+import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, set_parsing_settings
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-__all__ = ["Parser", "add_run_options", "parser", "recipe_names", "run", "settings_arguments", "value_of"]
-
-Parser = ArgumentParser
+__all__ = [
+    "Parser",
+    "UsageError",
+    "add_run_options",
+    "parse",
+    "parser",
+    "recipe_names",
+    "run",
+    "settings",
+    "settings_arguments",
+    "value_of",
+    "with_underscores",
+]
 
 # The text under each field of a settings dataclass is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
+OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet")
+"""Options of the commands that make a run which are none of its settings."""
 
-def parser(name: str, description: str) -> Parser:
-    """A parser that raises on wrong use, so that `run` can say it in one line."""
-    return ArgumentParser(prog=name, description=description, exit_on_error=False)
+OUT_OF_MEMORY = (
+    "out of memory: use a smaller crop (loader.augment.crop) or batch (loader.batch_size), smaller images, "
+    "or a smaller space or network"
+)
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Failures after which a user asks what became of the files."""
+
+
+class UsageError(ValueError):
+    """A command line or a settings file that is wrong: the message says what to give instead."""
+
+
+class Parser(ArgumentParser):
+    """A parser that prints settings as a file that --config takes."""
+
+    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
+        """The settings as YAML, for --print_config, without the options that are no settings."""
+        return super().dump(_only_settings(namespace), *args, **kwargs)
+
+
+def parser(name: str, description: str, operands: str = "") -> Parser:
+    """A parser that raises on wrong use, so that `run` can say it in one line.
+
+    Args:
+        name: The command.
+        description: What it does.
+        operands: The arguments before the options, for the first line of the help.
+    """
+    usage = " ".join((name, *operands.split(), "[options]"))
+    # Without abbreviations: an option that begins like two others would change its meaning with the next release.
+    return Parser(prog=name, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def add_run_options(parser: Parser, recipes: Path) -> None:
     """The options of every command that makes a run."""
-    parser.add_argument("--config", action="config", help="YAML file of settings; options after it win.")
+    parser.add_argument("--config", action="config", help="YAML file of settings; options win over it.")
     names = ", ".join(recipe_names(recipes))
     parser.add_argument("--recipe", type=str | None, default=None, help=f"Shipped settings to start from: {names}.")
-    parser.add_argument("--resume", type=str | None, default=None, help="Run folder to go on with, exactly.")
+    parser.add_argument(
+        "--resume",
+        type=str | None,
+        default=None,
+        help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data_root, "
+        "--loader.workers and --loader.cache may be given anew.",
+    )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
 
 
@@ -41,33 +93,87 @@ def recipe_names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
-def settings_arguments(arguments: Sequence[str], recipes: Path, without_data: str) -> list[str]:
-    """Puts the settings in force before the options on the line: a run's own with --resume, else a recipe's.
+def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, without_data: str) -> list[str]:
+    """Puts the settings in force first: a run's own with --resume, else a recipe's; then files; then options.
 
     Args:
+        parser: The command's parser.
         arguments: The command line.
         recipes: Folder of the recipes.
         without_data: The recipe taken where none of --recipe, --config, --resume and --data is given.
 
     Raises:
-        ValueError: There is no such recipe or run.
+        UsageError: There is no such recipe or run, or a file is not one of settings.
     """
     arguments = with_underscores(arguments)
+    files, arguments = _take_files(arguments)
     resume, recipe = value_of("--resume", arguments), value_of("--recipe", arguments)
     if resume is not None:
-        if recipe is not None or value_of("--config", arguments) is not None:
-            raise ValueError("--resume takes its settings from the run: leave --recipe and --config out")
+        if recipe is not None or files:
+            raise UsageError("--resume takes its settings from the run: leave --recipe and --config out")
+        if value_of("--out", arguments) is not None:
+            raise UsageError(f"--resume goes on in the run's own folder, {resume}: leave --out out")
         path = Path(resume) / "config.yaml"
         if not path.is_file():
-            raise ValueError(f"{resume} is not a run folder: it has no config.yaml")
-        return ["--config", str(path), *arguments]
-    if recipe is None and all(value_of(option, arguments) is None for option in ("--config", "--data")):
+            raise UsageError(f"{resume} is not a run folder: it has no config.yaml")
+        files = [str(path)]
+    elif recipe is None and not files and value_of("--data", arguments) is None:
         recipe = without_data
-    if recipe is None:
-        return arguments
-    if recipe not in recipe_names(recipes):
-        raise ValueError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
-    return ["--config", str(recipes / f"{recipe}.yaml"), *arguments]
+    if recipe is not None:
+        if recipe not in recipe_names(recipes):
+            raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
+        files = [str(recipes / f"{recipe}.yaml"), *files]
+    for file in files:
+        _check_file(parser, file)
+    return [*(word for file in files for word in ("--config", file)), *arguments]
+
+
+def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files of --config, and the other arguments."""
+    files, others, rest = [], [], iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            others.append(argument)
+            continue
+        file = value if equals else next(rest, None)
+        if not file:
+            raise UsageError("--config needs a value: name a YAML file of settings")
+        files.append(file)
+    return files, others
+
+
+def _check_file(parser: Parser, file: str) -> None:
+    """Checks that a file is YAML and that all its names are settings; the parser checks the values."""
+    try:
+        data = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}. Name a YAML file of settings") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8
+        mark = getattr(error, "problem_mark", None)
+        reason = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else error
+        raise UsageError(f"{file} is not readable as YAML: {reason}") from error
+    if data is None:
+        raise UsageError(f"{file} is empty: expected `name: value`, one a line")
+    defaults = parser.get_defaults()
+    leaves = [name for name in defaults.keys() if name not in (*OUTSIDE_SETTINGS, "source")]  # noqa: SIM118 (dotted)
+    groups = {name.rpartition(".")[0] for name in leaves} - {""}
+    groups |= {group.rpartition(".")[0] for group in groups} - {""}
+
+    def check(data: object, where: str) -> None:
+        if not isinstance(data, Mapping):
+            what = f"setting {where[:-1]} is" if where else "content is"
+            raise UsageError(f"{file}: the {what} {data!r:.60}: expected `name: value`, one a line")
+        for key, value in data.items():
+            name = f"{where}{key}"
+            if name in OUTSIDE_SETTINGS:
+                raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
+            if name in groups:
+                check(value, f"{name}.")
+            elif name not in leaves:
+                raise UsageError(f"{file}: there is no setting {name}{_did_you_mean(name, leaves)}")
+
+    check(data, "")
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
@@ -82,13 +188,107 @@ def with_underscores(arguments: Sequence[str]) -> list[str]:
 
 
 def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value that an option has on a command line, `--option VALUE` or `--option=VALUE`; None if it is not there."""
+    """The value that an option has on a command line, `--option VALUE` or `--option=VALUE`; None if it is not there.
+
+    As everywhere, the last one counts.
+    """
+    found = None
     for number, argument in enumerate(arguments):
         if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-        if argument == option and number + 1 < len(arguments):
-            return arguments[number + 1]
-    return None
+            found = argument.partition("=")[2]
+        elif argument == option and number + 1 < len(arguments):
+            found = arguments[number + 1]
+    return found
+
+
+def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line; groups of settings become their dataclasses.
+
+    Raises:
+        UsageError: An unknown option, or a value of the wrong type.
+        ValueError: A value that its dataclass refuses.
+    """
+    arguments = with_underscores(arguments)
+    try:
+        values = parser.parse_args(arguments)
+    except ArgumentError as error:
+        options = re.findall(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", parser.format_help(), re.MULTILINE)
+        text = _explain(" ".join(str(error).split()), arguments, options)
+        raise UsageError(f"{text} (see {parser.prog} --help)") from error
+    return parser.instantiate(values)
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "tuple": "a list such as [1, 2]",
+    "NoneType": "null",
+}
+
+
+def _explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
+    """The parser's message in our words; one that is not known here is left as it is."""
+    if match := re.match(r"unrecognized arguments: (\S+)", text):
+        word = match[1].partition("=")[0]
+        if not word.startswith("-"):
+            return f"{word!r} is one argument too many"
+        return f"there is no option {word}{_did_you_mean(word.lstrip('-'), options, '--')}"
+    if match := re.match(r"argument (?:\S*/)?(-\S+): expected one argument", text):
+        return f"{match[1]} needs a value"
+    if match := re.match(r"argument (?:\S*/)?(-\S+): ignored explicit argument", text):
+        return f"{match[1]} takes no value"
+    if match := re.match(r"the following arguments are required: (\S+)", text):
+        return f"{match[1].strip(',').upper()} is missing"
+    if match := re.match(r"Group '(\S+)' does not accept option '(\S+)'", text):
+        return f"there is no setting {match[1]}.{match[2]}{_did_you_mean(f'{match[1]}.{match[2]}', options)}"
+    if not (match := re.match(r'Parser key "([^"]+)": (.*)', text)):
+        return text
+    name, problem = match.groups()
+    if value_of(f"--{name}", arguments) is not None:
+        name = f"--{name}"
+    if match := re.match(r"Unable to load config '(.*?)'", problem):
+        return f"{name} is {match[1]!r}: expected a YAML file of these settings"
+    value = re.search(r"(?:Got|Given) value: (.*)", problem)
+    expected = _expected(problem.partition(" Errors: ")[0])
+    return f"{name} is {value[1]!r}: expected {expected}" if value and expected else f"{name}: {problem}"
+
+
+def _expected(problem: str) -> str:
+    if match := re.search(r"Literal\[(.*?)\]", problem):
+        return f"one of {match[1]}".replace("'", "")
+    if match := re.search(r"a tuple with (\d+) elements", problem):
+        return f"a list of {match[1]}"
+    return ", or ".join(_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", problem))
+
+
+def _did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The names like `name`: with the same last part (--lr for --optimizer.lr), else spelt almost the same."""
+    names = list(names)
+    by_end: dict[str, list[str]] = {}
+    for known in names:
+        by_end.setdefault(known.rpartition(".")[2], []).append(known)
+    end = name.rpartition(".")[2]
+    found = difflib.get_close_matches(name, names, 1, 0.8) or by_end.get(end)
+    if not found:
+        found = [known for near in difflib.get_close_matches(end, by_end, 1, 0.7) for known in by_end[near]]
+    return f"; did you mean {' or '.join(prefix + known for known in found)}?" if found else ""
+
+
+def _only_settings(values: Namespace) -> Namespace:
+    kept = values.clone()
+    source = kept.pop("source", None)
+    if source is not None:  # the first argument of nas-retrain is a setting too
+        kept["genotype"] = source
+    for name in OUTSIDE_SETTINGS:
+        kept.pop(name, None)
+    return kept
+
+
+def settings(config_class: Any, values: Namespace) -> Any:
+    """The config dataclass from parsed values, without the command's own options."""
+    return config_class(**vars(_only_settings(values)))
 
 
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
@@ -98,25 +298,22 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     """
     code, message = 0, ""
     try:
-        main(list(sys.argv[1:] if arguments is None else arguments))
+        try:
+            main(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "interrupted"
     except BrokenPipeError:  # the reader of our output went away, as in `nas-describe ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ArgumentError as error:
         code, message = 2, f"{error} (see {name} --help)"
-    except (ValueError, ArithmeticError, OSError, MemoryError) as error:
+    except (ValueError, ArithmeticError, OSError) as error:
         code, message = 2, _describe(error)
-    except RuntimeError as error:
+    except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        code, message = (
-            2,
-            (
-                "out of memory: use a smaller crop (--loader.augment.crop), batch (--loader.batch_size), space "
-                "or network"
-            ),
-        )
+        code, message = 2, OUT_OF_MEMORY
     if code == 2 and os.environ.get("NAS_TRACEBACK") == "1":
         import traceback
 
@@ -128,15 +325,14 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
 
 def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        where = f" ({error.filename})" if error.filename else ""
-        return f"{error.strerror}{where}: what was saved before is untouched"
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}{': what was saved before is untouched' * (error.errno in WRITING)}"
     return str(error) or type(error).__name__
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-
-
-def settings(config_class: Any, values: Any, extra: Sequence[str]) -> Any:
-    """The config dataclass from parsed values, without the command's own options."""
-    return config_class(**{key: value for key, value in vars(values).items() if key not in extra})
+def _out_of_memory(error: BaseException) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -16,8 +16,8 @@ the path as a small trellis with its probability, writes the decoded file back (
 
 def make_parser() -> common.Parser:
     """The parser of nas-decode."""
-    parser = common.parser("nas-decode", DESCRIPTION)
-    parser.add_argument("file", type=str, help="A genotype.json file.")
+    parser = common.parser("nas-decode", DESCRIPTION, "FILE")
+    parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
     parser.add_argument("-o", "--output", type=str | None, default=None, help="Write the decoded file here instead.")
     parser.add_argument(
         "--draw",
@@ -32,7 +32,11 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, decodes, prints, writes."""
-    values = make_parser().parse_args(common.with_underscores(arguments))
+    values = common.parse(make_parser(), arguments)
+    for option in ("output", "draw"):
+        name = getattr(values, option)
+        if name is not None and (not Path(name).name or Path(name).is_dir()):
+            raise ValueError(f"--{option} is {name!r}, a folder: name a file in it")
     from decoders import path_probability, redecode
     from search_spaces.genotype import load_genotype
     from search_spaces.text import cell_table, path_trellis

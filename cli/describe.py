@@ -18,16 +18,23 @@ def make_parser() -> common.Parser:
     """The parser of nas-describe."""
     from retrain.config import NetworkConfig
 
-    parser = common.parser("nas-describe", DESCRIPTION)
+    parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_argument(
-        "network", nargs="?", type=str | None, default=None, help="A genotype.json file or a published network's name."
+        "source",
+        metavar="NETWORK",
+        nargs="?",
+        type=str | None,
+        default=None,
+        help="A genotype.json file or a published network's name.",
     )
     parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
     parser.add_argument("--classes", type=int, default=19, help="Number of classes.")
-    parser.add_argument("--input", type=str, default="512x1024", help="Input size, HEIGHTxWIDTH in pixels.")
+    parser.add_argument(
+        "--input", type=str | None, default=None, help="Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given."
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
-    parser.add_class_arguments(NetworkConfig, "network_settings")
+    parser.add_class_arguments(NetworkConfig, "network")
     return parser
 
 
@@ -82,12 +89,18 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 
 def main(arguments: list[str]) -> None:
     """Parses, describes, prints."""
+    from retrain.config import NetworkConfig
+
     parser = make_parser()
-    values = parser.instantiate(parser.parse_args(common.with_underscores(arguments)))
-    if (values.space is None) == (values.network is None):
+    values = common.parse(parser, arguments)
+    if (values.space is None) == (values.source is None):
         raise ValueError("name either a network (a genotype.json file or a published name) or --space NAME")
     if values.yaml and values.space is None:
         raise ValueError("--yaml prints a space: give --space NAME")
+    if values.yaml and values.json:
+        raise ValueError("--yaml and --json exclude each other: give one of them")
+    if values.space is not None and (values.input is not None or values.network != NetworkConfig()):
+        raise ValueError("--input and --network.* are for a network, not for a space: leave them out")
     if values.classes < 2:
         raise ValueError(f"--classes is {values.classes}: give at least 2")
     if values.space is not None and values.yaml:
@@ -98,7 +111,7 @@ def main(arguments: list[str]) -> None:
     if values.space is not None:
         facts = describe_space(values.space, values.classes)
     else:
-        facts = describe_network(values.network, values.classes, parse_size(values.input), values.network_settings)
+        facts = describe_network(values.source, values.classes, parse_size(values.input or "512x1024"), values.network)
     print(json.dumps(facts) if values.json else _text(facts))
 
 
@@ -123,6 +136,8 @@ def _text(facts: dict[str, Any]) -> str:
             lines += [
                 f"  {p['name']}: {p['parameters']:,} parameters, {p['multiply_adds']:,} multiply-adds" for p in value
             ]
+        elif name == "input":
+            lines.append(f"input: {value[0]}x{value[1]}")
         elif isinstance(value, list):
             lines.append(f"{label}: {', '.join(map(str, value))}")
         else:

@@ -15,8 +15,8 @@ one confusion matrix over all images. Prints a table and writes evaluation-SPLIT
 
 def make_parser() -> common.Parser:
     """The parser of nas-evaluate."""
-    parser = common.parser("nas-evaluate", DESCRIPTION)
-    parser.add_argument("run", type=str, help="The run folder that nas-retrain wrote.")
+    parser = common.parser("nas-evaluate", DESCRIPTION, "RUN")
+    parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
     parser.add_argument(
         "--split", type=str | None, default=None, help="Split to measure; the one validated on, if not given."
     )
@@ -38,7 +38,7 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, evaluates, prints."""
-    values = make_parser().parse_args(common.with_underscores(arguments))
+    values = common.parse(make_parser(), arguments)
     from retrain.evaluation import evaluate
 
     result = evaluate(values.run, values.split, values.checkpoint, values.data_root, values.device)

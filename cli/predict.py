@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Literal
 
 from cli import common
@@ -14,9 +15,9 @@ For each image it writes NAME.png (class ids, as a palette picture) and NAME_ove
 
 def make_parser() -> common.Parser:
     """The parser of nas-predict."""
-    parser = common.parser("nas-predict", DESCRIPTION)
-    parser.add_argument("run", type=str, help="The run folder that nas-retrain wrote.")
-    parser.add_argument("source", type=str, help="An image, or a folder of images.")
+    parser = common.parser("nas-predict", DESCRIPTION, "RUN SOURCE")
+    parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
+    parser.add_argument("source", metavar="SOURCE", type=str, help="An image, or a folder of images.")
     parser.add_argument("--out", type=str, default="predictions", help="Folder for the pictures.")
     parser.add_argument(
         "--checkpoint",
@@ -32,7 +33,9 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, predicts, prints."""
-    values = make_parser().parse_args(common.with_underscores(arguments))
+    values = common.parse(make_parser(), arguments)
+    if Path(values.out).is_file():
+        raise ValueError(f"--out is {values.out!r}, a file: name a folder")
     from retrain.prediction import predict
 
     def show(number: int, total: int) -> None:

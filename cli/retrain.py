@@ -17,9 +17,9 @@ of Auto-DeepLab on Cityscapes."""
 
 def make_parser() -> common.Parser:
     """The parser of nas-retrain."""
-    parser = common.parser("nas-retrain", DESCRIPTION)
+    parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
     choices = f"A genotype.json file, or one of {', '.join(NETWORKS)}. Not given with --resume."
-    parser.add_argument("source", nargs="?", type=str | None, default=None, help=choices)
+    parser.add_argument("source", metavar="GENOTYPE", nargs="?", type=str | None, default=None, help=choices)
     common.add_run_options(parser, RECIPES)
     parser.add_class_arguments(RetrainConfig, None, skip={"genotype"})
     parser.add_argument("--genotype", type=str, default="", help="The same as the first argument, for config files.")
@@ -28,16 +28,17 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, trains, prints."""
-    arguments = common.settings_arguments(arguments, RECIPES, "small")
     parser = make_parser()
-    values = parser.instantiate(parser.parse_args(arguments))
+    arguments = common.settings_arguments(parser, arguments, RECIPES, "small")
+    values = common.parse(parser, arguments)
     if values.source is not None:
         if values.resume is not None:
             raise ValueError("--resume trains what the run was begun with: leave the genotype out")
-        values.genotype = values.source
-    if not values.genotype:
+        if common.value_of("--genotype", arguments) is not None:
+            raise ValueError("the genotype is named twice: leave --genotype out")
+    config = common.settings(RetrainConfig, values)
+    if not config.genotype:
         raise ValueError(f"name a genotype.json file, or one of {', '.join(NETWORKS)}")
-    config = common.settings(RetrainConfig, values, ("config", "recipe", "resume", "quiet", "source"))
 
     from retrain.training import train
 

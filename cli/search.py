@@ -25,10 +25,9 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, searches, prints."""
-    arguments = common.settings_arguments(arguments, RECIPES, "small")
     parser = make_parser()
-    values = parser.instantiate(parser.parse_args(arguments))
-    config = common.settings(SearchConfig, values, ("config", "recipe", "resume", "quiet"))
+    values = common.parse(parser, common.settings_arguments(parser, arguments, RECIPES, "small"))
+    config = common.settings(SearchConfig, values)
 
     from nas.darts import search
 

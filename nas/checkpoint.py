@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +30,9 @@ def save_checkpoint(path: str | Path, kind: str, state: Mapping[str, Any]) -> No
         state: What to save.
     """
     content = {"format": FORMAT, "version": 1, "kind": kind, **state}
-    write_atomically(path, lambda file: torch.save(content, file))
+    buffer = io.BytesIO()  # torch.save on a file of a full disk raises a RuntimeError that does not say so
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
@@ -42,12 +44,17 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of another kind.
     """
     path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: name a run folder that has a checkpoint")
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is cut short, or not a zip file")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} does not exist: name a run folder that has a checkpoint") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({str(error).splitlines()[0]})") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # a damaged file raises anything: UnpicklingError, IndexError, struct.error, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason})") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this toolkit")
     if state.get("version") != 1:

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from nas.data.config import AugmentConfig
 
@@ -157,6 +157,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
         require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
+        names = get_args(Precision)
+        require(self.precision in names, f"precision is {self.precision!r}: choose one of {', '.join(names)}")
 
 
 @dataclass(frozen=True)

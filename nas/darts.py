@@ -24,11 +24,11 @@ from nas.data.loading import evaluation_loader, split_dataset, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
-from nas.opening import training_split, validation_split
+from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
 from nas.reporting import decode_supernet, report_epoch
-from nas.run import BEST, CHECKPOINT, GENOTYPE, RunFolder, check_resumable, new_folder
+from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import cosine
 from nas.stepping import Stepper
 from nas.supernet import Supernet
@@ -98,12 +98,13 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         folder = Path(resume)
         saved = load_checkpoint(folder / CHECKPOINT, KIND)
         state, split = _restore(saved, config, len(train_set), supernet, weights, architecture)
-    steps = min(len(part) for part in split) // config.loader.batch_size
+    steps = steps_per_epoch(min(len(part) for part in split), config.loader.batch_size)
 
     def save(*names: str) -> None:
         content = {
             "config": to_plain(config),
             "state": dataclasses.asdict(state),
+            "space": space.to_dict(),
             "samples": len(train_set),
             "split": [torch.from_numpy(part) for part in split],
             "supernet": supernet.state_dict(),
@@ -189,6 +190,11 @@ def _restore(
 ) -> tuple[_State, Parts]:
     """Puts a checkpoint's content back in place; returns the position and the split of the training data."""
     check_resumable(saved, config, samples)
+    if saved["space"] != supernet.space.to_dict():  # its file is not among the settings, only the file's name
+        raise RunError(
+            f"the search space {config.space} was changed since the run began: put it back as it was, or start a new "
+            "run without --resume"
+        )
     supernet.load_state_dict(saved["supernet"])
     weights.load_state_dict(saved["weights"])
     architecture.load_state_dict(saved["architecture"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from nas.config import RunConfig
-from nas.data.base import Cached, Resized, SegmentationDataset, Subset, open_dataset
+from nas.data.base import Cached, DataError, Resized, SegmentationDataset, Subset, open_dataset
 
-__all__ = ["open_split", "training_split", "validation_split"]
+__all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"]
 
 
 def training_split(config: RunConfig) -> SegmentationDataset:
@@ -18,6 +18,20 @@ def training_split(config: RunConfig) -> SegmentationDataset:
 def validation_split(config: RunConfig) -> SegmentationDataset:
     """The data set to validate on."""
     return open_split(config, config.loader.val_split, config.loader.val_limit)
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Batches in an epoch of `samples` training images; the last incomplete one is dropped.
+
+    Raises:
+        DataError: There is not one.
+    """
+    if samples < batch_size:
+        raise DataError(
+            f"{samples} training images to draw from are fewer than one batch: give a --loader.batch_size of at most "
+            "that, or more images (--loader.train_limit)"
+        )
+    return samples // batch_size
 
 
 def open_split(

@@ -84,7 +84,7 @@ def predict(
         ValueError: The run, an image or the device cannot be used; one line that names the file.
     """
     images = find_images(source)
-    _check_names(images)
+    _check_names(images, Path(out))
     trained = load_trained(run, which, choose_device(device))
     written = []
     for number, path in enumerate(images, start=1):
@@ -94,21 +94,33 @@ def predict(
         label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
         colored = colorize(mask, trained.colors).astype(np.float32)
         overlay = ((1 - OVERLAY) * image + OVERLAY * colored).round().astype(np.uint8)
-        written.append(write_atomically(Path(out) / f"{path.stem}.png", _png(label)))
-        write_atomically(Path(out) / f"{path.stem}_overlay.png", _png(Image.fromarray(overlay)))
+        label_name, overlay_name = _names(path)
+        written.append(write_atomically(Path(out) / label_name, _png(label)))
+        write_atomically(Path(out) / overlay_name, _png(Image.fromarray(overlay)))
         if each is not None:
             each(number, len(images))
     return written
 
 
-def _check_names(images: Sequence[Path]) -> None:
-    stems: dict[str, Path] = {}
-    for path in images:
-        if path.stem in stems:
-            raise DataError(
-                f"{stems[path.stem].name} and {path.name} would both be written to {path.stem}.png: rename one"
-            )
-        stems[path.stem] = path
+def _names(image: Path) -> tuple[str, str]:
+    """File names of an image's label picture and overlay."""
+    return f"{image.stem}.png", f"{image.stem}_overlay.png"
+
+
+def _check_names(images: Sequence[Path], out: Path) -> None:
+    """Checks that no picture would be written over another one, nor over an image."""
+    originals = {image.resolve(): image for image in images}
+    writers: dict[str, Path] = {}
+    for image in images:
+        for name in _names(image):
+            if name in writers:
+                raise DataError(f"{writers[name].name} and {image.name} would both be written to {name}: rename one")
+            writers[name] = image
+            if (out / name).resolve() in originals:
+                raise DataError(
+                    f"the prediction for {image} would be written over the image {out / name}: give "
+                    "another folder to write to"
+                )
 
 
 def _png(image: Image.Image) -> bytes:

@@ -55,10 +55,12 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
     Raises:
         ValueError: Not a retraining run, or its checkpoint cannot be used; one line.
     """
-    folder = Path(run)
+    folder, files = Path(run), {"best": BEST, "last": CHECKPOINT}
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: name the run folder that nas-retrain wrote")
-    path = folder / {"best": BEST, "last": CHECKPOINT}[which]
+    if which not in files:
+        raise CheckpointError(f"there is no checkpoint {which!r}: choose one of {', '.join(files)}")
+    path = folder / files[which]
     saved: dict[str, Any] = load_checkpoint(path, KIND)
     config = from_plain(RetrainConfig, saved["config"])
     network = build(genotype_source(config, folder), len(saved["classes"]), config.network)

@@ -23,7 +23,7 @@ from nas.data.loading import evaluation_loader, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
-from nas.opening import training_split, validation_split
+from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
 from nas.run import BEST, CHECKPOINT, GENOTYPE, RunFolder, check_resumable, new_folder
@@ -94,7 +94,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
     else:
         folder = Path(resume)
         state = _restore(load_checkpoint(folder / CHECKPOINT, KIND), config, network, stepper, len(train_set))
-    steps = len(train_set) // config.loader.batch_size
+    steps = steps_per_epoch(len(train_set), config.loader.batch_size)
 
     def save(*names: str) -> None:
         content = {

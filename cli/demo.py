@@ -1,0 +1,76 @@
+"""nas-demo: the whole chain on the built-in data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli import common
+from cli.retrain import RECIPES as RETRAIN_RECIPES
+from cli.search import RECIPES as SEARCH_RECIPES
+
+DESCRIPTION = """\
+Runs the whole chain on the built-in data set `shapes` in under four minutes on two CPU cores: searches the space
+autodeeplab-tiny, decodes and draws the genotype, retrains it, measures it on the test split, and sets it beside random
+genotypes of the same space that were trained alike."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-demo."""
+    parser = common.parser("nas-demo", DESCRIPTION)
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="Folder for all runs; a new one under runs/ if not given."
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the search and of every training.")
+    parser.add_argument(
+        "--randoms", type=int, default=3, help="Number of random genotypes to compare with, at least 1."
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, runs the demo, prints the table."""
+    values = make_parser().parse_args(common.with_underscores(arguments))
+    if values.randoms < 1:
+        raise ValueError(f"--randoms is {values.randoms}: give at least 1")
+    out = Path(values.out) if values.out is not None else _free_folder()
+    if (out / "search").exists():
+        raise ValueError(f"{out} holds a demo already: choose another --out")
+
+    import yaml
+
+    from nas.config import SearchConfig, from_plain
+    from retrain.config import RetrainConfig
+    from retrain.demo import demo
+    from search_spaces.text import cell_table, path_trellis
+
+    search = yaml.safe_load((SEARCH_RECIPES / "small.yaml").read_text())
+    retrain = yaml.safe_load((RETRAIN_RECIPES / "small.yaml").read_text())
+    search |= {"space": "autodeeplab-tiny", "epochs": 5, "seed": values.seed, "device": "cpu"}
+    search["architecture"]["start_epoch"] = 1
+    retrain |= {"seed": values.seed, "device": "cpu"}
+    result = demo(out, from_plain(SearchConfig, search), from_plain(RetrainConfig, retrain), values.randoms)
+    print()
+    print(cell_table(result.searched.genotype))
+    print()
+    print(path_trellis(result.searched.genotype))
+    print()
+    print(result.table())
+    print()
+    print(f"genotype {out / 'search' / 'genotype.json'}, pictures cell.svg and trellis.svg beside it")
+    print(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
+
+
+def _free_folder() -> Path:
+    number = 1
+    while (Path("runs") / f"demo-{number}").exists():
+        number += 1
+    return Path("runs") / f"demo-{number}"
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-demo", main)
+
+
+if __name__ == "__main__":
+    entry()

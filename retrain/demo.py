@@ -1,0 +1,125 @@
+"""The whole chain on the built-in data set, in minutes: search, decode, draw, retrain, evaluate, compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.config import SearchConfig
+from nas.cost import count_parameters
+from nas.darts import search
+from nas.run import GENOTYPE
+from retrain.config import RetrainConfig
+from retrain.evaluation import evaluate
+from retrain.networks import build
+from retrain.training import train
+from search_spaces.genotype import Genotype
+from search_spaces.sampling import random_genotype
+
+__all__ = ["Contestant", "DemoResult", "demo"]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A genotype of the comparison and what it reached."""
+
+    name: str
+    """"searched", or "random 1", ..."""
+    genotype: Genotype
+    parameters: int
+    """Trainable parameters of its network."""
+    miou: float
+    """On the test split after the last epoch, 0 to 1."""
+    folder: Path
+    """Its run folder."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made."""
+
+    searched: Contestant
+    randoms: tuple[Contestant, ...]
+    random_mean: float
+    """Mean mIoU of the random genotypes."""
+
+    def table(self) -> str:
+        """The comparison as text."""
+        lines = ["network         parameters   test mIoU %   path"]
+        for contestant in (self.searched, *self.randoms):
+            path = "-".join(map(str, contestant.genotype.path))
+            lines.append(
+                f"{contestant.name:<14}  {contestant.parameters:>10,}   {100 * contestant.miou:>11.2f}   {path}"
+            )
+        lines.append(f"{'mean of random':<14}  {'':>10}   {100 * self.random_mean:>11.2f}")
+        return "\n".join(lines)
+
+
+def demo(
+    out: str | Path,
+    search_config: SearchConfig,
+    retrain_config: RetrainConfig,
+    randoms: int = 3,
+    say: Callable[[str], Any] = print,
+) -> DemoResult:
+    """Searches, then retrains the result and random genotypes of the same space with the same settings, two at a time.
+
+    Args:
+        out: Folder for all runs; must not hold them yet.
+        search_config: Settings of the search.
+        retrain_config: Settings of the retraining; the genotype is filled in.
+        randoms: Number of random genotypes, at least 1; they are drawn with the seeds 1, 2, ...
+        say: Gets a line before each stage.
+
+    Raises:
+        ValueError: Settings or data that cannot be used, or `out` holds runs already.
+    """
+    out = Path(out)
+    say(f"1. Search: the supernet learns weights and architecture in turn; all files go to {out}")
+    found = search(dataclasses.replace(search_config, out=str(out / "search")))
+    space = found.genotype.space
+    genotypes = [found.genotype, *(random_genotype(space, seed) for seed in range(1, randoms + 1))]
+    names = ["searched", *(f"random {seed}" for seed in range(1, randoms + 1))]
+    configs = []
+    for name, genotype in zip(names, genotypes, strict=True):
+        file = out / "search" / GENOTYPE
+        if name != "searched":
+            file = genotype.save(out / f"{name.replace(' ', '-')}.json")
+        folder = out / f"retrain-{name.replace(' ', '-')}"
+        configs.append(dataclasses.replace(retrain_config, genotype=str(file), out=str(folder)))
+    say(
+        f"2. Retrain the decoded network from scratch, and {randoms} random ones of the same space with the same settings"
+    )
+    scores = _train_all(configs)
+    contestants = [
+        Contestant(name, genotype, _parameters(genotype, config), score, Path(str(config.out)))
+        for name, genotype, config, score in zip(names, genotypes, configs, scores, strict=True)
+    ]
+    mean = sum(contestant.miou for contestant in contestants[1:]) / randoms
+    return DemoResult(contestants[0], tuple(contestants[1:]), mean)
+
+
+def _parameters(genotype: Genotype, config: RetrainConfig) -> int:
+    with torch.device("meta"):
+        return count_parameters(build(genotype, 6, config.network))
+
+
+def _train_all(configs: Sequence[RetrainConfig]) -> list[float]:
+    """Trains and tests every one, in as many processes as there are cores for, one thread each."""
+    workers = min(len(configs), os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(pool.map(_train_one, configs))
+
+
+def _train_one(config: RetrainConfig) -> float:
+    torch.set_num_threads(1)
+    result = train(config, quiet=True)
+    return evaluate(result.folder, "test", "last", device=config.device).miou

@@ -1,0 +1,570 @@
+"""The commands: help, wrong use, settings, and the chain from search to prediction."""
+
+from __future__ import annotations
+
+import configparser
+import errno
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cli import common
+from nas.interrupt import InterruptedRun
+from search_spaces.genotype import load_genotype
+from search_spaces.published import auto_deeplab
+from search_spaces.space import load
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "optuna", "matplotlib", "networkx", "tensorboard", "torch.utils.tensorboard", "onnx")
+
+
+def console_scripts() -> dict[str, str]:
+    """Command -> module, as they are installed."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = setup["options.entry_points"]["console_scripts"].strip().splitlines()
+    entries = dict(re.split(r"\s*=\s*", line.strip()) for line in lines)
+    return {name: target.partition(":")[0] for name, target in entries.items()}
+
+
+COMMANDS = console_scripts()
+WITH_SETTINGS = ("nas-search", "nas-retrain")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NAS_TRACEBACK", raising=False)
+
+    def call(command: str, *arguments: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            common.run(command, importlib.import_module(COMMANDS[command]).main, [str(word) for word in arguments])
+        text = capsys.readouterr()
+        return Outcome(stop.value.code or 0, text.out, text.err)  # type: ignore[arg-type]
+
+    return call
+
+
+def assert_refused(outcome: Outcome, command: str, *words: str) -> None:
+    """Exit code 2, and one line on standard error that has these words."""
+    assert outcome.code == 2, outcome
+    assert outcome.err.startswith(f"{command}: ")
+    assert outcome.err.count("\n") == 1 and outcome.err.endswith("\n")
+    assert "Traceback" not in outcome.err
+    for word in words:
+        assert word in outcome.err
+
+
+# Help
+
+
+def test_the_commands_are_those_of_the_readable_names() -> None:
+    assert len(COMMANDS) >= 7
+    for command, module in COMMANDS.items():
+        assert module == f"cli.{command.removeprefix('nas-')}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_without_heavy_imports(command: str) -> None:
+    program = (
+        f"import sys, cli.common, {COMMANDS[command]} as command\n"
+        f"try:\n    cli.common.run({command!r}, command.main, ['--help'])\n"
+        f"except SystemExit as stop:\n    print(stop.code, [m for m in {HEAVY} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "0 []"
+    assert done.stdout.startswith(f"usage: {command} ")
+    assert len(done.stdout.splitlines()[0]) < 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_runs_as_a_module(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", COMMANDS[command], "--help"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {command} ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    text = call(command, "--help").out
+    entries = re.findall(r"^  (-\S.*?|[A-Z]+)(?: {2,}(.*)|)\n(?: {5,}(\S.*))?", text, re.MULTILINE)
+    assert len(entries) >= 3
+    for option, same_line, next_line in entries:
+        words = re.sub(r"\((?:type|default|required).*", "", same_line or next_line)
+        assert len(words.split()) >= 2, f"{option} has no help text"
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
+    needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"]}
+    assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--loader.batchsize", "--loader.batch_size"),
+        ("--batch-size", "--loader.batch_size"),
+        ("--crop", "--loader.augment.crop"),
+        ("--lr", "--optimizer.lr or --architecture.lr"),
+        ("--epoch", "--epochs"),
+        ("--data-rot", "--data_root"),
+    ],
+)
+def test_a_mistyped_option_suggests_the_right_one(typed: str, meant: str, call: Run) -> None:
+    assert_refused(call("nas-search", typed, "3"), "nas-search", f"did you mean {meant}?")
+
+
+def test_options_are_not_abbreviated(call: Run) -> None:
+    assert_refused(call("nas-search", "--loader.batch", "4"), "nas-search", "no option --loader.batch;")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--optimizer.lr", "x"], "--optimizer.lr is 'x': expected a number"),
+        (["--epochs", "1.5"], "--epochs is '1.5': expected a whole number"),
+        (["--layers", "1x"], "--layers is '1x': expected a whole number, or null"),
+        (["--loader.cache", "maybe"], "--loader.cache is 'maybe': expected true or false"),
+        (["--precision", "float8"], "--precision is 'float8': expected one of float32, bfloat16, float16"),
+        (["--loader.augment.crop", "33"], "--loader.augment.crop is '33': expected a list"),
+        (["--loader.augment.crop", "[1,2,3]"], "--loader.augment.crop is '[1, 2, 3]': expected a list of 2"),
+        (["--loader", "nothing.yaml"], "--loader is 'nothing.yaml': expected a YAML file"),
+        (["--epochs"], "--epochs needs a value"),
+        (["--config"], "--config needs a value"),
+        (["--quiet=3"], "--quiet takes no value"),
+        (["extra"], "'extra' is one argument too many"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused(arguments: list[str], message: str, call: Run) -> None:
+    assert_refused(call("nas-search", *arguments), "nas-search", message)
+
+
+REFUSED_BY_BOTH = [
+    ("epochs", "0"),
+    ("seed", "-1"),
+    ("optimizer.lr", "0"),
+    ("optimizer.momentum", "1"),
+    ("optimizer.weight_decay", "-1"),
+    ("optimizer.clip", "0"),
+    ("loader.resolution", "0"),
+    ("loader.workers", "-1"),
+    ("loader.batch_size", "1"),
+    ("loader.train_limit", "0"),
+    ("loader.val_limit", "0"),
+    ("loader.augment.crop", "[0,33]"),
+    ("loader.augment.scale", "[2,1]"),
+]
+REFUSED = [
+    *((command, name, value) for command in WITH_SETTINGS for name, value in REFUSED_BY_BOTH),
+    ("nas-search", "optimizer.lr_end", "9"),
+    ("nas-search", "architecture.lr", "0"),
+    ("nas-search", "architecture.weight_decay", "-1"),
+    ("nas-search", "architecture.start_epoch", "-1"),
+    ("nas-retrain", "optimizer.power", "0"),
+    ("nas-retrain", "network.filter_multiplier", "0"),
+    ("nas-retrain", "network.stem_channels", "[8]"),
+    ("nas-retrain", "network.aspp_channels", "0"),
+    ("nas-retrain", "network.decoder_channels", "0"),
+    ("nas-retrain", "network.low_level_channels", "0"),
+    ("nas-retrain", "network.dropout", "1"),
+    ("nas-retrain", "network.drop_path_keep", "0"),
+    ("nas-retrain", "network.batch_norm_momentum", "0"),
+]
+
+
+@pytest.mark.parametrize(("command", "name", "value"), REFUSED)
+def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: str, call: Run) -> None:
+    outcome = call(command, f"--{name}={value}", *(["auto-deeplab-s"] if command == "nas-retrain" else []))
+    assert_refused(outcome, command, f"{name.rpartition('.')[2]} ")
+    assert re.search(r": (give|batch norm needs|the smaller factor comes first)", outcome.err) or "give" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("nas-search", ["--space", "nothing"], "choose one of autodeeplab"),
+        ("nas-search", ["--data", "nothing"], "choose one of camvid"),
+        ("nas-search", ["--data", "camvid"], "--data-root"),
+        ("nas-search", ["--data", "camvid", "--data-root", "nothing"], "nothing does not exist"),
+        ("nas-search", ["--data", "camvid", "--data_root", "nothing"], "nothing does not exist"),
+        ("nas-search", ["--data", "shapes", "--data-root", "x"], "reads no folder"),
+        ("nas-search", ["--loader.train_split", "nothing"], "choose one of train"),
+        ("nas-search", ["--device", "tpu"], "device is 'tpu'"),
+        ("nas-search", ["--recipe", "nothing"], "choose one of autodeeplab"),
+        ("nas-retrain", ["--recipe", "nothing"], "choose one of autodeeplab"),
+        ("nas-search", ["--resume", "nothing"], "not a run folder"),
+        ("nas-retrain", ["--resume", "nothing"], "not a run folder"),
+        ("nas-search", ["--resume", "nothing", "--recipe", "small"], "leave --recipe and --config out"),
+        ("nas-search", ["--resume", "nothing", "--config", "x.yaml"], "leave --recipe and --config out"),
+        ("nas-search", ["--resume", "nothing", "--out", "x"], "leave --out out"),
+        ("nas-retrain", [], "name a genotype.json file"),
+        ("nas-retrain", ["nothing.json"], "no genotype file 'nothing.json'"),
+        ("nas-retrain", ["auto-deeplab-s", "--genotype", "auto-deeplab-m"], "named twice"),
+        ("nas-decode", [], "FILE is missing"),
+        ("nas-decode", ["nothing.json"], "nothing.json: cannot be read"),
+        ("nas-evaluate", [], "RUN is missing"),
+        ("nas-evaluate", ["nothing"], "nothing is not a folder"),
+        ("nas-evaluate", [".", "--checkpoint", "first"], "expected one of best, last"),
+        ("nas-evaluate", ["."], "best.pt does not exist"),
+        ("nas-predict", ["."], "SOURCE is missing"),
+        ("nas-predict", [".", "nothing"], "nothing does not exist"),
+        ("nas-predict", [".", "."], "no image"),
+        ("nas-describe", [], "--space NAME"),
+        ("nas-describe", ["auto-deeplab-s", "--space", "autodeeplab"], "either a network"),
+        ("nas-describe", ["auto-deeplab-s", "--input", "12"], "--input is '12': give HEIGHTxWIDTH"),
+        ("nas-describe", ["auto-deeplab-s", "--classes", "1"], "--classes is 1"),
+        ("nas-describe", ["auto-deeplab-s", "--yaml"], "--yaml prints a space"),
+        ("nas-describe", ["--space", "autodeeplab", "--yaml", "--json"], "exclude each other"),
+        ("nas-describe", ["--space", "autodeeplab", "--input", "9x9"], "for a network"),
+        ("nas-describe", ["--space", "autodeeplab", "--network.dropout", "0.2"], "for a network"),
+        ("nas-describe", ["--space", "nothing"], "choose one of autodeeplab"),
+        ("nas-describe", ["nothing"], "auto-deeplab-s"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(command: str, arguments: list[str], message: str, call: Run) -> None:
+    assert_refused(call(command, *arguments), command, message)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_refused(call: Run) -> None:
+    assert_refused(call("nas-search", "--device", "cuda"), "nas-search", "--device cpu")
+
+
+def test_an_output_folder_that_is_a_file_is_refused(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert_refused(call("nas-search", "--out", "file", "--loader.cache", "false"), "nas-search", "file is a file")
+    assert_refused(call("nas-predict", ".", ".", "--out", "file"), "nas-predict", "'file', a file: name a folder")
+    auto_deeplab().save(tmp_path / "genotype.json")
+    assert_refused(call("nas-decode", "genotype.json", "-o", "file/x.json"), "nas-decode", "file")
+    for option in ("--output", "--draw"):
+        assert_refused(call("nas-decode", "genotype.json", option, "."), "nas-decode", f"{option} is '.', a folder")
+    assert_refused(call("nas-decode", "genotype.json", "--draw", "x.bmp"), "nas-decode", ".svg")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["nas-decode", "nas-describe", "nas-retrain"])
+def test_a_broken_genotype_is_refused(command: str, call: Run, tmp_path: Path) -> None:
+    text = auto_deeplab().to_json()
+    (tmp_path / "truncated.json").write_text(text[: len(text) // 2])
+    assert_refused(call(command, "truncated.json"), command, "truncated.json", "JSON")
+    data = json.loads(text)
+    data["cell"][1]["operations"][0] = "teleport"
+    (tmp_path / "unknown.json").write_text(json.dumps(data))
+    assert_refused(call(command, "unknown.json"), command, "cell[1].operations[0]", "'teleport'", "skip")
+
+
+# Settings
+
+
+def settings_of(outcome: Outcome) -> dict:
+    assert outcome.code == 0, outcome
+    return yaml.safe_load(outcome.out)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("optimizer: [1,\n", "not readable as YAML: line 2"),
+        ("optimizer:\n  lrr: 1\n", "no setting optimizer.lrr; did you mean optimizer.lr?"),
+        ("optimizr:\n  lr: 1\n", "no setting optimizr; did you mean optimizer.lr?"),
+        ("loader:\n  augment:\n    flop: true\n", "no setting loader.augment.flop; did you mean loader.augment.flip?"),
+        ("- 1\n", "the content is [1]"),
+        ("optimizer: 3\n", "the setting optimizer is 3"),
+        ("", "is empty"),
+        ("recipe: small\n", "give --recipe on the command line"),
+        ("resume: x\n", "give --resume on the command line"),
+    ],
+)
+@pytest.mark.parametrize("command", WITH_SETTINGS)
+def test_a_wrong_settings_file_is_refused(command: str, content: str, message: str, call: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(content)
+    assert_refused(call(command, "--config", "my.yaml"), command, "my.yaml", message)
+
+
+def test_a_wrong_value_in_a_settings_file_is_refused(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("optimizer:\n  lr: fast\n")
+    assert_refused(call("nas-search", "--config", "my.yaml"), "nas-search", "optimizer.lr is 'fast': expected a number")
+    (tmp_path / "my.yaml").write_text("optimizer:\n  lr: -1\n")
+    assert_refused(call("nas-search", "--config", "my.yaml"), "nas-search", "optimizer.lr is -1.0: give")
+    (tmp_path / "my.yaml").write_bytes(b"\xff\xfe\x00")
+    assert_refused(call("nas-search", "--config", "my.yaml"), "nas-search", "not readable as YAML")
+    assert_refused(call("nas-search", "--config", "none.yaml"), "nas-search", "none.yaml cannot be read")
+
+
+def test_an_exponent_without_a_point_is_a_number(call: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text("optimizer:\n  lr: 2e-3\n")  # to YAML 1.1 this is a text
+    assert settings_of(call("nas-search", "--config", "my.yaml", "--print_config"))["optimizer"]["lr"] == 0.002
+
+
+@pytest.mark.parametrize("option", ["--data-root", "--data_root", "--data-root=", "--data_root="])
+def test_options_take_hyphens_and_underscores(option: str, call: Run) -> None:
+    words = [f"{option}my-data_set"] if option.endswith("=") else [option, "my-data_set"]
+    outcome = call("nas-search", "--data", "camvid", *words, "--print-config")
+    assert settings_of(outcome)["data_root"] == "my-data_set"
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("nas-search", ["--recipe", "small", "--seed", "7", "--quiet"]),
+        ("nas-search", ["--data", "camvid", "--data-root", "x", "--layers", "5"]),
+        ("nas-retrain", ["auto-deeplab-m", "--network.stem_channels", "[8,8]"]),
+        ("nas-retrain", ["--recipe", "autodeeplab", "--genotype", "g.json"]),
+    ],
+)
+def test_printed_settings_are_a_settings_file(command: str, arguments: list[str], call: Run, tmp_path: Path) -> None:
+    first = call(command, *arguments, "--print_config")
+    (tmp_path / "printed.yaml").write_text(first.out)
+    second = call(command, "--config", "printed.yaml", "--print_config")
+    assert second.out == first.out
+    assert settings_of(second).keys().isdisjoint({"config", "recipe", "resume", "quiet", "source"})
+    if command == "nas-retrain":
+        assert settings_of(second)["genotype"] == ("auto-deeplab-m" if arguments[0] == "auto-deeplab-m" else "g.json")
+
+
+def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:
+    recipe = settings_of(call("nas-search", "--recipe", "small", "--print_config"))
+    (tmp_path / "one.yaml").write_text("epochs: 97\nseed: 97\noptimizer:\n  lr: 0.97\n")
+    (tmp_path / "two.yaml").write_text("seed: 98\n")
+    # The options stand first: it is not the order on the line that counts.
+    words = ["--epochs=99", "--config", "one.yaml", "--recipe", "small", "--config=two.yaml", "--print_config"]
+    merged = settings_of(call("nas-search", *words))
+    assert (merged["epochs"], merged["seed"], merged["optimizer"]["lr"]) == (99, 98, 0.97)
+    assert merged["loader"] == recipe["loader"]
+    assert recipe["epochs"] != 97
+
+
+def test_without_data_the_small_recipe_is_taken(call: Run) -> None:
+    small = call("nas-search", "--recipe", "small", "--print_config").out
+    assert call("nas-search", "--print_config").out == small
+    assert settings_of(call("nas-search", "--data", "shapes", "--print_config"))["epochs"] == 40  # the protocol
+
+
+# Exit codes
+
+
+def run_main(main: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str]) -> Outcome:
+    with pytest.raises(SystemExit) as stop:
+        common.run("nas-x", main, [])
+    text = capsys.readouterr()
+    return Outcome(stop.value.code or 0, text.out, text.err)  # type: ignore[arg-type]
+
+
+def raising(error: BaseException) -> Callable[[list[str]], None]:
+    def main(arguments: list[str]) -> None:
+        raise error
+
+    return main
+
+
+def test_an_interrupted_run_exits_with_130(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(raising(InterruptedRun("saved; go on")), capsys) == Outcome(130, "", "nas-x: saved; go on\n")
+    assert run_main(raising(KeyboardInterrupt()), capsys) == Outcome(130, "", "nas-x: interrupted\n")
+
+
+def test_success_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(lambda arguments: print("done"), capsys) == Outcome(0, "done\n", "")
+
+
+def test_a_full_disk_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    outcome = run_main(raising(OSError(errno.ENOSPC, "No space left on device", "runs/x.pt")), capsys)
+    assert_refused(outcome, "nas-x", "runs/x.pt: No space left on device: what was saved before is untouched")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_one_line_with_advice(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_refused(run_main(raising(error), capsys), "nas-x", "out of memory: use a smaller crop", "batch")
+
+
+def test_messages_of_several_lines_become_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_main(raising(ValueError("a\n  b\n\nc")), capsys) == Outcome(2, "", "nas-x: a b c\n")
+
+
+def test_a_fault_of_ours_is_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="a fault"):
+        common.run("nas-x", raising(RuntimeError("a fault")), [])
+
+
+def test_the_traceback_is_shown_on_request(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAS_TRACEBACK", "1")
+    outcome = run_main(raising(ValueError("bad value")), capsys)
+    assert outcome.code == 2
+    assert outcome.err.startswith("Traceback") and outcome.err.endswith("\nnas-x: bad value\n")
+
+
+@pytest.mark.parametrize("arguments", [["--space", "autodeeplab", "--yaml"], ["--help"]])
+def test_a_reader_that_goes_away_is_no_failure(arguments: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "cli.describe", *arguments]
+    with os.fdopen(write, "wb") as pipe:
+        done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# nas-describe and nas-decode
+
+
+def test_describes_the_space_of_the_paper(call: Run) -> None:
+    facts = json.loads(call("nas-describe", "--space", "autodeeplab", "--json").out)
+    assert (facts["paths_first_fixed"], facts["paths"]) == (28_657, 75_025)
+    assert facts["cells"] == 556_627_761_561_600
+    assert facts["supernet_parameters"] > 0
+    assert facts["architecture_parameters"] > 0
+
+
+def test_describes_the_network_of_the_paper(call: Run) -> None:
+    words = ("nas-describe", "auto-deeplab-s", "--classes", 19, "--input", "1025x2049")
+    facts = json.loads(call(*words, "--json").out)
+    assert facts["parameters"] == 10_147_427
+    assert facts["multiply_adds"] == 320_450_382_392
+    assert [f["stride"] for f in facts["features"]] == list(auto_deeplab().path)
+    text = call(*words).out
+    for part in ("10,147,427", "320,450,382,392", "input: 1025x2049", "cell12: "):
+        assert part in text
+
+
+def test_network_options_change_the_network_described(call: Run) -> None:
+    small, large = (
+        json.loads(
+            call("nas-describe", "auto-deeplab-s", "--input=65x65", "--json", f"--network.aspp-channels={n}").out
+        )
+        for n in (8, 16)
+    )
+    assert small["parameters"] < large["parameters"]
+
+
+@pytest.mark.parametrize("name", ["autodeeplab", "autodeeplab-tiny"])
+def test_a_printed_space_loads(name: str, call: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(call("nas-describe", "--space", name, "--yaml").out)
+    assert load(tmp_path / "mine.yaml") == load(name)
+    assert call("nas-describe", "--space", "mine.yaml").code == 0
+
+
+def test_a_published_genotype_is_shown_and_left_as_it_is(call: Run, tmp_path: Path) -> None:
+    auto_deeplab().save(tmp_path / "genotype.json")
+    before = (tmp_path / "genotype.json").read_bytes()
+    outcome = call("nas-decode", "genotype.json", "--draw", "picture.svg")
+    assert outcome.code == 0
+    assert "atrous_5x5" in outcome.out
+    assert "nothing was decoded" in outcome.out
+    assert (tmp_path / "genotype.json").read_bytes() == before
+    for name in ("picture.svg", "picture-trellis.svg"):
+        assert "<svg" in (tmp_path / name).read_text()
+        assert f"wrote {name}" in outcome.out
+    facts = json.loads(call("nas-decode", "genotype.json", "--json").out)
+    assert facts["path"] == list(auto_deeplab().path)
+    assert facts["path_probability"] is None
+
+
+# The chain
+
+
+TINY = (
+    "--loader.train_limit=8",
+    "--loader.val_limit=2",
+    "--loader.augment.crop=[33,33]",
+    "--loader.batch_size=2",
+    "--device=cpu",
+    "--quiet",
+)
+
+
+def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
+    space = ["--layers=2", "--levels=2", "--blocks=1", "--filter_multiplier=2"]
+    done = call("nas-search", "--space=autodeeplab-tiny", *space, "--epochs=1", "--out=search", *TINY)
+    assert done == Outcome(0, "", "")
+    found = load_genotype("search/genotype.json")
+    assert found.space.layers == 2 and found.alpha is not None
+
+    # The run is repeated from its own settings.
+    repeated = call("nas-search", "--config=search/config.yaml", "--out=again", "--print_config")
+    assert settings_of(repeated) == {**yaml.safe_load(Path("search/config.yaml").read_text()), "out": "again"}
+    assert_refused(call("nas-search", "--config=search/config.yaml"), "nas-search", "holds a run already")
+
+    # It goes on to more epochs, and only as the same run.
+    assert_refused(call("nas-search", "--resume=search", "--seed=3", "--quiet"), "nas-search", "another seed")
+    before = Path("search/metrics.jsonl").read_text()
+    done = call("nas-search", "--resume", "search", "--epochs", "2")
+    assert done.code == 0
+    assert "genotype: search/genotype.json" in done.out
+    assert Path("search/metrics.jsonl").read_text().startswith(before)
+    assert Path("search/metrics.jsonl").read_text().count("\n") == 2
+    assert load_genotype("search/genotype.json").provenance["epoch"] == 2
+
+    # Decoding is a pure function of the file.
+    done = call("nas-decode", "search/genotype.json", "--draw", "cell.svg", "-o", "first.json")
+    assert done.code == 0
+    assert "path probability" in done.out
+    assert Path("cell.svg").is_file() and Path("trellis.svg").is_file()
+    facts = json.loads(call("nas-decode", "first.json", "-o", "second.json", "--json").out)
+    assert Path("second.json").read_bytes() == Path("first.json").read_bytes()
+    assert facts["path"] == list(load_genotype("first.json").path)
+    assert 0 < facts["path_probability"] <= 1
+
+    network = ["--network.filter_multiplier=2", "--network.stem_channels=[4,4]", "--network.aspp_channels=4"]
+    described = json.loads(call("nas-describe", "first.json", *network, "--classes=6", "--input=33x33", "--json").out)
+    assert described["parameters"] > 0
+    assert len(described["features"]) == 2
+
+    done = call("nas-retrain", "first.json", *network, "--epochs=1", "--out=trained", *TINY)
+    assert done == Outcome(0, "", "")
+    assert Path("trained/genotype.json").read_bytes() == Path("first.json").read_bytes()
+    assert_refused(call("nas-retrain", "first.json", "--resume=trained"), "nas-retrain", "leave the genotype out")
+    Path("first.json").unlink()  # the run folder stands alone
+    done = call("nas-retrain", "--resume=trained", "--epochs=2")
+    assert done.code == 0
+    assert "nas-evaluate trained" in done.out
+
+    measured = json.loads(call("nas-evaluate", "trained", "--json", "--device=cpu").out)
+    assert 0 <= measured["miou"] <= 1
+    assert set(measured["iou"]) == {"background", "disc", "square", "triangle", "ring", "line"}
+    assert "mean" in call("nas-evaluate", "trained", "--checkpoint", "last").out
+    assert_refused(call("nas-evaluate", "search"), "nas-evaluate", "checkpoint of a search")
+    assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained/config.yaml: there is no setting")
+
+    Path("images").mkdir()
+    generator = np.random.default_rng(0)
+    sizes = {"wide": (33, 50), "odd": (41, 37)}
+    for name, (height, width) in sizes.items():
+        Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(f"images/{name}.png")
+    done = call("nas-predict", "trained", "images", "--out", "masks", "--device", "cpu")
+    assert (done.code, done.out) == (0, "wrote 2 masks and overlays into masks\n")
+    for name, (height, width) in sizes.items():
+        mask = Image.open(f"masks/{name}.png")
+        assert (mask.size, mask.mode) == ((width, height), "P")
+        assert np.asarray(mask).max() < 6
+        assert Image.open(f"masks/{name}_overlay.png").size == (width, height)
