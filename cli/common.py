@@ -297,6 +297,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     With NAS_TRACEBACK=1 in the environment the traceback is shown.
     """
     code, message = 0, ""
+    failure: BaseException | None = None
     try:
         try:
             main(list(sys.argv[1:] if arguments is None else arguments))
@@ -307,17 +308,17 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     except BrokenPipeError:  # the reader of our output went away, as in `nas-describe ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ArgumentError as error:
-        code, message = 2, f"{error} (see {name} --help)"
+        code, message, failure = 2, f"{error} (see {name} --help)", error
     except (ValueError, ArithmeticError, OSError) as error:
-        code, message = 2, _describe(error)
+        code, message, failure = 2, _describe(error), error
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        code, message = 2, OUT_OF_MEMORY
-    if code == 2 and os.environ.get("NAS_TRACEBACK") == "1":
+        code, message, failure = 2, OUT_OF_MEMORY, error
+    if failure is not None and os.environ.get("NAS_TRACEBACK") == "1":
         import traceback
 
-        traceback.print_exc()
+        traceback.print_exception(failure)
     if message:
         print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cli import common
-from cli.retrain import RECIPES as RETRAIN_RECIPES
-from cli.search import RECIPES as SEARCH_RECIPES
 
 DESCRIPTION = """\
 Runs the whole chain on the built-in data set `shapes` in under four minutes on two CPU cores: searches the space
@@ -36,19 +35,21 @@ def main(arguments: list[str]) -> None:
     if (out / "search").exists():
         raise ValueError(f"{out} holds a demo already: choose another --out")
 
-    import yaml
-
-    from nas.config import SearchConfig, from_plain
-    from retrain.config import RetrainConfig
+    from nas.config import ArchitectureConfig, recipe
+    from retrain.config import recipe as retrain_recipe
     from retrain.demo import demo
     from search_spaces.text import cell_table, path_trellis
 
-    search = yaml.safe_load((SEARCH_RECIPES / "small.yaml").read_text())
-    retrain = yaml.safe_load((RETRAIN_RECIPES / "small.yaml").read_text())
-    search |= {"space": "autodeeplab-tiny", "epochs": 5, "seed": values.seed, "device": "cpu"}
-    search["architecture"]["start_epoch"] = 1
-    retrain |= {"seed": values.seed, "device": "cpu"}
-    result = demo(out, from_plain(SearchConfig, search), from_plain(RetrainConfig, retrain), values.randoms)
+    search = replace(
+        recipe("small"),
+        space="autodeeplab-tiny",
+        epochs=5,
+        architecture=ArchitectureConfig(lr=0.02, start_epoch=1),
+        seed=values.seed,
+        device="cpu",
+    )
+    retrain = replace(retrain_recipe("small"), seed=values.seed, device="cpu")
+    result = demo(out, search, retrain, values.randoms)
     print()
     print(cell_table(result.searched.genotype))
     print()

@@ -39,6 +39,8 @@ def main(arguments: list[str]) -> None:
     config = common.settings(RetrainConfig, values)
     if not config.genotype:
         raise ValueError(f"name a genotype.json file, or one of {', '.join(NETWORKS)}")
+    if values.resume is None and config.genotype not in NETWORKS:
+        _check_genotype(config.genotype)
 
     from retrain.training import train
 
@@ -48,6 +50,18 @@ def main(arguments: list[str]) -> None:
             f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
             f"split with: nas-evaluate {result.folder}"
         )
+
+
+def _check_genotype(file: str) -> None:
+    """Refuses a file that is no genotype before the data set is read, which may take minutes."""
+    from search_spaces.genotype import load_genotype
+
+    if not Path(file).is_file():
+        raise ValueError(
+            f"no published network and no genotype file {file!r}: choose one of {', '.join(NETWORKS)}, "
+            "or name a genotype.json file"
+        )
+    load_genotype(file)
 
 
 def entry() -> None:

@@ -6,7 +6,7 @@ from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
-    from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, RunConfig, SearchConfig, SgdConfig
+    from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, RunConfig, SearchConfig, SgdConfig, recipe
     from nas.cost import count_parameters, describe, measure
     from nas.darts import SearchResult, resolve_space, search
     from nas.data.base import DataError, open_dataset
@@ -35,6 +35,7 @@ _EXPORTS = {
     "describe": "nas.cost",
     "measure": "nas.cost",
     "open_dataset": "nas.data.base",
+    "recipe": "nas.config",
     "resolve_space": "nas.darts",
     "search": "nas.darts",
 }

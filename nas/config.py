@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+import yaml
+
 from nas.data.config import AugmentConfig
 
 __all__ = [
@@ -23,12 +25,15 @@ __all__ = [
     "SgdConfig",
     "differences",
     "from_plain",
+    "load_recipe",
+    "recipe",
     "require",
     "to_plain",
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Config = TypeVar("Config")
+RECIPES = Path(__file__).parent / "recipes"
 
 
 def require(condition: bool, message: str) -> None:
@@ -206,6 +211,22 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         return config(**values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
+    """Settings that ship with the toolkit: the defaults, changed as FOLDER/NAME.yaml says.
+
+    Raises:
+        ValueError: There is no such recipe; the message lists the names.
+    """
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    require(name in names, f"no recipe {name!r}: choose one of {', '.join(names)}")
+    return from_plain(config, yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def recipe(name: str) -> SearchConfig:
+    """The settings of a shipped search recipe: "small", "autodeeplab", "camvid"."""
+    return load_recipe(SearchConfig, RECIPES, name)
 
 
 def differences(first: Any, second: Any, where: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+    from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig, recipe
     from retrain.evaluation import Evaluation, evaluate
     from retrain.networks.build import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
@@ -27,6 +27,7 @@ _EXPORTS = {
     "load_trained": "retrain.source",
     "predict": "retrain.prediction",
     "predict_mask": "retrain.prediction",
+    "recipe": "retrain.config",
     "train": "retrain.training",
 }
 

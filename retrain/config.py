@@ -6,11 +6,14 @@ The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.2, and the authors'
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from nas.config import LoaderConfig, RunConfig, SgdConfig, require
+from nas.config import LoaderConfig, RunConfig, SgdConfig, load_recipe, require
 from nas.data.config import AugmentConfig
 
-__all__ = ["NetworkConfig", "PolySgdConfig", "RetrainConfig"]
+__all__ = ["NetworkConfig", "PolySgdConfig", "RetrainConfig", "recipe"]
+
+RECIPES = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,8 @@ class RetrainConfig(RunConfig):
     """How the data set is read."""
     epochs: int = 8000
     """Passes over the training data, at least 1; 8,000 of Cityscapes' 2,975 images are the paper's 1.5 M steps."""
+
+
+def recipe(name: str) -> RetrainConfig:
+    """The settings of a shipped training recipe: "small", "autodeeplab", "camvid"."""
+    return load_recipe(RetrainConfig, RECIPES, name)

@@ -96,7 +96,8 @@ def demo(
         folder = out / f"retrain-{name.replace(' ', '-')}"
         configs.append(dataclasses.replace(retrain_config, genotype=str(file), out=str(folder)))
     say(
-        f"2. Retrain the decoded network from scratch, and {randoms} random ones of the same space with the same settings"
+        f"2. Retrain the decoded network from scratch, and {randoms} random ones of the same space with the same "
+        "settings"
     )
     scores = _train_all(configs)
     contestants = [

@@ -39,7 +39,7 @@ from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
 
-TINY = SearchSpace("tiny", 2, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
+TINY = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3"))
 LOADER = LoaderConfig(train_limit=12, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
 STEPS = 3
 """Steps in an epoch: 12 images, half of them for the weights, 2 a batch."""

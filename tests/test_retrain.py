@@ -1,0 +1,407 @@
+"""Retraining, evaluating, predicting: the run folder, exact resume, and results against counts made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import nas.stepping
+import retrain.training
+from nas.checkpoint import load_checkpoint
+from nas.config import LoaderConfig, from_plain
+from nas.data.base import open_dataset
+from nas.data.config import AugmentConfig
+from nas.interrupt import InterruptedRun
+from nas.loss import NonFiniteLossError
+from nas.metrics import ConfusionMatrix
+from nas.pictures import colorize
+from nas.run import read_config, read_metrics
+from nas.stepping import Stepper
+from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+from retrain.evaluation import Evaluation, evaluate
+from retrain.networks.deeplab import DeepLab
+from retrain.prediction import predict, predict_mask
+from retrain.source import load_trained
+from retrain.training import TrainResult, train
+from search_spaces.genotype import Block, Genotype
+from search_spaces.space import SearchSpace
+
+SPACE = SearchSpace("tiny", 3, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
+CELL = (Block(("l-2", "l-1"), ("separable_3x3", "skip")), Block(("block1", "l-1"), ("skip", "max_pooling_3x3")))
+NETWORK = NetworkConfig(2, (4, 4, 4), 8, 8, 4, dropout=0.2, drop_path_keep=0.5, batch_norm_momentum=0.1)
+LOADER = LoaderConfig(train_limit=6, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
+STEPS = 3
+"""Steps in an epoch."""
+
+
+def settings(folder: Path, **changes: Any) -> RetrainConfig:
+    """Three epochs of a genotype that lies beside the run folder; dropout and drop path draw random numbers."""
+    file = folder / "genotype.json"
+    if not file.exists():
+        Genotype(SPACE, CELL, (4, 8, 4)).save(file)
+    values: dict[str, Any] = {
+        "genotype": str(file),
+        "out": str(folder / "run"),
+        "epochs": 3,
+        "network": NETWORK,
+        "loader": LOADER,
+    }
+    return RetrainConfig(**(values | changes))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RetrainConfig, TrainResult]:
+    """A whole run; the tests that take it do not change it."""
+    config = settings(tmp_path_factory.mktemp("finished"))
+    return config, train(config, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def run(finished: tuple[RetrainConfig, TrainResult]) -> Path:
+    return finished[1].folder
+
+
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing that runs afterwards is the run's own."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+def on_step(patch: pytest.MonkeyPatch, number: int, action: Any) -> None:
+    """Calls `action` after step `number`, from 1."""
+    steps, step = [0], Stepper.step
+
+    def counting(self: Stepper, images: Any, labels: Any, where: str) -> float:
+        value = step(self, images, labels, where)
+        steps[0] += 1
+        if steps[0] == number:
+            action()
+        return value
+
+    patch.setattr(Stepper, "step", counting)
+
+
+def equal(first: Any, second: Any) -> bool:
+    """Whether nested containers are equal, tensors bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+def record(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without the time that it took."""
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(folder)]
+
+
+def check_same_run(first: Path, second: Path) -> None:
+    """Two run folders hold the same run: losses, weights, optimiser, random states."""
+    assert record(first) == record(second)
+    saved = [load_checkpoint(folder / "checkpoint.pt", "retrain") for folder in (first, second)]
+    assert saved[0].keys() == saved[1].keys()
+    for key in saved[0].keys() - {"config"}:
+        assert equal(saved[0][key], saved[1][key]), key
+
+
+def test_a_run_folder_has_all_its_files(finished: tuple[RetrainConfig, TrainResult], run: Path) -> None:
+    names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents")}
+    names = {name for name in names if not name.startswith("evaluation-")}
+    assert names == {"config.yaml", "checkpoint.pt", "best.pt", "genotype.json", "metrics.jsonl", "log.txt"}
+    lines = read_metrics(run)
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert all(math.isfinite(line["loss"]["training"]) for line in lines)
+    assert max(line["val"]["miou"] for line in lines) == finished[1].best_miou
+    assert lines[-1]["val"]["miou"] == finished[1].last_miou
+    assert "epoch 3/3" in (run / "log.txt").read_text()
+
+
+def test_the_learning_rate_is_poly(run: Path) -> None:
+    # Of the last of three steps of each of three epochs: (1 - 2/9) ** 0.9, ...
+    expected = [0.05 * (1 - step / 9) ** 0.9 for step in (2, 5, 8)]
+    assert [line["lr"]["training"] for line in read_metrics(run)] == pytest.approx(expected)
+
+
+def test_the_config_alone_repeats_the_run(
+    finished: tuple[RetrainConfig, TrainResult], run: Path, tmp_path: Path
+) -> None:
+    config = from_plain(RetrainConfig, read_config(run))
+    assert config == finished[0]
+    again = train(dataclasses.replace(config, out=str(tmp_path / "again")), quiet=True)
+    check_same_run(run, again.folder)
+
+
+def test_a_killed_run_goes_on_exactly_without_the_original_genotype(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path)
+    with monkeypatch.context() as patch:
+        on_step(patch, 2 * STEPS + 2, kill)
+        with pytest.raises(Killed):
+            train(config, quiet=True)
+    Path(config.genotype).unlink()
+    assert [line["epoch"] for line in read_metrics(tmp_path / "run")] == [0, 1]
+    train(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(run, tmp_path / "run")
+    assert load_trained(tmp_path / "run").epoch >= 1  # evaluation does without the original, too
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_an_interrupted_run_goes_on_with_the_very_next_batch(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    config = settings(tmp_path)
+    with monkeypatch.context() as patch:
+        on_step(patch, number, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(InterruptedRun, match="nas-retrain --resume"):
+            train(config, quiet=True)
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "retrain")["state"]
+    assert STEPS * state["epoch"] + state["step"] == number
+    train(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(run, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("seed", {"seed": 3}),
+        ("genotype", {"genotype": "auto-deeplab-s"}),
+        ("optimizer.lr", {"optimizer": PolySgdConfig(lr=0.04)}),
+        ("network.dropout", {"network": dataclasses.replace(NETWORK, dropout=0.3)}),
+        ("loader.resolution", {"loader": dataclasses.replace(LOADER, resolution=0.5)}),
+    ],
+)
+def test_resume_with_another_setting_is_refused(
+    finished: tuple[RetrainConfig, TrainResult], name: str, changes: dict[str, Any]
+) -> None:
+    config, result = finished
+    with pytest.raises(ValueError, match=f"--resume with another {name} ") as raised:
+        train(dataclasses.replace(config, **changes), resume=result.folder, quiet=True)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_new_run_does_not_touch_a_used_folder(finished: tuple[RetrainConfig, TrainResult]) -> None:
+    before = (finished[1].folder / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match="holds a run already"):
+        train(finished[0], quiet=True)
+    assert (finished[1].folder / "checkpoint.pt").read_bytes() == before
+
+
+def test_what_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
+    few = settings(tmp_path, loader=dataclasses.replace(LOADER, train_limit=1))
+    unknown = settings(tmp_path, genotype="auto-deeplab-xxl")
+    for config, says in ((few, "1 training images"), (unknown, "choose one of auto-deeplab-s")):
+        with pytest.raises(ValueError, match=says) as raised:
+            train(config, quiet=True)
+        assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, labels: logits.sum() * math.inf)
+    with pytest.raises(NonFiniteLossError, match=r"cross entropy of the training step is .* at epoch 1, step 1"):
+        train(settings(tmp_path), quiet=True)
+
+
+def test_a_published_network_is_trained_by_name(tmp_path: Path) -> None:
+    network = NetworkConfig(1, (2, 2, 4), 4, 4, 2, batch_norm_momentum=0.1)
+    config = settings(tmp_path, genotype="auto-deeplab-s", network=network, epochs=1)
+    config = dataclasses.replace(config, loader=dataclasses.replace(LOADER, train_limit=2, val_limit=1))
+    folder = train(config, quiet=True).folder
+    assert not (folder / "genotype.json").exists()
+    trained = load_trained(folder)
+    assert trained.config.genotype == "auto-deeplab-s"
+    assert len(trained.network.cells) == 12  # type: ignore[arg-type]
+    train(dataclasses.replace(config, epochs=2), resume=folder, quiet=True)
+    assert load_trained(folder, "last").epoch == 2
+
+
+def test_drop_path_follows_the_progress_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions: list[float] = []
+    set_progress = DeepLab.set_progress
+
+    def watched(self: DeepLab, fraction: float) -> None:
+        fractions.append(fraction)
+        set_progress(self, fraction)
+
+    monkeypatch.setattr(DeepLab, "set_progress", watched)
+    losses: dict[float, list[float]] = {}
+    for keep in (1.0, 0.2):
+        network = dataclasses.replace(NETWORK, dropout=0.0, drop_path_keep=keep)
+        folder = train(settings(tmp_path, network=network, epochs=2, out=str(tmp_path / str(keep))), quiet=True).folder
+        losses[keep] = [line["loss"]["training"] for line in read_metrics(folder)]
+    assert fractions == pytest.approx([step / (2 * STEPS) for step in range(2 * STEPS)] * 2)
+    assert losses[1.0] != losses[0.2]
+
+
+def test_drop_path_drops_nothing_in_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses: list[float] = []
+    step = Stepper.step
+
+    def first_only(self: Stepper, images: Any, labels: Any, where: str) -> float:
+        losses.append(step(self, images, labels, where))
+        raise Killed
+
+    monkeypatch.setattr(Stepper, "step", first_only)
+    for keep in (1.0, 0.2):
+        network = dataclasses.replace(NETWORK, dropout=0.0, drop_path_keep=keep)
+        with pytest.raises(Killed):
+            train(settings(tmp_path, network=network, out=str(tmp_path / str(keep))), quiet=True)
+    assert losses[0] == losses[1]
+
+
+def counted_by_hand(folder: Path, which: str) -> np.ndarray:
+    """Pixels [label][prediction] over the whole validation split, one at a time."""
+    trained, dataset = load_trained(folder, which), open_dataset("shapes", None, "val")
+    counts = np.zeros((6, 6), dtype=np.int64)
+    for index in range(len(dataset)):
+        image, label = dataset.read(index)
+        prediction = predict_mask(trained, image)
+        for row in range(6):
+            for column in range(6):
+                counts[row, column] += np.sum((label == row) & (prediction == column))
+    return counts
+
+
+@pytest.mark.parametrize("resolution", [1.0, 0.5])
+def test_evaluation_equals_a_count_by_hand(tmp_path: Path, resolution: float) -> None:
+    config = settings(tmp_path, loader=dataclasses.replace(LOADER, resolution=resolution), epochs=1)
+    folder = train(config, quiet=True).folder
+    evaluation = evaluate(folder)
+    counts = counted_by_hand(folder, "best")
+    assert evaluation.confusion == counts.tolist()
+    labels = open_dataset("shapes", None, "val")
+    labelled = sum(int((labels.read(index)[1] != 255).sum()) for index in range(len(labels)))
+    assert counts.sum() == labelled  # at the labels' own size, whatever the network was given
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    iou = [counts[k, k] / union[k] if union[k] else None for k in range(6)]
+    assert list(evaluation.iou.values()) == pytest.approx(iou)
+    assert evaluation.miou == pytest.approx(np.mean([value for value in iou if value is not None]))
+    assert evaluation.pixel_accuracy == pytest.approx(counts.trace() / counts.sum())
+
+
+def test_evaluation_writes_what_it_says(run: Path) -> None:
+    evaluation = evaluate(run, which="last")
+    written = json.loads((run / "evaluation-val-last.json").read_text())
+    assert written == dataclasses.asdict(evaluation)
+    assert list(written) == [field.name for field in dataclasses.fields(Evaluation)]
+    described = {"images": 100, "data": "shapes", "split": "val", "resolution": 1.0, "epoch": 3, "seed": 0}
+    assert {name: written[name] for name in described} == described
+    assert written["checkpoint"] == "checkpoint.pt"
+    assert written["checkpoint_sha256"] == hashlib.sha256((run / "checkpoint.pt").read_bytes()).hexdigest()
+    assert list(written["iou"]) == ["background", "disc", "square", "triangle", "ring", "line"]
+    table = evaluation.table()
+    assert len(table.splitlines()) == 1 + 6 + 2 and f"{100 * evaluation.miou:.2f}" in table
+    test = evaluate(run, split="test", write=False)
+    assert test.split == "test" and test.confusion != evaluation.confusion
+    assert not (run / "evaluation-test-best.json").exists()
+
+
+def test_best_and_last_are_different_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = iter([1, 9, 5])  # of ten pixels, after each epoch
+
+    def measured(*_: Any) -> ConfusionMatrix:
+        number, matrix = next(right), ConfusionMatrix(6)
+        label = torch.zeros(10, dtype=torch.int64)
+        matrix.update((torch.arange(10) >= number).long(), label)
+        return matrix
+
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain.training, "evaluate_network", measured)
+        result = train(settings(tmp_path), quiet=True)
+    assert (result.best_miou, result.last_miou) == pytest.approx((0.45, 0.25))
+    best, last = load_trained(result.folder), load_trained(result.folder, "last")
+    assert (best.epoch, best.checkpoint.name) == (2, "best.pt")
+    assert (last.epoch, last.checkpoint.name) == (3, "checkpoint.pt")
+    weights = [trained.network.state_dict() for trained in (best, last)]
+    assert not equal(*weights)
+    assert not best.network.training
+    with pytest.raises(ValueError, match="no checkpoint 'first': choose one of best, last"):
+        load_trained(result.folder, "first")
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, run: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, says in ((tmp_path / "none", "is not a folder"), (tmp_path / "empty", r"best\.pt does not exist")):
+        with pytest.raises(ValueError, match=says) as raised:
+            evaluate(folder)
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="there is no split 'all'"):
+        evaluate(run, split="all")
+
+
+def image_file(path: Path, seed: int = 0, size: tuple[int, int] = (37, 50)) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(image).save(path)
+    return image
+
+
+def test_prediction_writes_ids_with_a_palette_and_an_overlay(run: Path, tmp_path: Path) -> None:
+    image, out = image_file(tmp_path / "street.png"), tmp_path / "deep" / "out"
+    done: list[tuple[int, int]] = []
+    assert predict(run, tmp_path / "street.png", out, each=lambda *n: done.append(n)) == [out / "street.png"]
+    assert done == [(1, 1)]
+    assert {path.name for path in out.iterdir()} == {"street.png", "street_overlay.png"}
+    trained = load_trained(run)
+    mask = predict_mask(trained, image)
+    with Image.open(out / "street.png") as label:
+        assert label.mode == "P"  # PIL gives ids of a palette picture, viewers show its colours
+        np.testing.assert_array_equal(np.asarray(label), mask)
+        np.testing.assert_array_equal(np.asarray(label.convert("RGB")), trained.colors[mask])
+    with Image.open(out / "street_overlay.png") as overlay:
+        blended = np.asarray(overlay).astype(float)
+    assert blended.shape == image.shape
+    assert np.abs(blended - (image / 2 + colorize(mask, trained.colors) / 2)).max() <= 0.5
+
+
+def test_prediction_of_a_folder_takes_its_images_only(run: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "images", tmp_path / "out"
+    source.mkdir()
+    image_file(source / "b.png", 1, (20, 31))
+    image_file(source / "a.jpg", 2, (24, 24))
+    (source / "notes.txt").write_text("no image")
+    written = predict(run, source, out, which="last")
+    assert written == [out / "a.png", out / "b.png"]
+    assert [Image.open(path).size for path in written] == [(24, 24), (31, 20)]
+    assert len(list(out.iterdir())) == 4
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("a.png", "a_overlay.png")])
+def test_two_images_whose_pictures_would_be_one_are_refused(run: Path, tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in names:
+        image_file(tmp_path / name)
+    with pytest.raises(ValueError, match=r"would both be written to a.*png: rename one"):
+        predict(run, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_are_not_written_over(run: Path, tmp_path: Path) -> None:
+    image_file(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(ValueError, match="would be written over the image"):
+        predict(run, tmp_path, tmp_path / "." / "")
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
+def test_a_missing_or_broken_image_is_one_line_that_names_it(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "empty").mkdir()
+    for name, says in (("none.png", "does not exist"), ("broken.png", "cannot be read"), ("empty", "has no image")):
+        with pytest.raises(ValueError, match=f"{name} {says}") as raised:
+            predict(run, tmp_path / name, tmp_path / "out")
+        assert "\n" not in str(raised.value)
