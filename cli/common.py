@@ -7,18 +7,19 @@ stand on the line.
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import re
 import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from cli.messages import did_you_mean, explain
 
 __all__ = [
     "Parser",
@@ -171,7 +172,7 @@ def _check_file(parser: Parser, file: str) -> None:
             if name in groups:
                 check(value, f"{name}.")
             elif name not in leaves:
-                raise UsageError(f"{file}: there is no setting {name}{_did_you_mean(name, leaves)}")
+                raise UsageError(f"{file}: there is no setting {name}{did_you_mean(name, leaves)}")
 
     check(data, "")
 
@@ -213,67 +214,9 @@ def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
         values = parser.parse_args(arguments)
     except ArgumentError as error:
         options = re.findall(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", parser.format_help(), re.MULTILINE)
-        text = _explain(" ".join(str(error).split()), arguments, options)
+        text = explain(" ".join(str(error).split()), arguments, options)
         raise UsageError(f"{text} (see {parser.prog} --help)") from error
     return parser.instantiate(values)
-
-
-_TYPES = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "tuple": "a list such as [1, 2]",
-    "NoneType": "null",
-}
-
-
-def _explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
-    """The parser's message in our words; one that is not known here is left as it is."""
-    if match := re.match(r"unrecognized arguments: (\S+)", text):
-        word = match[1].partition("=")[0]
-        if not word.startswith("-"):
-            return f"{word!r} is one argument too many"
-        return f"there is no option {word}{_did_you_mean(word.lstrip('-'), options, '--')}"
-    if match := re.match(r"argument (?:\S*/)?(-\S+): expected one argument", text):
-        return f"{match[1]} needs a value"
-    if match := re.match(r"argument (?:\S*/)?(-\S+): ignored explicit argument", text):
-        return f"{match[1]} takes no value"
-    if match := re.match(r"the following arguments are required: (\S+)", text):
-        return f"{match[1].strip(',').upper()} is missing"
-    if match := re.match(r"Group '(\S+)' does not accept option '(\S+)'", text):
-        return f"there is no setting {match[1]}.{match[2]}{_did_you_mean(f'{match[1]}.{match[2]}', options)}"
-    if not (match := re.match(r'Parser key "([^"]+)": (.*)', text)):
-        return text
-    name, problem = match.groups()
-    if value_of(f"--{name}", arguments) is not None:
-        name = f"--{name}"
-    if match := re.match(r"Unable to load config '(.*?)'", problem):
-        return f"{name} is {match[1]!r}: expected a YAML file of these settings"
-    value = re.search(r"(?:Got|Given) value: (.*)", problem)
-    expected = _expected(problem.partition(" Errors: ")[0])
-    return f"{name} is {value[1]!r}: expected {expected}" if value and expected else f"{name}: {problem}"
-
-
-def _expected(problem: str) -> str:
-    if match := re.search(r"Literal\[(.*?)\]", problem):
-        return f"one of {match[1]}".replace("'", "")
-    if match := re.search(r"a tuple with (\d+) elements", problem):
-        return f"a list of {match[1]}"
-    return ", or ".join(_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", problem))
-
-
-def _did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """The names like `name`: with the same last part (--lr for --optimizer.lr), else spelt almost the same."""
-    names = list(names)
-    by_end: dict[str, list[str]] = {}
-    for known in names:
-        by_end.setdefault(known.rpartition(".")[2], []).append(known)
-    end = name.rpartition(".")[2]
-    found = difflib.get_close_matches(name, names, 1, 0.8) or by_end.get(end)
-    if not found:
-        found = [known for near in difflib.get_close_matches(end, by_end, 1, 0.7) for known in by_end[near]]
-    return f"; did you mean {' or '.join(prefix + known for known in found)}?" if found else ""
 
 
 def _only_settings(values: Namespace) -> Namespace:

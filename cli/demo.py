@@ -28,7 +28,7 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, runs the demo, prints the table."""
-    values = make_parser().parse_args(common.with_underscores(arguments))
+    values = common.parse(make_parser(), arguments)
     if values.randoms < 1:
         raise ValueError(f"--randoms is {values.randoms}: give at least 1")
     out = Path(values.out) if values.out is not None else _free_folder()

@@ -185,6 +185,14 @@ class SearchConfig(RunConfig):
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """Adam for alpha and beta."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.architecture.start_epoch < self.epochs,
+            f"architecture.start_epoch is {self.architecture.start_epoch}, but there are only {self.epochs} epochs: "
+            f"alpha and beta would never learn; give a number from 0 to {self.epochs - 1}, or more epochs",
+        )
+
     def space_changes(self) -> dict[str, int]:
         """The numbers given in place of the space's own."""
         names = ("layers", "levels", "blocks", "filter_multiplier")

@@ -24,16 +24,18 @@ from nas.data.loading import evaluation_loader, split_dataset, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
+from nas.loss import check_weights
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
 from nas.reporting import decode_supernet, report_epoch
-from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
+from nas.run import BEST, CHECKPOINT, GENOTYPE, SPACE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import cosine
 from nas.stepping import Stepper
 from nas.supernet import Supernet
+from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
-from search_spaces.space import SearchSpace, load
+from search_spaces.space import SearchSpace, available, load
 
 __all__ = ["SearchResult", "resolve_space", "search"]
 
@@ -86,19 +88,21 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
     """
     device = choose_device(config.device)
     seed_everything(config.seed)
+    config = _with_own_space(config, resume)
     space = resolve_space(config)
+    folder = new_folder(config, f"search-{space.name}-{config.data}") if resume is None else Path(resume)
     train_set, validation = training_split(config), validation_split(config)
     classes = len(train_set.classes)
     supernet = Supernet(space, classes).to(device)
     weights, architecture = _steppers(config, supernet, device)
     state, split = _State(), split_dataset(train_set, config.seed)
-    if resume is None:
-        folder = new_folder(config, f"search-{space.name}-{config.data}")
-    else:
-        folder = Path(resume)
+    steps = steps_per_epoch(min(len(part) for part in split), config.loader.batch_size)
+    if resume is not None:
         saved = load_checkpoint(folder / CHECKPOINT, KIND)
         state, split = _restore(saved, config, len(train_set), supernet, weights, architecture)
-    steps = steps_per_epoch(min(len(part) for part in split), config.loader.batch_size)
+    elif config.space not in available():  # the run keeps a copy, and needs the original no more
+        file = write_atomically(folder / SPACE, load(config.space).to_yaml())
+        config = dataclasses.replace(config, space=str(file))
 
     def save(*names: str) -> None:
         content = {
@@ -112,6 +116,7 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
             "architecture": architecture.state_dict(),
             "random": random_state(),
         }
+        check_weights(supernet)
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
@@ -121,6 +126,8 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
     ):
         run.log.info(_headline(config, space, train_set, validation, split, device, folder))
+        if resume is None:
+            save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
             learns = epoch >= config.architecture.start_epoch
@@ -171,6 +178,13 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
     return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
 
 
+def _with_own_space(config: SearchConfig, resume: str | Path | None) -> SearchConfig:
+    """A run that goes on, and whose space was read from a file that is gone, has a copy of it in its folder."""
+    if resume is None or config.space in available() or Path(config.space).is_file():
+        return config
+    return dataclasses.replace(config, space=str(Path(resume) / SPACE))
+
+
 def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) -> tuple[Stepper, Stepper]:
     """The two optimisers: SGD for the weights, Adam for alpha and beta."""
     sgd = torch.optim.SGD(
@@ -192,8 +206,8 @@ def _restore(
     check_resumable(saved, config, samples)
     if saved["space"] != supernet.space.to_dict():  # its file is not among the settings, only the file's name
         raise RunError(
-            f"the search space {config.space} was changed since the run began: put it back as it was, or start a new "
-            "run without --resume"
+            f"the search space {config.space} is not as it was when the run began: put it back, or start a new run "
+            "without --resume"
         )
     supernet.load_state_dict(saved["supernet"])
     weights.load_state_dict(saved["weights"])

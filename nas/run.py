@@ -1,7 +1,9 @@
 """The run folder: everything a run leaves behind, and the one place that writes there.
 
 config.yaml      all settings, resolved: the run can be repeated from it alone
-checkpoint.pt    the last state, best.pt the best one
+checkpoint.pt    the last state; best.pt the best one
+genotype.json    what was found, or what is trained
+space.yaml       a copy of the search space, where it was read from a file
 metrics.jsonl    the record: one JSON object a line
 events.out.*     TensorBoard
 log.txt          what was said on the screen
@@ -33,6 +35,7 @@ __all__ = [
     "CONFIG",
     "GENOTYPE",
     "METRICS",
+    "SPACE",
     "RunError",
     "RunFolder",
     "check_resumable",
@@ -41,16 +44,12 @@ __all__ = [
     "read_metrics",
 ]
 
-CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPE = (
-    "config.yaml",
-    "checkpoint.pt",
-    "best.pt",
-    "metrics.jsonl",
-    "genotype.json",
-)
+CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
+METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
 
-CHANGEABLE = {"epochs", "device", "loader.workers", "loader.cache", "out", "data_root"}
-"""Settings that may change when a run goes on; with any other changed it would be another run."""
+CHANGEABLE = {"epochs", "device", "loader.workers", "loader.cache", "out", "data_root", "space"}
+"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
+another file: its content is in the checkpoint and compared there.)"""
 
 
 class RunError(ValueError):
@@ -128,6 +127,11 @@ class _Screen(logging.StreamHandler[Any]):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stdout
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Nobody reads the screen any more, as in `nas-search | head`: the run goes on, log.txt has it all.
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
 
 
 class RunFolder:

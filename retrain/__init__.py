@@ -7,7 +7,7 @@ from search_spaces.lazy import lazy_exports
 if TYPE_CHECKING:
     from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig, recipe
     from retrain.evaluation import Evaluation, evaluate
-    from retrain.networks.build import build
+    from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
     from retrain.prediction import predict, predict_mask
     from retrain.source import TrainedNetwork, load_trained
@@ -22,7 +22,7 @@ _EXPORTS = {
     "RetrainConfig": "retrain.config",
     "TrainResult": "retrain.training",
     "TrainedNetwork": "retrain.source",
-    "build": "retrain.networks.build",
+    "build": "retrain.networks.building",
     "evaluate": "retrain.evaluation",
     "load_trained": "retrain.source",
     "predict": "retrain.prediction",

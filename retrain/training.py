@@ -23,16 +23,17 @@ from nas.data.loading import evaluation_loader, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
+from nas.loss import check_weights
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
-from nas.run import BEST, CHECKPOINT, GENOTYPE, RunFolder, check_resumable, new_folder
+from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import poly
 from nas.stepping import Stepper
 from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.deeplab import DeepLab
-from retrain.source import KIND, genotype_source
+from retrain.source import KIND
 from search_spaces.genotype import load_genotype
 
 __all__ = ["TrainResult", "train"]
@@ -77,10 +78,13 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
     """
     device = choose_device(config.device)
     seed_everything(config.seed)
+    name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
+    folder = new_folder(config, f"retrain-{name}-{config.data}") if resume is None else Path(resume)
+    if resume is not None:
+        config = _with_own_genotype(config, folder)
     train_set, validation = training_split(config), validation_split(config)
     classes = len(train_set.classes)
-    source: str | Path = config.genotype if resume is None else genotype_source(config, Path(resume))
-    network = build(source, classes, config.network).to(device)
+    network = build(config.genotype, classes, config.network).to(device)
     optimizer = torch.optim.SGD(
         [p for p in network.parameters() if p.requires_grad],
         config.optimizer.lr,
@@ -88,13 +92,13 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         weight_decay=config.optimizer.weight_decay,
     )
     stepper = Stepper("training", network, optimizer, device, config.precision, config.optimizer.clip)
-    state = _State()
-    if resume is None:
-        folder = new_folder(config, f"retrain-{_short_name(config.genotype)}-{config.data}")
-    else:
-        folder = Path(resume)
-        state = _restore(load_checkpoint(folder / CHECKPOINT, KIND), config, network, stepper, len(train_set))
     steps = steps_per_epoch(len(train_set), config.loader.batch_size)
+    headline = _headline(config, network, train_set, validation, device, folder)
+    state = _State()
+    if resume is not None:
+        state = _restore(load_checkpoint(folder / CHECKPOINT, KIND), config, network, stepper, len(train_set))
+    elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
+        config = dataclasses.replace(config, genotype=str(load_genotype(config.genotype).save(folder / GENOTYPE)))
 
     def save(*names: str) -> None:
         content = {
@@ -107,6 +111,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
             "stepper": stepper.state_dict(),
             "random": random_state(),
         }
+        check_weights(network)
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
@@ -115,9 +120,9 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         Interruption() as interruption,
         StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
     ):
-        if resume is None and config.genotype not in NETWORKS:
-            load_genotype(config.genotype).save(folder / GENOTYPE)
-        run.log.info(_headline(config, network, train_set, validation, device, folder))
+        run.log.info(headline)
+        if resume is None:
+            save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
             batches = training_loader(
@@ -163,12 +168,25 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
     return TrainResult(folder, state.best_miou, state.last_miou)
 
 
-def _short_name(genotype: str) -> str:
-    return genotype if genotype in NETWORKS else Path(genotype).resolve().parent.name
+def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
+    """A run that goes on reads the genotype's copy in its folder, wherever the original or the folder are now.
+
+    Raises:
+        ValueError: The settings name another genotype.
+    """
+    if config.genotype in NETWORKS:
+        return config
+    own = folder / GENOTYPE
+    original = Path(config.genotype)
+    if original.is_file() and load_genotype(original).to_json() != load_genotype(own).to_json():
+        raise RunError(f"--resume with another genotype, {original}, would be another run: leave it as it was")
+    return dataclasses.replace(config, genotype=str(own))
 
 
 def _restore(saved: Any, config: RetrainConfig, network: nn.Module, stepper: Stepper, samples: int) -> _State:
     """Puts a checkpoint's content back in place; returns the position."""
+    if not {config.genotype, saved["config"]["genotype"]} & set(NETWORKS):
+        saved["config"]["genotype"] = config.genotype  # the same file, but the folder may have been moved
     check_resumable(saved, config, samples)
     network.load_state_dict(saved["network"])
     stepper.load_state_dict(saved["stepper"])

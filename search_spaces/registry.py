@@ -41,7 +41,7 @@ class Registry(Generic[Entry]):
             ValueError: There is none; the message lists the names there are.
         """
         if name not in self._entries:
-            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(self._entries)}")
+            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self._entries))}")
         return self._entries[name]
 
     __getitem__ = get

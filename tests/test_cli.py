@@ -500,7 +500,15 @@ TINY = (
 
 def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
     space = ["--layers=2", "--levels=2", "--blocks=1", "--filter_multiplier=2"]
-    done = call("nas-search", "--space=autodeeplab-tiny", *space, "--epochs=1", "--out=search", *TINY)
+    done = call(
+        "nas-search",
+        "--space=autodeeplab-tiny",
+        *space,
+        "--epochs=1",
+        "--architecture.start_epoch=0",
+        "--out=search",
+        *TINY,
+    )
     assert done == Outcome(0, "", "")
     found = load_genotype("search/genotype.json")
     assert found.space.layers == 2 and found.alpha is not None

@@ -144,7 +144,7 @@ def numbers(value: Any) -> list[float]:
 
 def test_a_run_folder_has_all_its_files(finished: Run) -> None:
     names = {path.name for path in finished.folder.iterdir()}
-    files = {"config.yaml", "checkpoint.pt", "best.pt", "metrics.jsonl", "genotype.json", "log.txt"}
+    files = {"config.yaml", "checkpoint.pt", "best.pt", "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"}
     pictures = {f"{name}.{suffix}" for name in ("cell", "trellis") for suffix in ("png", "svg")}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert names == files | pictures | events
@@ -195,13 +195,13 @@ def test_tensorboard_has_scalars_and_images(finished: Run) -> None:
 
 def test_the_config_alone_repeats_the_run(finished: Run, tmp_path: Path) -> None:
     config = from_plain(SearchConfig, read_config(finished.folder))
-    assert config == finished.config
+    assert config == dataclasses.replace(finished.config, space=str(finished.folder / "space.yaml"))  # its own copy
     again = search(dataclasses.replace(config, out=str(tmp_path / "again")), quiet=True)
     check_same_run(finished.folder, again.folder)
 
 
 def test_another_seed_gives_another_run(finished: Run, tmp_path: Path) -> None:
-    other = search(settings(tmp_path, seed=1, epochs=1), quiet=True)
+    other = search(settings(tmp_path, seed=1, epochs=2), quiet=True)
     assert record(other.folder)[0]["loss"] != record(finished.folder)[0]["loss"]
 
 
@@ -232,12 +232,17 @@ def test_each_step_changes_only_what_it_is_for(tmp_path: Path, monkeypatch: pyte
     assert seen == first + second
 
 
-def test_alpha_and_beta_are_frozen_before_their_epoch(finished: Run, tmp_path: Path) -> None:
-    config = settings(tmp_path, epochs=1)
-    result = search(config, quiet=True)
+def test_alpha_and_beta_are_frozen_before_their_epoch(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path)
+    on_step(monkeypatch, STEPS + 1, kill)  # in the first step of the second epoch: the checkpoint is the first's
+    with pytest.raises(Killed):
+        search(config, quiet=True)
     seed_everything(config.seed)
     start = Supernet(TINY, 6).architecture
-    first, last = (load_checkpoint(f / "checkpoint.pt", "search")["supernet"] for f in (result.folder, finished.folder))
+    folders = (tmp_path / "run", finished.folder)
+    first, last = (load_checkpoint(folder / "checkpoint.pt", "search")["supernet"] for folder in folders)
     for name, value in start.named_parameters():
         assert torch.equal(first[f"architecture.{name}"], value)
         assert not torch.equal(last[f"architecture.{name}"], value)
@@ -330,12 +335,14 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(KeyboardInterrupt) as raised:
         search(settings(tmp_path), quiet=True)
     assert not isinstance(raised.value, InterruptedRun)
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()  # it was not waited for
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "search")["state"]
+    assert (state["epoch"], state["step"]) == (0, 0)  # the one of the start: saving was not waited for
 
 
 def test_more_epochs_than_before_are_accepted(tmp_path: Path) -> None:
     # A learning rate that stays the same does not depend on the number of epochs: so the runs must be equal.
-    config = settings(tmp_path, optimizer=CosineSgdConfig(lr=0.05, lr_end=0.05))
+    start = ArchitectureConfig(lr=0.02, start_epoch=0)
+    config = settings(tmp_path, optimizer=CosineSgdConfig(lr=0.05, lr_end=0.05), architecture=start)
     search(config, quiet=True)
     short = dataclasses.replace(config, epochs=1, out=str(tmp_path / "short"))
     search(short, quiet=True)
@@ -349,7 +356,7 @@ def test_more_epochs_than_before_are_accepted(tmp_path: Path) -> None:
     [
         ("seed", {"seed": 1}),
         ("layers", {"layers": 3}),
-        ("space", {"space": "autodeeplab-tiny"}),
+        ("search space autodeeplab-tiny|supernet", {"space": "autodeeplab-tiny"}),
         ("optimizer.lr", {"optimizer": CosineSgdConfig(lr=0.04)}),
         ("architecture.lr", {"architecture": ArchitectureConfig(lr=0.03, start_epoch=1)}),
         ("loader.augment.crop", {"loader": dataclasses.replace(LOADER, augment=AugmentConfig(crop=(33, 65)))}),
@@ -365,12 +372,37 @@ def test_resume_with_another_setting_is_refused(finished: Run, name: str, change
 
 
 def test_resume_with_a_changed_space_file_is_refused(tmp_path: Path) -> None:
-    config = settings(tmp_path, epochs=1)
+    config = settings(tmp_path, epochs=2)
     search(config, quiet=True)
     # Every shape stays the same, but alpha's columns would mean other operations.
     Path(config.space).write_text(dataclasses.replace(TINY, operations=TINY.operations[::-1]).to_yaml())
-    with pytest.raises(ValueError, match=r"space\.yaml was changed since the run began"):
-        search(dataclasses.replace(config, epochs=2), resume=tmp_path / "run", quiet=True)
+    with pytest.raises(ValueError, match=r"space\.yaml is not as it was when the run began"):
+        search(dataclasses.replace(config, epochs=3), resume=tmp_path / "run", quiet=True)
+
+
+def test_a_run_whose_space_file_and_place_are_gone_goes_on(tmp_path: Path) -> None:
+    config = settings(tmp_path, epochs=2)
+    search(config, quiet=True)
+    Path(config.space).unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    kept = from_plain(SearchConfig, read_config(tmp_path / "moved"))
+    result = search(dataclasses.replace(kept, epochs=3), resume=tmp_path / "moved", quiet=True)
+    assert len(read_metrics(result.folder)) == 3
+
+
+def test_a_run_killed_in_its_first_step_goes_on(finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tmp_path)
+    with monkeypatch.context() as patch:
+        on_step(patch, 1, kill)
+        with pytest.raises(Killed):
+            search(config, quiet=True)
+    search(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(finished.folder, tmp_path / "run")
+
+
+def test_alpha_and_beta_that_would_never_learn_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"start_epoch is 1, but there are only 1 epochs"):
+        settings(tmp_path, epochs=1)
 
 
 class Malicious:
@@ -466,7 +498,8 @@ def test_too_few_images_are_refused_before_a_folder_is_made(tmp_path: Path, limi
 
 
 def test_numbers_in_place_of_the_spaces_own(tmp_path: Path) -> None:
-    config = settings(tmp_path, epochs=1, layers=1, levels=1, blocks=1, filter_multiplier=3)
+    start = ArchitectureConfig(start_epoch=0)
+    config = settings(tmp_path, epochs=1, architecture=start, layers=1, levels=1, blocks=1, filter_multiplier=3)
     genotype = search(config, quiet=True).genotype
     assert genotype.space == SearchSpace("tiny", 1, 1, 1, 3, TINY.operations)
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["layers"] == 1

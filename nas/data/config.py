@@ -28,11 +28,14 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if len(self.crop) != 2 or any(not isinstance(side, int) or side < 1 for side in self.crop):
             raise ValueError(
-                f"crop is {self.crop}: give height and width in whole pixels, at least 1, such as [321, 321]"
+                f"loader.augment.crop is {self.crop}: give height and width in whole pixels from 1, as in [321, 321]"
             )
         if len(self.scale) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in self.scale):
-            raise ValueError(f"scale is {self.scale}: give two finite factors above 0, such as [0.5, 2.0]")
+            raise ValueError(
+                f"loader.augment.scale is {self.scale}: give two finite factors above 0, such as [0.5, 2.0]"
+            )
         if self.scale[0] > self.scale[1]:
             raise ValueError(
-                f"scale is {self.scale}: the smaller factor comes first: [{self.scale[1]}, {self.scale[0]}]"
+                f"loader.augment.scale is {self.scale}: the smaller factor comes first: "
+                f"[{self.scale[1]}, {self.scale[0]}]"
             )

@@ -2,19 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-# Not lazy: importing a module `build` later would hide the function of that name.
-from retrain.networks.build import build
-from retrain.networks.published import NETWORKS, PublishedNetwork
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from retrain.networks.building import build
     from retrain.networks.deeplab import DeepLab, FeatureInfo
+    from retrain.networks.published import NETWORKS, PublishedNetwork
 
-__getattr__, _lazy_names = lazy_exports(
-    __name__, {"DeepLab": "retrain.networks.deeplab", "FeatureInfo": "retrain.networks.deeplab"}
-)
-__all__ = ["NETWORKS", "DeepLab", "FeatureInfo", "PublishedNetwork", "build"]
+_EXPORTS = {
+    "DeepLab": "retrain.networks.deeplab",
+    "FeatureInfo": "retrain.networks.deeplab",
+    "NETWORKS": "retrain.networks.published",
+    "PublishedNetwork": "retrain.networks.published",
+    "build": "retrain.networks.building",
+}
 
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_lazy_names()})
+__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
+__all__ = sorted(_EXPORTS)
