@@ -206,8 +206,8 @@ def _restore(
     check_resumable(saved, config, samples)
     if saved["space"] != supernet.space.to_dict():  # its file is not among the settings, only the file's name
         raise RunError(
-            f"the search space {config.space} is not as it was when the run began: put it back, or start a new run "
-            "without --resume"
+            f"--resume with another search space than the one the run began with would be another run: put "
+            f"{config.space} back as it was, or start a new run without --resume"
         )
     supernet.load_state_dict(saved["supernet"])
     weights.load_state_dict(saved["weights"])
