@@ -101,7 +101,7 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         parser: The command's parser.
         arguments: The command line.
         recipes: Folder of the recipes.
-        without_data: The recipe taken where none of --recipe, --config, --resume and --data is given.
+        without_data: The recipe taken where none of --recipe, --config, --resume and --data is given; a line says so.
 
     Raises:
         UsageError: There is no such recipe or run, or a file is not one of settings.
@@ -120,6 +120,8 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         files = [str(path)]
     elif recipe is None and not files and value_of("--data", arguments) is None:
         recipe = without_data
+        if "--quiet" not in arguments and not {"--print_config", "--help", "-h"} & set(arguments):
+            print(f"no --data is given: the recipe `{recipe}` on built-in data; --data or --recipe choose another")
     if recipe is not None:
         if recipe not in recipe_names(recipes):
             raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
