@@ -19,7 +19,7 @@ from nas.darts import search
 from nas.run import GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
-from retrain.networks import build
+from retrain.source import load_trained
 from retrain.training import train
 from search_spaces.genotype import Genotype
 from search_spaces.sampling import random_genotype
@@ -99,28 +99,26 @@ def demo(
         f"2. Retrain the decoded network from scratch, and {randoms} random ones of the same space with the same "
         "settings"
     )
-    scores = _train_all(configs)
     contestants = [
-        Contestant(name, genotype, _parameters(genotype, config), score, Path(str(config.out)))
-        for name, genotype, config, score in zip(names, genotypes, configs, scores, strict=True)
+        Contestant(name, genotype, parameters, miou, Path(str(config.out)))
+        for name, genotype, config, (parameters, miou) in zip(
+            names, genotypes, configs, _train_all(configs), strict=True
+        )
     ]
     mean = sum(contestant.miou for contestant in contestants[1:]) / randoms
     return DemoResult(contestants[0], tuple(contestants[1:]), mean)
 
 
-def _parameters(genotype: Genotype, config: RetrainConfig) -> int:
-    with torch.device("meta"):
-        return count_parameters(build(genotype, 6, config.network))
-
-
-def _train_all(configs: Sequence[RetrainConfig]) -> list[float]:
+def _train_all(configs: Sequence[RetrainConfig]) -> list[tuple[int, float]]:
     """Trains and tests every one, in as many processes as there are cores for, one thread each."""
     workers = min(len(configs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         return list(pool.map(_train_one, configs))
 
 
-def _train_one(config: RetrainConfig) -> float:
+def _train_one(config: RetrainConfig) -> tuple[int, float]:
+    """Trainable parameters, and mIoU on the test split after the last epoch."""
     torch.set_num_threads(1)
-    result = train(config, quiet=True)
-    return evaluate(result.folder, "test", "last", device=config.device).miou
+    folder = train(config, quiet=True).folder
+    miou = evaluate(folder, "test", "last", device=config.device).miou
+    return count_parameters(load_trained(folder, "last").network), miou
