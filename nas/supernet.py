@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.node import Node, Source
-from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
+from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
 
 __all__ = ["SearchHead", "SearchStem", "Supernet"]
@@ -31,8 +31,7 @@ class SearchStem(nn.Module):
         layers: list[nn.Module] = []
         channels = 3
         for width, stride in zip(space.stem_channels, space.stem.strides, strict=True):
-            convolution = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
-            layers.append(nn.Sequential(convolution, BatchNorm(width)))
+            layers.append(ConvBatchNorm(channels, width, 3, stride, BatchNorm))
             channels = width
         self.layers = nn.ModuleList(layers)
 

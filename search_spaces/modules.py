@@ -16,6 +16,7 @@ __all__ = [
     "AtrousConvolution",
     "BatchNorm",
     "BatchNormFactory",
+    "ConvBatchNorm",
     "DilatedSeparableConvolution",
     "NoConnection",
     "Pooling",
@@ -70,8 +71,8 @@ class BatchNorm(nn.BatchNorm2d):
         return f"{super().extra_repr()}, sources={self.sources}"
 
 
-class ReluConvBatchNorm(nn.Module):
-    """ReLU, convolution, batch norm: (N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride)).
+class ConvBatchNorm(nn.Module):
+    """Convolution, batch norm: (N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride)).
 
     Args:
         channels_in: C_in.
@@ -97,7 +98,14 @@ class ReluConvBatchNorm(nn.Module):
         self.batch_norm = batch_norm(channels_out)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        return self.batch_norm(self.convolution(F.relu(x)), source)
+        return self.batch_norm(self.convolution(x), source)
+
+
+class ReluConvBatchNorm(ConvBatchNorm):
+    """ReLU, convolution, batch norm, with the arguments and shapes of `ConvBatchNorm`."""
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return super().forward(F.relu(x), source)
 
 
 class _DepthwiseSeparable(nn.Module):

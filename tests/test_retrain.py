@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from runs import Killed, check_same_run, equal, kill, on_step
 
 import nas.stepping
 import retrain.training
@@ -72,53 +73,6 @@ def run(finished: tuple[RetrainConfig, TrainResult]) -> Path:
     return finished[1].folder
 
 
-class Killed(BaseException):
-    """Stands for `kill -9`: nothing that runs afterwards is the run's own."""
-
-
-def kill() -> None:
-    raise Killed
-
-
-def on_step(patch: pytest.MonkeyPatch, number: int, action: Any) -> None:
-    """Calls `action` after step `number`, from 1."""
-    steps, step = [0], Stepper.step
-
-    def counting(self: Stepper, images: Any, labels: Any, where: str) -> float:
-        value = step(self, images, labels, where)
-        steps[0] += 1
-        if steps[0] == number:
-            action()
-        return value
-
-    patch.setattr(Stepper, "step", counting)
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Whether nested containers are equal, tensors bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return first == second
-
-
-def record(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without the time that it took."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(folder)]
-
-
-def check_same_run(first: Path, second: Path) -> None:
-    """Two run folders hold the same run: losses, weights, optimiser, random states."""
-    assert record(first) == record(second)
-    saved = [load_checkpoint(folder / "checkpoint.pt", "retrain") for folder in (first, second)]
-    assert saved[0].keys() == saved[1].keys()
-    for key in saved[0].keys() - {"config"}:
-        assert equal(saved[0][key], saved[1][key]), key
-
-
 def test_a_run_folder_has_all_its_files(finished: tuple[RetrainConfig, TrainResult], run: Path) -> None:
     names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents")}
     names = {name for name in names if not name.startswith("evaluation-")}
@@ -143,7 +97,7 @@ def test_the_config_alone_repeats_the_run(
     config = from_plain(RetrainConfig, read_config(run))
     assert config == dataclasses.replace(finished[0], genotype=str(run / "genotype.json"))  # its own copy
     again = train(dataclasses.replace(config, out=str(tmp_path / "again")), quiet=True)
-    check_same_run(run, again.folder)
+    check_same_run(run, again.folder, "retrain")
 
 
 def test_a_killed_run_goes_on_exactly_without_the_original_genotype(
@@ -157,7 +111,7 @@ def test_a_killed_run_goes_on_exactly_without_the_original_genotype(
     Path(config.genotype).unlink()
     assert [line["epoch"] for line in read_metrics(tmp_path / "run")] == [0, 1]
     train(config, resume=tmp_path / "run", quiet=True)
-    check_same_run(run, tmp_path / "run")
+    check_same_run(run, tmp_path / "run", "retrain")
     assert load_trained(tmp_path / "run").epoch >= 1  # evaluation does without the original, too
 
 
@@ -173,7 +127,7 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "retrain")["state"]
     assert STEPS * state["epoch"] + state["step"] == number
     train(config, resume=tmp_path / "run", quiet=True)
-    check_same_run(run, tmp_path / "run")
+    check_same_run(run, tmp_path / "run", "retrain")
 
 
 @pytest.mark.parametrize(

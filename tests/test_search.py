@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import pickle
 import signal
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 
 import nas.darts
 import nas.reporting
@@ -84,58 +84,6 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
 
 
-class Killed(BaseException):
-    """Stands for `kill -9`: nothing that runs afterwards is the run's own."""
-
-
-def kill() -> None:
-    raise Killed
-
-
-def interrupt(number: int = signal.SIGINT) -> None:
-    os.kill(os.getpid(), number)
-
-
-def on_step(patch: pytest.MonkeyPatch, number: int, action: Any) -> None:
-    """Calls `action` after step `number`, from 1; steps of the weights and of the architecture count alike."""
-    steps, step = [0], Stepper.step
-
-    def counting(self: Stepper, images: Any, labels: Any, where: str) -> float:
-        value = step(self, images, labels, where)
-        steps[0] += 1
-        if steps[0] == number:
-            action()
-        return value
-
-    patch.setattr(Stepper, "step", counting)
-
-
-def equal(first: Any, second: Any) -> bool:
-    """Whether nested containers are equal, tensors bit for bit."""
-    if isinstance(first, torch.Tensor):
-        return isinstance(second, torch.Tensor) and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(equal, first, second))
-    return first == second
-
-
-def record(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without the time that it took."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(folder)]
-
-
-def check_same_run(first: Path, second: Path) -> None:
-    """Two run folders hold the same run: losses, weights, alpha, beta, both optimisers, random states, split."""
-    assert record(first) == record(second)
-    saved = [load_checkpoint(folder / "checkpoint.pt", "search") for folder in (first, second)]
-    assert saved[0].keys() == saved[1].keys()
-    for key in saved[0].keys() - {"config"}:
-        assert equal(saved[0][key], saved[1][key]), key
-    assert (first / "genotype.json").read_text() == (second / "genotype.json").read_text()
-
-
 def numbers(value: Any) -> list[float]:
     if isinstance(value, dict | list):
         return [n for entry in (value.values() if isinstance(value, dict) else value) for n in numbers(entry)]
@@ -197,7 +145,7 @@ def test_the_config_alone_repeats_the_run(finished: Run, tmp_path: Path) -> None
     config = from_plain(SearchConfig, read_config(finished.folder))
     assert config == dataclasses.replace(finished.config, space=str(finished.folder / "space.yaml"))  # its own copy
     again = search(dataclasses.replace(config, out=str(tmp_path / "again")), quiet=True)
-    check_same_run(finished.folder, again.folder)
+    check_same_run(finished.folder, again.folder, "search")
 
 
 def test_another_seed_gives_another_run(finished: Run, tmp_path: Path) -> None:
@@ -281,7 +229,7 @@ def test_a_killed_run_goes_on_exactly_from_the_last_epoch(
     assert [line["epoch"] for line in read_metrics(folder)] == [0, 1]
     assert load_checkpoint(folder / "checkpoint.pt", "search")["state"]["epoch"] == 2
     result = search(from_plain(SearchConfig, read_config(folder)), resume=folder, quiet=True)
-    check_same_run(finished.folder, folder)
+    check_same_run(finished.folder, folder, "search")
     assert result.genotype.to_json() == finished.result.genotype.to_json()
     assert result.val_miou == finished.result.val_miou
 
@@ -303,7 +251,7 @@ def test_an_epoch_that_was_recorded_but_not_saved_stands_once(
             search(config, quiet=True)
     assert [line["epoch"] for line in read_metrics(tmp_path / "run")] == [0, 1]
     search(config, resume=tmp_path / "run", quiet=True)
-    check_same_run(finished.folder, tmp_path / "run")
+    check_same_run(finished.folder, tmp_path / "run", "search")
 
 
 # Steps are counted as in `on_step`: the first epoch has steps 1-3; from then on weights and architecture alternate.
@@ -323,7 +271,7 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
     expected = {1: (0, 1), 3: (0, 3), 6: (1, 2), 7: (1, 2), 9: (1, 3)}[number]
     assert (state["epoch"], state["step"]) == expected
     search(config, resume=tmp_path / "run", quiet=True)
-    check_same_run(finished.folder, tmp_path / "run")
+    check_same_run(finished.folder, tmp_path / "run", "search")
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +295,7 @@ def test_more_epochs_than_before_are_accepted(tmp_path: Path) -> None:
     short = dataclasses.replace(config, epochs=1, out=str(tmp_path / "short"))
     search(short, quiet=True)
     search(dataclasses.replace(short, epochs=3), resume=tmp_path / "short", quiet=True)
-    check_same_run(tmp_path / "run", tmp_path / "short")
+    check_same_run(tmp_path / "run", tmp_path / "short", "search")
     assert read_config(tmp_path / "short")["epochs"] == 3
 
 
@@ -397,7 +345,7 @@ def test_a_run_killed_in_its_first_step_goes_on(finished: Run, tmp_path: Path, m
         with pytest.raises(Killed):
             search(config, quiet=True)
     search(config, resume=tmp_path / "run", quiet=True)
-    check_same_run(finished.folder, tmp_path / "run")
+    check_same_run(finished.folder, tmp_path / "run", "search")
 
 
 def test_alpha_and_beta_that_would_never_learn_are_refused(tmp_path: Path) -> None:
@@ -479,7 +427,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
             search(config, quiet=True)
     assert equal(*parameters)
     search(config, resume=tmp_path / "run", quiet=True)  # the last checkpoint is good
-    check_same_run(finished.folder, tmp_path / "run")
+    check_same_run(finished.folder, tmp_path / "run", "search")
 
 
 def test_a_new_run_does_not_touch_a_used_folder(finished: Run) -> None:

@@ -135,8 +135,8 @@ class Literal:
         height, width = x.shape[-2:]
         stem = []
         for number, stride in enumerate(space.stem.strides):
-            x = self.convolution(x.clamp(min=0) if number else x, f"stem.layers.{number}.0", stride)
-            x = self.batch_norm(x, f"stem.layers.{number}.1")
+            x = self.convolution(x.clamp(min=0) if number else x, f"stem.layers.{number}.convolution", stride)
+            x = self.batch_norm(x, f"stem.layers.{number}.batch_norm")
             stem.append(x)
         stem = [stem[-1], *stem] if len(stem) == 1 else stem
         size = {s: (-(-x.shape[-2] // (s // strides[0])), -(-x.shape[-1] // (s // strides[0]))) for s in strides}

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.modules import BatchNormFactory, resize
+from search_spaces.modules import BatchNormFactory, ConvBatchNorm, resize
 
 __all__ = ["ASPP", "ConvBatchNormRelu", "Decoder", "DropPath", "Stem", "stem_strides"]
 
@@ -26,41 +26,11 @@ ASPP_REACH = (96, 192, 288)
 """Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8."""
 
 
-class ConvBatchNorm(nn.Module):
-    """Convolution, batch norm: (N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride)).
-
-    Args:
-        channels_in: C_in.
-        channels_out: C_out.
-        kernel: Side of the square kernel, odd.
-        batch_norm: Factory for the batch norm.
-        stride: Of the convolution.
-        rate: Dilation.
-    """
-
-    def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        batch_norm: BatchNormFactory,
-        stride: int = 1,
-        rate: int = 1,
-    ) -> None:
-        super().__init__()
-        padding = rate * (kernel // 2)
-        self.convolution = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, dilation=rate, bias=False)
-        self.batch_norm = batch_norm(channels_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.batch_norm(self.convolution(x))
-
-
 class ConvBatchNormRelu(ConvBatchNorm):
-    """Convolution, batch norm, ReLU: (N, C_in, H, W) -> (N, C_out, ceil(H/stride), ceil(W/stride))."""
+    """Convolution, batch norm, ReLU, with the arguments and shapes of `ConvBatchNorm`."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(super().forward(x))
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return F.relu(super().forward(x, source))
 
 
 def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:
@@ -95,7 +65,7 @@ class Stem(nn.Module):
         self.channels = (channels[0],) * (len(strides) - len(channels)) + tuple(channels)
         widths = zip((3, *self.channels[:-1]), self.channels, strict=True)
         self.layers = nn.ModuleList(
-            ConvBatchNorm(width_in, width_out, 3, batch_norm, stride=step)
+            ConvBatchNorm(width_in, width_out, 3, step, batch_norm)
             for (width_in, width_out), step in zip(widths, strides, strict=True)
         )
 
@@ -155,12 +125,10 @@ class ASPP(nn.Module):
     ) -> None:
         super().__init__()
         rates = [max(1, reach // stride) for reach in ASPP_REACH]
-        self.pooling = ConvBatchNormRelu(channels_in, channels, 1, batch_norm)
-        self.pointwise = ConvBatchNormRelu(channels_in, channels, 1, batch_norm)
-        self.atrous = nn.ModuleList(
-            ConvBatchNormRelu(channels_in, channels, 3, batch_norm, rate=rate) for rate in rates
-        )
-        self.project = ConvBatchNormRelu((2 + len(rates)) * channels, channels, 1, batch_norm)
+        self.pooling = ConvBatchNormRelu(channels_in, channels, 1, 1, batch_norm)
+        self.pointwise = ConvBatchNormRelu(channels_in, channels, 1, 1, batch_norm)
+        self.atrous = nn.ModuleList(ConvBatchNormRelu(channels_in, channels, 3, 1, batch_norm, rate) for rate in rates)
+        self.project = ConvBatchNormRelu((2 + len(rates)) * channels, channels, 1, 1, batch_norm)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,9 +161,9 @@ class Decoder(nn.Module):
         batch_norm: BatchNormFactory,
     ) -> None:
         super().__init__()
-        self.reduce = ConvBatchNormRelu(channels_low, channels_reduced, 1, batch_norm)
-        self.first = ConvBatchNormRelu(channels_in + channels_reduced, channels, 3, batch_norm)
-        self.second = ConvBatchNormRelu(channels, channels, 3, batch_norm)
+        self.reduce = ConvBatchNormRelu(channels_low, channels_reduced, 1, 1, batch_norm)
+        self.first = ConvBatchNormRelu(channels_in + channels_reduced, channels, 3, 1, batch_norm)
+        self.second = ConvBatchNormRelu(channels, channels, 3, 1, batch_norm)
         self.logits = nn.Conv2d(channels, classes, 1)
         # The authors' truncated normal: standard deviation 0.01, cut at two of them.
         nn.init.trunc_normal_(self.logits.weight, std=0.01, a=-0.02, b=0.02)
