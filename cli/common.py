@@ -117,11 +117,15 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         path = Path(resume) / "config.yaml"
         if not path.is_file():
             raise UsageError(f"{resume} is not a run folder: it has no config.yaml")
+        _check_kind(parser.prog, path)
         files = [str(path)]
     elif recipe is None and not files and value_of("--data", arguments) is None:
         recipe = without_data
         if "--quiet" not in arguments and not {"--print_config", "--help", "-h"} & set(arguments):
-            print(f"no --data is given: the recipe `{recipe}` on built-in data; --data or --recipe choose another")
+            print(
+                f"no --data is given: the recipe `{recipe}` (built-in data, reduced size); --data or --recipe choose "
+                "another"
+            )
     if recipe is not None:
         if recipe not in recipe_names(recipes):
             raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
@@ -129,6 +133,14 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
     for file in files:
         _check_file(parser, file)
     return [*(word for file in files for word in ("--config", file)), *arguments]
+
+
+def _check_kind(command: str, path: Path) -> None:
+    """Checks that a run is of the command that shall go on with it: a retraining has a genotype, a search has none."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    owner = "nas-retrain" if re.search(r"^genotype:", text, re.MULTILINE) else "nas-search"
+    if owner != command:
+        raise UsageError(f"{path.parent} is a run of {owner}: go on with it by {owner} --resume {path.parent}")
 
 
 def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -272,6 +284,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
 def _describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return f"{where}{error.strerror}: choose a folder that you may write to, or read from"
         return f"{where}{error.strerror}{': what was saved before is untouched' * (error.errno in WRITING)}"
     return str(error) or type(error).__name__
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ def make_parser() -> common.Parser:
     """The parser of nas-decode."""
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
-    parser.add_argument("-o", "--output", type=str | None, default=None, help="Write the decoded file here instead.")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=str | None,
+        default=None,
+        help="Write the decoded genotype here; FILE itself may be named.",
+    )
+    parser.add_argument(
+        "--as_is", action="store_true", help="Show the cell and the path that stand in the file, without decoding."
+    )
     parser.add_argument(
         "--draw",
         type=str | None,
@@ -41,16 +51,23 @@ def main(arguments: list[str]) -> None:
     from search_spaces.genotype import load_genotype
     from search_spaces.text import cell_table, path_trellis
 
-    genotype = load_genotype(values.file)
+    stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
-    if relaxed:
+    if relaxed and not values.as_is:
         genotype = redecode(genotype)
+    edited = (genotype.cell, genotype.path) != (stored.cell, stored.path)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None
     pictures = _draw(genotype, Path(values.draw)) if values.draw is not None else []
-    written = genotype.save(values.output or values.file) if relaxed or values.output else None
+    written = genotype.save(values.output) if values.output is not None else None
+    note = (
+        f"{values.file} holds another cell or path than its alpha and beta decode to (edited by hand?) and is left "
+        "as it is: --as_is shows its own, --output FILE writes the decoded one"
+    )
     if values.json:
         cell = [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in genotype.cell]
         print(json.dumps({"cell": cell, "path": list(genotype.path), "path_probability": probability}))
+        if edited and written is None:
+            print(note, file=sys.stderr)
         return
     print(cell_table(genotype))
     print()
@@ -60,6 +77,8 @@ def main(arguments: list[str]) -> None:
         print("no alpha and beta in the file: nothing was decoded, this is the architecture as it stands there")
     else:
         print(f"path probability {probability:.4g}")
+    if edited and written is None:
+        print(note)
     for path in [*pictures, *([written] if written is not None else [])]:
         print(f"wrote {path}")
 

@@ -19,7 +19,12 @@ def make_parser() -> common.Parser:
     parser.add_argument(
         "--out", type=str | None, default=None, help="Folder for all runs; a new one under runs/ if not given."
     )
-    parser.add_argument("--seed", type=int, default=0, help="Seed of the search and of every training.")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="Seed of the search and of every training; the random genotypes are the same for all.",
+    )
     parser.add_argument(
         "--randoms", type=int, default=3, help="Number of random genotypes to compare with, at least 1."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Any
 
 from cli import common
@@ -25,11 +26,11 @@ def make_parser() -> common.Parser:
         nargs="?",
         type=str | None,
         default=None,
-        help="A genotype.json file or a published network's name.",
+        help="A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
     )
     parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
-    parser.add_argument("--classes", type=int, default=19, help="Number of classes.")
+    parser.add_argument("--classes", type=int | None, default=None, help="Number of classes; 19 if not given.")
     parser.add_argument(
         "--input", type=str | None, default=None, help="Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given."
     )
@@ -82,8 +83,14 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
     from nas.cost import describe
     from retrain.networks import build
 
-    with torch.device("meta"):
-        network = build(name, classes, settings)
+    if Path(name).is_dir():
+        from retrain.source import load_trained
+
+        trained = load_trained(name, "last")
+        network, classes = trained.network, len(trained.classes)
+    else:
+        with torch.device("meta"):
+            network = build(name, classes, settings)
     return {"name": name, "classes": classes, "input": list(size), **describe(network, size)}
 
 
@@ -101,17 +108,21 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--yaml and --json exclude each other: give one of them")
     if values.space is not None and (values.input is not None or values.network != NetworkConfig()):
         raise ValueError("--input and --network.* are for a network, not for a space: leave them out")
-    if values.classes < 2:
-        raise ValueError(f"--classes is {values.classes}: give at least 2")
+    is_run = values.source is not None and Path(values.source).is_dir()
+    if is_run and (values.classes is not None or values.network != NetworkConfig()):
+        raise ValueError("a run has its own --classes and --network.*: leave them out")
+    classes = 19 if values.classes is None else values.classes
+    if classes < 2:
+        raise ValueError(f"--classes is {classes}: give at least 2")
     if values.space is not None and values.yaml:
         from search_spaces.space import load
 
         print(load(values.space).to_yaml(), end="")
         return
     if values.space is not None:
-        facts = describe_space(values.space, values.classes)
+        facts = describe_space(values.space, classes)
     else:
-        facts = describe_network(values.source, values.classes, parse_size(values.input or "512x1024"), values.network)
+        facts = describe_network(values.source, classes, parse_size(values.input or "512x1024"), values.network)
     print(json.dumps(facts) if values.json else _text(facts))
 
 

@@ -41,8 +41,9 @@ def main(arguments: list[str]) -> None:
     values = common.parse(make_parser(), arguments)
     from retrain.evaluation import evaluate
 
-    result = evaluate(values.run, values.split, values.checkpoint, values.data_root, values.device)
+    result = evaluate(values.run, values.split, values.checkpoint, values.data_root, values.device, write=False)
     print(json.dumps(dataclasses.asdict(result)) if values.json else result.table())
+    result.save(values.run)  # last: the numbers are on the screen if the folder cannot be written
 
 
 def entry() -> None:

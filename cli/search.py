@@ -26,7 +26,9 @@ def make_parser() -> common.Parser:
 def main(arguments: list[str]) -> None:
     """Parses, searches, prints."""
     parser = make_parser()
-    values = common.parse(parser, common.settings_arguments(parser, arguments, RECIPES, "small"))
+    values = common.parse(
+        parser, _with_space_of_its_own(common.settings_arguments(parser, arguments, RECIPES, "small"))
+    )
     config = common.settings(SearchConfig, values)
 
     from nas.darts import search
@@ -38,6 +40,18 @@ def main(arguments: list[str]) -> None:
         print(cell_table(result.genotype))
         print(path_trellis(result.genotype))
         print(f"genotype: {result.folder / 'genotype.json'}   (pictures beside it: cell.svg, trellis.svg)")
+
+
+def _with_space_of_its_own(arguments: list[str]) -> list[str]:
+    """Where a space is named by its file, the file's numbers hold, and not those that a recipe puts in their place."""
+    from search_spaces.space import available
+
+    space, file = common.value_of("--space", arguments), common.value_of("--config", arguments)
+    if space is None or space in available() or file is None or Path(file).parent != RECIPES:
+        return arguments
+    numbers = ("layers", "levels", "blocks", "filter_multiplier")
+    missing = [name for name in numbers if common.value_of(f"--{name}", arguments) is None]
+    return [*arguments, *(f"--{name}=null" for name in missing)]
 
 
 def entry() -> None:

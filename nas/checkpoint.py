@@ -60,5 +60,5 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     if state.get("version") != 1:
         raise CheckpointError(f"{path} has version {state.get('version')!r}: this release reads version 1")
     if state.get("kind") != kind:
-        raise CheckpointError(f"{path} is the checkpoint of a {state.get('kind')}: expected one of a {kind}")
+        raise CheckpointError(f"{path} is the checkpoint of a {state.get('kind')} run: name the folder of a {kind} run")
     return state

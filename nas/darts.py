@@ -128,6 +128,8 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         run.log.info(_headline(config, space, train_set, validation, split, device, folder))
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
+        if state.epoch >= config.epochs:
+            run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
             learns = epoch >= config.architecture.start_epoch

@@ -23,7 +23,7 @@ __all__ = ["MixedOperation", "Node", "Preprocess", "Source"]
 
 @dataclass(frozen=True)
 class Source:
-    """A tensor that a node reads: where it comes from, how wide it is, and how much finer than the node."""
+    """What a node must know of a tensor that it reads."""
 
     channels: int
     """Its channels."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nas.config import RunConfig, differences, to_plain
+from nas.data.base import DataError
 from search_spaces.files import write_atomically
 
 if TYPE_CHECKING:
@@ -203,7 +204,9 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DataError):  # found in the middle of a run: what was computed is not lost
+            error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
         self.close()
 
 

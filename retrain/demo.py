@@ -102,18 +102,22 @@ def demo(
     contestants = [
         Contestant(name, genotype, parameters, miou, Path(str(config.out)))
         for name, genotype, config, (parameters, miou) in zip(
-            names, genotypes, configs, _train_all(configs), strict=True
+            names, genotypes, configs, _train_all(configs, say), strict=True
         )
     ]
     mean = sum(contestant.miou for contestant in contestants[1:]) / randoms
     return DemoResult(contestants[0], tuple(contestants[1:]), mean)
 
 
-def _train_all(configs: Sequence[RetrainConfig]) -> list[tuple[int, float]]:
+def _train_all(configs: Sequence[RetrainConfig], say: Callable[[str], Any]) -> list[tuple[int, float]]:
     """Trains and tests every one, in as many processes as there are cores for, one thread each."""
     workers = min(len(configs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_train_one, configs))
+        scores = []
+        for config, score in zip(configs, pool.map(_train_one, configs), strict=True):
+            say(f"   {Path(str(config.out)).name}: test mIoU {100 * score[1]:.2f} %")
+            scores.append(score)
+        return scores
 
 
 def _train_one(config: RetrainConfig) -> tuple[int, float]:

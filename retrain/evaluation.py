@@ -15,6 +15,7 @@ from nas.devices import choose_device
 from nas.evaluation import evaluate_network
 from nas.metrics import ConfusionMatrix
 from nas.opening import open_split
+from nas.run import BEST
 from retrain.source import load_trained
 from search_spaces.files import write_atomically
 
@@ -49,6 +50,12 @@ class Evaluation:
     """Seed of the training."""
     confusion: list[list[int]]
     """Pixels [label][prediction]."""
+
+    def save(self, run: str | Path) -> Path:
+        """Writes evaluation-SPLIT-CHECKPOINT.json into the run folder."""
+        which = "best" if self.checkpoint == BEST else "last"
+        text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        return write_atomically(Path(run) / f"evaluation-{self.split}-{which}.json", text)
 
     def table(self) -> str:
         """The result as text: a line a class, then the summary."""
@@ -109,8 +116,7 @@ def evaluate(
         seed=config.seed,
     )
     if write:
-        text = json.dumps(dataclasses.asdict(result), indent=1) + "\n"
-        write_atomically(Path(run) / f"evaluation-{split}-{which}.json", text)
+        result.save(run)
     return result
 
 

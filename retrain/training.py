@@ -123,6 +123,8 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         run.log.info(headline)
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
+        if state.epoch >= config.epochs:
+            run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
             batches = training_loader(

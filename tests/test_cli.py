@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,11 @@ import yaml
 from PIL import Image
 
 from cli import common
+from decoders.decoding import decode
 from nas.interrupt import InterruptedRun
-from search_spaces.genotype import load_genotype
+from search_spaces.genotype import Block, load_genotype
 from search_spaces.published import auto_deeplab
-from search_spaces.space import load
+from search_spaces.space import SearchSpace, load
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "optuna", "matplotlib", "networkx", "tensorboard", "torch.utils.tensorboard", "onnx")
@@ -557,7 +558,7 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
     assert set(measured["iou"]) == {"background", "disc", "square", "triangle", "ring", "line"}
     assert "mean" in call("nas-evaluate", "trained", "--checkpoint", "last").out
     assert_refused(call("nas-evaluate", "search"), "nas-evaluate", "checkpoint of a search")
-    assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained/config.yaml: there is no setting")
+    assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained is a run of nas-retrain")
 
     Path("images").mkdir()
     generator = np.random.default_rng(0)
@@ -571,3 +572,40 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
         assert (mask.size, mask.mode) == ((width, height), "P")
         assert np.asarray(mask).max() < 6
         assert Image.open(f"masks/{name}_overlay.png").size == (width, height)
+
+
+def test_a_genotype_edited_by_hand_is_never_lost(call: Run, tmp_path: Path) -> None:
+    space = SearchSpace("s", 2, 2, 1, 2, ("skip", "separable_3x3"))
+    alpha, beta = np.array([[0.9, 0.1], [0.8, 0.2]]), np.zeros((2, 2, 3))
+    beta[0, 0, 1:] = beta[1, 0, 1:] = beta[1, 1, :2] = (0.75, 0.25)
+    found = decode(space, alpha, beta)
+    edited = replace(found, cell=(Block(("l-2", "l-1"), ("separable_3x3", "skip")),), path=(8, 8))
+    text = edited.save("hand.json").read_text()
+
+    done = call("nas-decode", "hand.json", "--draw", "cell.svg")
+    assert done.code == 0 and "edited by hand" in done.out
+    assert Path("hand.json").read_text() == text
+    shown = json.loads(call("nas-decode", "hand.json", "--as-is", "--json").out)
+    assert shown["path"] == [8, 8] and shown["cell"][0]["operations"] == ["separable_3x3", "skip"]
+    assert call("nas-decode", "hand.json", "-o", "hand.json").code == 0
+    assert load_genotype("hand.json").cell == found.cell
+
+
+def test_the_numbers_of_a_space_file_hold_against_those_of_a_recipe(call: Run, tmp_path: Path) -> None:
+    text = yaml.safe_dump({"name": "mine", "layers": 5, "levels": 2, "blocks": 1, "operations": ["skip", "atrous_3x3"]})
+    Path("mine.yaml").write_text(text)
+    printed = settings_of(call("nas-search", "--space=mine.yaml", "--blocks=3", "--print_config"))
+    assert (printed["layers"], printed["levels"], printed["blocks"]) == (None, None, 3)
+    shipped = settings_of(call("nas-search", "--space=autodeeplab", "--print_config"))
+    assert (shipped["layers"], shipped["blocks"]) == (4, 2)
+
+
+def test_a_trained_run_is_described_with_its_own_widths(call: Run, tmp_path: Path) -> None:
+    widths = {"filter_multiplier": 1, "stem_channels": "[4,4]", "aspp_channels": 4, "decoder_channels": 4}
+    narrow = [f"--network.{name}={width}" for name, width in (widths | {"low_level_channels": 4}).items()]
+    assert call("nas-retrain", "auto-deeplab-s", *narrow, "--epochs=1", "--out=trained", *TINY).code == 0
+    own = json.loads(call("nas-describe", "trained", "--input=33x33", "--json").out)
+    given = json.loads(call("nas-describe", "auto-deeplab-s", *narrow, "--classes=6", "--input=33x33", "--json").out)
+    assert own["parameters"] == given["parameters"]
+    assert own["multiply_adds"] == given["multiply_adds"]
+    assert_refused(call("nas-describe", "trained", "--classes=3"), "nas-describe", "leave them out")

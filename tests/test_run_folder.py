@@ -144,7 +144,7 @@ def test_files_that_are_no_checkpoint_are_one_line(tmp_path: Path) -> None:
     torch.save({"format": "nas-checkpoint", "version": 2, "kind": "search"}, path)
     assert "this release reads version 1" in checkpoint_error(path)
     save_checkpoint(path, "retrain", {})
-    assert "of a retrain: expected one of a search" in checkpoint_error(path)
+    assert "of a retrain run: name the folder of a search run" in checkpoint_error(path)
     assert "cannot be read" in checkpoint_error(tmp_path)
 
 

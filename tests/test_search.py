@@ -383,7 +383,7 @@ def spoil(path: Path, how: str) -> None:
         ("missing", "does not exist"),
         ("truncated", "damaged"),
         ("empty", "damaged"),
-        ("of another kind", "is the checkpoint of a retrain: expected one of a search"),
+        ("of another kind", "is the checkpoint of a retrain run: name the folder of a search run"),
         ("malicious pickle", "damaged or not a checkpoint"),
         ("malicious zip", "damaged or not a checkpoint"),
     ],

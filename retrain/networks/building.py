@@ -39,6 +39,9 @@ def build(genotype_or_name: Genotype | str | Path, classes: int, config: Network
     elif Path(genotype_or_name).is_file():
         genotype = load_genotype(genotype_or_name)
     else:
+        inside = Path(genotype_or_name) / "genotype.json"
+        if inside.is_file():
+            raise ValueError(f"{genotype_or_name} is a folder: name the genotype in it, {inside}")
         raise ValueError(
             f"no published network and no genotype file {str(genotype_or_name)!r}: "
             f"choose one of {', '.join(NETWORKS)}, or name a genotype.json file"
