@@ -11,8 +11,8 @@ from cli import common
 
 DESCRIPTION = """\
 Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path), prints the cell as a table and
-the path as a small trellis with its probability, writes the decoded file back (or to --output), and draws both with
---draw. A file without alpha and beta (hand-written, or a published one) is only printed and drawn."""
+the path as a small trellis with its probability, draws both with --draw, and writes the result with --output; FILE
+itself is left alone. A file without alpha and beta (hand-written, or a published one) is only printed and drawn."""
 
 
 def make_parser() -> common.Parser:

@@ -154,7 +154,9 @@ def load_genotype(path: str | Path) -> Genotype:
     try:
         data = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of thousands of digits
-        raise GenotypeError(f"{path}: not valid JSON: {error}") from error
+        raise GenotypeError(
+            f"{path}: not valid JSON: {error}. Mend that place, or take a whole copy if the file was cut short"
+        ) from error
     try:
         return Genotype.from_dict(data)
     except GenotypeError as error:
