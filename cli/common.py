@@ -25,6 +25,7 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_run_options",
+    "operand",
     "parse",
     "parser",
     "recipe_names",
@@ -54,7 +55,14 @@ class UsageError(ValueError):
 
 
 class Parser(ArgumentParser):
-    """A parser that prints settings as a file that --config takes."""
+    """A parser that prints settings as a file that --config takes, and a list below its help."""
+
+    notes = ""
+    """What stands below the help, line by line as it is."""
+
+    def format_help(self, *args: Any) -> str:
+        """The help and the notes."""
+        return super().format_help(*args) + (f"\n{self.notes}\n" if self.notes else "")
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """The settings as YAML, for --print_config, without the options that are no settings."""
@@ -214,6 +222,19 @@ def value_of(option: str, arguments: Sequence[str]) -> str | None:
         elif argument == option and number + 1 < len(arguments):
             found = arguments[number + 1]
     return found
+
+
+def operand(parser: Parser, arguments: Sequence[str]) -> str | None:
+    """The first argument that is neither an option nor an option's value; None if there is none."""
+    flags = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
+    flags.add("--print_config")  # its value, if any, stands behind an equals sign
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if "=" not in word and word not in flags:
+            next(words, None)
+    return None
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:

@@ -12,12 +12,13 @@ from cli import common
 DESCRIPTION = """\
 Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
 file or a published name): parameters, convolution multiply-adds at --input, channels, stride and size of each cell's
-output."""
+output. Or lists the published networks (--networks)."""
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-describe."""
-    from retrain.config import NetworkConfig
+    from cli import networks
+    from retrain.network_config import NetworkConfig
 
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_argument(
@@ -29,6 +30,9 @@ def make_parser() -> common.Parser:
         help="A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
     )
     parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
+    parser.add_argument(
+        "--networks", action="store_true", help="List the published networks, with the numbers their papers print."
+    )
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
     parser.add_argument("--classes", type=int | None, default=None, help="Number of classes; 19 if not given.")
     parser.add_argument(
@@ -36,6 +40,7 @@ def make_parser() -> common.Parser:
     )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.add_class_arguments(NetworkConfig, "network")
+    networks.explain_option(parser)
     return parser
 
 
@@ -83,23 +88,35 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
     from nas.cost import describe
     from retrain.networks import build
 
+    facts: dict[str, Any] = {}
     if Path(name).is_dir():
         from retrain.source import load_trained
 
         trained = load_trained(name, "last")
         network, classes = trained.network, len(trained.classes)
+    elif settings.backbone_weights is not None:
+        from retrain.networks.backbone_weights import load_backbone_weights
+
+        network = build(name, classes, settings)
+        facts["backbone_weights"] = load_backbone_weights(network, settings.backbone_weights)
     else:
         with torch.device("meta"):
             network = build(name, classes, settings)
-    return {"name": name, "classes": classes, "input": list(size), **describe(network, size)}
+    return {"name": name, "classes": classes, "input": list(size), **facts, **describe(network, size)}
 
 
 def main(arguments: list[str]) -> None:
     """Parses, describes, prints."""
-    from retrain.config import NetworkConfig
+    from cli import networks
+    from retrain.network_config import NetworkConfig
 
-    parser = make_parser()
-    values = common.parse(parser, arguments)
+    arguments = networks.with_kind(arguments)
+    values = common.parse(make_parser(), arguments)
+    if values.networks:
+        if len(arguments) > 1 + values.json:
+            raise ValueError("--networks lists all published networks: give nothing else, but for --json")
+        print(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
+        return
     if (values.space is None) == (values.source is None):
         raise ValueError("name either a network (a genotype.json file or a published name) or --space NAME")
     if values.yaml and values.space is None:
@@ -108,6 +125,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--yaml and --json exclude each other: give one of them")
     if values.space is not None and (values.input is not None or values.network != NetworkConfig()):
         raise ValueError("--input and --network.* are for a network, not for a space: leave them out")
+    networks.check_kind(values.source or "", arguments)
     is_run = values.source is not None and Path(values.source).is_dir()
     if is_run and (values.classes is not None or values.network != NetworkConfig()):
         raise ValueError("a run has its own --classes and --network.*: leave them out")

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from cli import common
+from cli import common, networks
 from retrain.config import RetrainConfig
-from retrain.networks.published import NETWORKS
+from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\
-Trains a genotype.json file, or a published network by name, from scratch. Without --data it trains a small
-network on the built-in data set `shapes`, in under a minute on two CPU cores; with --data the defaults are the protocol
-of Auto-DeepLab on Cityscapes."""
+Trains a genotype.json file, or a published network by name, from scratch or from weights (--init_from,
+--network.backbone_weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
+cores, a genotype or an Auto-DeepLab as a narrow network; with --data the defaults are the protocol of Auto-DeepLab on
+Cityscapes, and --recipe has those of the other papers."""
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-retrain."""
     parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
-    choices = f"A genotype.json file, or one of {', '.join(NETWORKS)}. Not given with --resume."
+    parser.notes = networks.listed()
+    choices = "A genotype.json file, or the name of a published network (listed below). Not given with --resume."
     parser.add_argument("source", metavar="GENOTYPE", nargs="?", type=str | None, default=None, help=choices)
     common.add_run_options(parser, RECIPES)
     parser.add_class_arguments(RetrainConfig, None, skip={"genotype"})
     parser.add_argument("--genotype", type=str, default="", help="The same as the first argument, for config files.")
+    networks.explain_option(parser)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, trains, prints."""
     parser = make_parser()
-    arguments = common.settings_arguments(parser, arguments, RECIPES, "small")
+    arguments = networks.with_kind(arguments)
+    arguments = common.settings_arguments(parser, arguments, RECIPES, _small_recipe(parser, arguments))
     values = common.parse(parser, arguments)
     if values.source is not None:
         if values.resume is not None:
@@ -39,6 +44,7 @@ def main(arguments: list[str]) -> None:
     config = common.settings(RetrainConfig, values)
     if not config.genotype:
         raise ValueError(f"name a genotype.json file, or one of {', '.join(NETWORKS)}")
+    networks.check_kind(config.genotype, arguments)
     if values.resume is None and config.genotype not in NETWORKS:
         _check_genotype(config.genotype)
 
@@ -50,6 +56,15 @@ def main(arguments: list[str]) -> None:
             f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
             f"split with: nas-evaluate {result.folder}"
         )
+
+
+def _small_recipe(parser: common.Parser, arguments: Sequence[str]) -> str:
+    """The recipe without data: `small` narrows what a DeepLab-style network of a genotype has, others have not."""
+    source = common.value_of("--genotype", arguments) or common.operand(parser, arguments)
+    deeplab_style = common.value_of("--network.kind", arguments) in (None, "deeplab")
+    if source is not None and source in NETWORKS:
+        deeplab_style = NETWORKS[source].settings >= DEEPLAB_SETTINGS
+    return "small" if deeplab_style else "small-published"
 
 
 def _check_genotype(file: str) -> None:

@@ -18,7 +18,9 @@ from nas.data.config import AugmentConfig
 __all__ = [
     "ArchitectureConfig",
     "CosineSgdConfig",
+    "Decay",
     "LoaderConfig",
+    "OptimizerName",
     "Precision",
     "RunConfig",
     "SearchConfig",
@@ -32,6 +34,10 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+OptimizerName = Literal["sgd", "adam"]
+Decay = Literal["all", "convolutions", "dense_convolutions"]
+"""Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
+
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.operations import Cost
 
-__all__ = ["Cost", "breakdown", "count_parameters", "describe", "measure"]
+__all__ = ["Cost", "breakdown", "count_parameters", "describe", "measure", "to_meta"]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -66,7 +66,7 @@ def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
     features = []
     if hasattr(network, "features") and hasattr(network, "feature_info"):
         with torch.no_grad():
-            tensors: dict[str, Tensor] = _to_meta(network).features(_image(size, 3))  # type: ignore[operator]
+            tensors: dict[str, Tensor] = to_meta(network).features(_image(size, 3))  # type: ignore[operator]
         for (name, tensor), (channels, stride) in zip(tensors.items(), network.feature_info, strict=True):  # type: ignore[arg-type]
             features.append({"name": name, "channels": channels, "stride": stride, "size": list(tensor.shape[-2:])})
     return {
@@ -86,7 +86,7 @@ def _measure(network: nn.Module, size: tuple[int, int], channels: int) -> dict[s
     image = _image(size, channels)
     counter = FlopCounterMode(display=False, depth=1)
     with torch.no_grad(), counter:
-        _to_meta(network)(image)
+        to_meta(network)(image)
     counts, root = counter.get_flop_counts(), type(network).__name__
 
     def multiply_adds(module: nn.Module, name: str) -> int:
@@ -108,7 +108,7 @@ def _image(size: tuple[int, int], channels: int) -> Tensor:
     return torch.empty(1, channels, height, width, device="meta")
 
 
-def _to_meta(network: nn.Module) -> nn.Module:
+def to_meta(network: nn.Module) -> nn.Module:
     """A copy of `network` on the meta device, in eval mode; `deepcopy` alone would copy the weights."""
     twins: dict[int, Any] = {}
     for parameter in network.parameters():

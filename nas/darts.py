@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.config import SearchConfig, to_plain
+from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.base import SegmentationDataset
 from nas.data.loading import evaluation_loader, split_dataset, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
@@ -26,6 +26,7 @@ from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
 from nas.loss import check_weights
 from nas.opening import steps_per_epoch, training_split, validation_split
+from nas.optimizers import make_optimizer
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
 from nas.reporting import decode_supernet, report_epoch
@@ -175,7 +176,7 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
             genotype = decode_supernet(supernet, _provenance(config, state))
             genotype.save(folder / GENOTYPE)
-            report_epoch(run, epoch, config.epochs, metrics, genotype, samples, train_set.colors)
+            report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
     return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
 
@@ -189,9 +190,7 @@ def _with_own_space(config: SearchConfig, resume: str | Path | None) -> SearchCo
 
 def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) -> tuple[Stepper, Stepper]:
     """The two optimisers: SGD for the weights, Adam for alpha and beta."""
-    sgd = torch.optim.SGD(
-        supernet.weights(), config.optimizer.lr, config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
-    )
+    sgd = make_optimizer(supernet, supernet.weights(), config.optimizer)
     adam = torch.optim.Adam(
         supernet.architecture.parameters(), config.architecture.lr, weight_decay=config.architecture.weight_decay
     )
@@ -205,6 +204,7 @@ def _restore(
     saved: Any, config: SearchConfig, samples: int, supernet: Supernet, weights: Stepper, architecture: Stepper
 ) -> tuple[_State, Parts]:
     """Puts a checkpoint's content back in place; returns the position and the split of the training data."""
+    saved["config"] = to_plain(from_plain(SearchConfig, saved["config"]))  # an older run lacks the newer settings
     check_resumable(saved, config, samples)
     if saved["space"] != supernet.space.to_dict():  # its file is not among the settings, only the file's name
         raise RunError(

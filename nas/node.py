@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
-from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.operations import DEFAULTS, NONE, OPERATIONS
+from search_spaces.settings import OperationSettings
 from search_spaces.space import SearchSpace
 
 __all__ = ["MixedOperation", "Node", "Preprocess", "Source"]
@@ -56,7 +57,9 @@ class MixedOperation(nn.Module):
     `none` has its share of the probabilities, but adds nothing and is not computed.
     """
 
-    def __init__(self, operations: Sequence[str], channels: int, sources: int) -> None:
+    def __init__(
+        self, operations: Sequence[str], channels: int, sources: int, settings: OperationSettings = DEFAULTS
+    ) -> None:
         super().__init__()
         self.columns = [column for column, name in enumerate(operations) if name != NONE]
 
@@ -64,7 +67,7 @@ class MixedOperation(nn.Module):
             return BatchNorm(width, sources, affine=False)
 
         self.candidates = nn.ModuleDict(
-            {operations[k]: OPERATIONS[operations[k]].build(channels, 1, batch_norm) for k in self.columns}
+            {operations[k]: OPERATIONS[operations[k]].build(channels, 1, batch_norm, settings) for k in self.columns}
         )
 
     def forward(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
@@ -95,7 +98,9 @@ class Node(nn.Module):
         self.edges, self.blocks = space.edges, space.blocks
         self.before = Preprocess(before, channels, stride)
         self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
-        self.mixed = nn.ModuleList(MixedOperation(space.operations, channels, len(incoming)) for _ in space.edges)
+        self.mixed = nn.ModuleList(
+            MixedOperation(space.operations, channels, len(incoming), space.settings) for _ in space.edges
+        )
 
     def forward(
         self, incoming: Sequence[Tensor], before: Tensor, alpha: Tensor, beta: Tensor, size: tuple[int, int]

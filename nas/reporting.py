@@ -1,4 +1,4 @@
-"""The end of a search epoch: decode, draw, log."""
+"""The end of an epoch: its numbers are recorded; a search's is decoded, drawn and logged, too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from decoders.decoding import decode
 from decoders.path import path_probability
@@ -15,8 +16,12 @@ from nas.run import RunFolder
 from nas.supernet import Supernet
 from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
+from search_spaces.traits import reported
 
-__all__ = ["decode_supernet", "package_version", "report_epoch"]
+__all__ = ["decode_supernet", "package_version", "record_epoch", "report_epoch"]
+
+RECORDED = 32
+"""With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
 
 
 def package_version() -> str:
@@ -33,11 +38,30 @@ def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genoty
     return decode(supernet.space, alpha, beta, {"package_version": package_version(), **provenance})
 
 
+def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
+    """Writes an epoch's numbers to metrics.jsonl and TensorBoard, with those that modules report as "modules/...".
+
+    Args:
+        run: The open run folder.
+        epoch: Number of the epoch, from 0.
+        metrics: The epoch's numbers.
+        network: What was trained.
+    """
+    numbers = reported(network)
+    if 0 < len(numbers) <= RECORDED:
+        metrics = {**metrics, "modules": numbers}
+    else:
+        for name, value in numbers.items():
+            run.board.add_scalar(f"modules/{name}", value, epoch)
+    run.record(epoch, metrics)
+
+
 def report_epoch(
     run: RunFolder,
     epoch: int,
     epochs: int,
     metrics: Mapping[str, Any],
+    supernet: Supernet,
     genotype: Genotype,
     samples: SampleKeeper,
     colors: np.ndarray,
@@ -49,13 +73,14 @@ def report_epoch(
         epoch: Number of the epoch, from 0.
         epochs: Number of epochs in the run.
         metrics: The epoch's numbers.
+        supernet: As it is after the epoch.
         genotype: As decoded after the epoch.
         samples: (images, labels, predictions) of a few validation batches.
         colors: uint8 [classes, 3].
     """
     assert genotype.alpha is not None and genotype.beta is not None
     path = {"strides": list(genotype.path), "probability": path_probability(genotype.beta, genotype.levels)}
-    run.record(epoch, {**metrics, "path": path})
+    record_epoch(run, epoch, {**metrics, "path": path}, supernet)
     board = run.board
     board.add_image("architecture/alpha", heat_map(genotype.alpha), epoch, dataformats="HW")
     layers, levels, steps = genotype.beta.shape

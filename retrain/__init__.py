@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig, recipe
+    from retrain.config import LossConfig, OptimizerConfig, RetrainConfig, recipe
     from retrain.evaluation import Evaluation, evaluate
+    from retrain.network_config import NetworkConfig
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
     from retrain.prediction import predict, predict_mask
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "NETWORKS": "retrain.networks.published",
     "Evaluation": "retrain.evaluation",
-    "NetworkConfig": "retrain.config",
-    "PolySgdConfig": "retrain.config",
+    "LossConfig": "retrain.config",
+    "NetworkConfig": "retrain.network_config",
+    "OptimizerConfig": "retrain.config",
     "PublishedNetwork": "retrain.networks.published",
     "RetrainConfig": "retrain.config",
     "TrainResult": "retrain.training",

@@ -7,86 +7,85 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
-from nas.config import LoaderConfig, RunConfig, SgdConfig, load_recipe, require
+from nas.config import Decay, LoaderConfig, OptimizerName, RunConfig, SgdConfig, load_recipe, require
 from nas.data.config import AugmentConfig
+from retrain.network_config import NetworkConfig
 
-__all__ = ["NetworkConfig", "PolySgdConfig", "RetrainConfig", "recipe"]
+__all__ = ["ClassWeights", "LossConfig", "NetworkConfig", "OptimizerConfig", "RetrainConfig", "recipe"]
 
 RECIPES = Path(__file__).parent / "recipes"
+ClassWeights = Literal["none", "inverse_log"]
+CONSTANT = 1.02
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """The network that a genotype is retrained as.
+class OptimizerConfig(SgdConfig):
+    """SGD or Adam, whose learning rate is lr * (1 - progress) ** power."""
 
-    Raises:
-        ValueError: A field is outside its limits; the message names the value and what to give.
-    """
-
-    filter_multiplier: int | None = None
-    """F, at least 1: operations work on F channels at level 0, twice as many each level up. None: that of the published
-    network, 20 for a genotype."""
-    stem_channels: tuple[int, ...] = (64, 64, 128)
-    """Output channels of the stem's 3x3 convolutions, two or more."""
-    aspp_channels: int = 256
-    """Output channels of every branch of the ASPP and of the ASPP, at least 1."""
-    decoder_channels: int = 256
-    """Output channels of the decoder's two 3x3 convolutions, at least 1."""
-    low_level_channels: int = 48
-    """Channels that the decoder reduces its fine feature to, at least 1."""
-    dropout: float = 0.1
-    """Probability with which dropout zeroes a value of the ASPP's output, 0 to below 1."""
-    drop_path_keep: float = 1.0
-    """Probability of keeping a branch of the last cell at the end of training, above 0 to 1; 1 drops nothing. Earlier
-    cells and earlier steps keep more."""
-    batch_norm_momentum: float = 0.0003
-    """Weight of the newest batch in the running statistics, above 0 to 1. The authors' value suits hundreds of
-    thousands of steps; recipes for short runs set 0.1, or evaluation sees statistics that never left their start."""
-
-    def __post_init__(self) -> None:
-        if self.filter_multiplier is not None:
-            _positive("filter_multiplier", self.filter_multiplier)
-        object.__setattr__(self, "stem_channels", tuple(self.stem_channels))
-        require(
-            len(self.stem_channels) >= 2,
-            f"network.stem_channels has {len(self.stem_channels)} entries: give two or more, "
-            "the first cell reads the last two",
-        )
-        for number, channels in enumerate(self.stem_channels):
-            _positive(f"stem_channels[{number}]", channels)
-        for name in ("aspp_channels", "decoder_channels", "low_level_channels"):
-            _positive(name, getattr(self, name))
-        require(0 <= self.dropout < 1, f"network.dropout is {self.dropout}: give a number from 0 to below 1")
-        require(
-            0 < self.drop_path_keep <= 1,
-            f"network.drop_path_keep is {self.drop_path_keep}: give a number above 0 and up to 1",
-        )
-        require(
-            0 < self.batch_norm_momentum <= 1,
-            f"network.batch_norm_momentum is {self.batch_norm_momentum}: give a number above 0 and up to 1",
-        )
-
-
-def _positive(name: str, value: object) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    require(whole and value >= 1, f"network.{name} is {value!r}: give a whole number of at least 1")  # type: ignore[operator]
-
-
-@dataclass(frozen=True)
-class PolySgdConfig(SgdConfig):
-    """SGD whose learning rate is lr * (1 - progress) ** power."""
-
+    name: OptimizerName = "sgd"
+    """sgd (with momentum), or adam."""
     lr: float = 0.05
     """Learning rate at the start, above 0."""
+    momentum: float = 0.9
+    """Momentum of SGD, beta1 of Adam (beta2 is 0.999); 0 to below 1."""
     weight_decay: float = 4e-5
-    """L2 penalty, at least 0."""
+    """L2 penalty, at least 0; its gradient is added to the loss's, for Adam too, as in the papers' TensorFlow code."""
+    eps: float | None = None
+    """Adam's, added to the root of the second moment, above 0; None: 1e-8. SGD has none."""
     power: float = 0.9
-    """Exponent of the schedule, above 0."""
+    """Exponent of the schedule, at least 0; 0 keeps the rate constant."""
+    decay: Decay = "all"
+    """Which weights decay: all parameters; convolutions (their weights only: no biases, batch norms, PReLUs);
+    dense_convolutions (those but depthwise ones). Lateral inhibitions never do."""
+    head_lr_multiplier: float = 1.0
+    """Factor on the learning rate of the network's head, which starts from scratch where the rest is pretrained; above
+    0."""
+    head_bias_lr_multiplier: float | None = None
+    """The same for the biases of the head's convolutions; None: as the rest of the head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.power > 0, f"optimizer.power is {self.power}: give a number above 0")
+        for name, choices in (("name", OptimizerName), ("decay", Decay)):
+            allowed = get_args(choices)
+            value = getattr(self, name)
+            require(value in allowed, f"optimizer.{name} is {value!r}: give one of {', '.join(allowed)}")
+        require(self.power >= 0, f"optimizer.power is {self.power}: give a number of at least 0")
+        require(self.eps is None or self.eps > 0, f"optimizer.eps is {self.eps}: give a number above 0, or null")
+        require(
+            self.eps is None or self.name == "adam",
+            f"optimizer.eps is {self.eps}, but optimizer.name is {self.name}, which has none: leave it out, or give "
+            "--optimizer.name adam",
+        )
+        for name in ("head_lr_multiplier", "head_bias_lr_multiplier"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"optimizer.{name} is {value}: give a number above 0")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The cross entropy that is minimised."""
+
+    class_weights: ClassWeights = "none"
+    """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(constant + p), with p the share of
+    its class among the labelled pixels of the training split."""
+    constant: float = CONSTANT
+    """The constant of inverse_log, above 1: the smaller, the more a rare class counts."""
+    resolution: Literal["image", "logits"] = "image"
+    """Where the loss is taken: at the image's size, to which the logits are resized; or at the logits' own stride, to
+    which the labels are, by nearest neighbour."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("class_weights", get_args(ClassWeights)), ("resolution", ("image", "logits"))):
+            value = getattr(self, name)
+            require(value in allowed, f"loss.{name} is {value!r}: give one of {', '.join(allowed)}")
+        require(self.constant > 1, f"loss.constant is {self.constant}: give a number above 1, such as {CONSTANT}")
+        require(
+            self.constant == CONSTANT or self.class_weights != "none",
+            f"loss.constant is {self.constant}, but loss.class_weights is none: leave it out, or give "
+            "--loss.class_weights inverse_log",
+        )
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,13 @@ class RetrainConfig(RunConfig):
     """A genotype.json file, or the name of a published network."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """Widths and regularisation of the network."""
-    optimizer: PolySgdConfig = field(default_factory=PolySgdConfig)
-    """SGD with the poly schedule."""
+    init_from: str | None = None
+    """Run folder of nas-retrain, or a checkpoint file of one, whose weights the network starts from: those of equal
+    name and shape."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """SGD or Adam, with the poly schedule."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The cross entropy that is minimised."""
     loader: LoaderConfig = field(
         default_factory=lambda: LoaderConfig(batch_size=16, augment=AugmentConfig(crop=(769, 769)))
     )
@@ -106,7 +110,15 @@ class RetrainConfig(RunConfig):
     epochs: int = 8000
     """Passes over the training data, at least 1; 8,000 of Cityscapes' 2,975 images are the paper's 1.5 M steps."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.init_from is None or self.network.backbone_weights is None,
+            f"init_from is {self.init_from!r} and network.backbone_weights is {self.network.backbone_weights!r}, but a "
+            "network starts from one of them: leave the other out",
+        )
+
 
 def recipe(name: str) -> RetrainConfig:
-    """The settings of a shipped training recipe: "small", "autodeeplab", "camvid"."""
+    """The settings of a shipped training recipe, such as "small" or "camvid"; see the files in retrain/recipes."""
     return load_recipe(RetrainConfig, RECIPES, name)

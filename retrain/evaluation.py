@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from nas.data.loading import evaluation_loader
 from nas.devices import choose_device
-from nas.evaluation import evaluate_network
+from nas.evaluation import PLAIN_SCALES, check_scales, evaluate_network, is_plain
 from nas.metrics import ConfusionMatrix
 from nas.opening import open_split
 from nas.run import BEST
@@ -50,12 +51,23 @@ class Evaluation:
     """Seed of the training."""
     confusion: list[list[int]]
     """Pixels [label][prediction]."""
+    scales: list[float] = dataclasses.field(default_factory=lambda: list(PLAIN_SCALES))
+    """Factors at which each image was seen."""
+    flip: bool = False
+    """Whether it was seen mirrored, too."""
 
     def save(self, run: str | Path) -> Path:
-        """Writes evaluation-SPLIT-CHECKPOINT.json into the run folder."""
+        """Writes evaluation-SPLIT-CHECKPOINT.json into the run folder.
+
+        Behind the checkpoint stands how images were seen, where that was not once and as they are, such as
+        "-scales-0.5-1-1.75-flip".
+        """
         which = "best" if self.checkpoint == BEST else "last"
+        seen = ""
+        if not is_plain(self.scales, self.flip):
+            seen = f"-scales-{'-'.join(f'{scale:g}' for scale in self.scales)}{'-flip' * self.flip}"
         text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-        return write_atomically(Path(run) / f"evaluation-{self.split}-{which}.json", text)
+        return write_atomically(Path(run) / f"evaluation-{self.split}-{which}{seen}.json", text)
 
     def table(self) -> str:
         """The result as text: a line a class, then the summary."""
@@ -64,9 +76,12 @@ class Evaluation:
         for name, value in self.iou.items():
             lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
         lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
+        seen = ""
+        if not is_plain(self.scales, self.flip):
+            seen = f"; scales {', '.join(f'{scale:g}' for scale in self.scales)}{', each also mirrored' * self.flip}"
         lines.append(
             f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {self.images} images of {self.data}, split "
-            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}"
+            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}{seen}"
         )
         return "\n".join(lines)
 
@@ -78,6 +93,8 @@ def evaluate(
     data_root: str | None = None,
     device: str = "auto",
     write: bool = True,
+    scales: Sequence[float] = PLAIN_SCALES,
+    flip: bool = False,
 ) -> Evaluation:
     """Measures the network of a retraining run on a split of its data set.
 
@@ -87,11 +104,14 @@ def evaluate(
         which: "best" (highest validation mIoU) or "last".
         data_root: In place of the run's folder of the data set.
         device: auto, cpu, cuda, cuda:N.
-        write: Write the result to evaluation-SPLIT-WHICH.json in the run folder.
+        write: Write the result into the run folder (see `Evaluation.save`).
+        scales: Factors on the sides of the images; the class probabilities at all of them are averaged.
+        flip: Average with those of the mirrored images, too.
 
     Raises:
-        ValueError: The run, its checkpoint, the data or the device cannot be used; one line.
+        ValueError: The run, its checkpoint, the data, the device or the scales cannot be used; one line.
     """
+    check_scales(scales)
     place = choose_device(device)
     trained = load_trained(run, which, place)
     config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
@@ -103,7 +123,9 @@ def evaluate(
             f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
         )
     loader = evaluation_loader(dataset, config.loader.workers)
-    matrix = evaluate_network(trained.network, loader, len(trained.classes), place, config.precision)
+    matrix = evaluate_network(
+        trained.network, loader, len(trained.classes), place, config.precision, scales=scales, flip=flip
+    )
     result = Evaluation(
         **_numbers(matrix, trained.classes),
         images=len(dataset),
@@ -114,6 +136,8 @@ def evaluate(
         checkpoint_sha256=hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest(),
         epoch=trained.epoch,
         seed=config.seed,
+        scales=list(scales),
+        flip=flip,
     )
     if write:
         result.save(run)

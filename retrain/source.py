@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from nas.checkpoint import CheckpointError, load_checkpoint
 from nas.config import from_plain
 from nas.run import BEST, CHECKPOINT, GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.base import SegmentationNetwork
 
 __all__ = ["TrainedNetwork", "genotype_source", "load_trained"]
 
@@ -25,7 +25,7 @@ KIND = "retrain"
 class TrainedNetwork:
     """A network from a run folder, in eval mode, with what is needed to use it."""
 
-    network: nn.Module
+    network: SegmentationNetwork
     """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
     config: RetrainConfig
     """Settings of the run."""

@@ -1,4 +1,4 @@
-"""Retraining: a genotype, or a published network, trained from scratch (Auto-DeepLab, section 5.2).
+"""Retraining: a genotype, or a published network, trained from scratch (Auto-DeepLab, section 5.2) or from weights.
 
 Data order and augmentation are pure functions of (seed, epoch, sample), so a checkpoint needs only the position in the
 run to go on with the very next batch.
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.config import to_plain
+from nas.class_weights import class_shares, inverse_log
+from nas.config import from_plain, to_plain
 from nas.cost import count_parameters
 from nas.data.base import SegmentationDataset
 from nas.data.loading import evaluation_loader, training_loader
@@ -25,14 +26,17 @@ from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
 from nas.loss import check_weights
 from nas.opening import steps_per_epoch, training_split, validation_split
+from nas.optimizers import make_optimizer
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
+from nas.reporting import record_epoch
 from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import poly
 from nas.stepping import Stepper
 from retrain.config import RetrainConfig
+from retrain.initialization import head_multipliers, initialize
 from retrain.networks import NETWORKS, build
-from retrain.networks.deeplab import DeepLab
+from retrain.networks.base import SegmentationNetwork
 from retrain.source import KIND
 from search_spaces.genotype import load_genotype
 
@@ -84,19 +88,19 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         config = _with_own_genotype(config, folder)
     train_set, validation = training_split(config), validation_split(config)
     classes = len(train_set.classes)
-    network = build(config.genotype, classes, config.network).to(device)
-    optimizer = torch.optim.SGD(
-        [p for p in network.parameters() if p.requires_grad],
-        config.optimizer.lr,
-        config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
-    stepper = Stepper("training", network, optimizer, device, config.precision, config.optimizer.clip)
     steps = steps_per_epoch(len(train_set), config.loader.batch_size)
+    network = build(config.genotype, classes, config.network)
     headline = _headline(config, network, train_set, validation, device, folder)
+    saved = None if resume is None else load_checkpoint(folder / CHECKPOINT, KIND)
+    if saved is None:
+        class_weights, begun = _begin(config, network, train_set)
+    else:
+        class_weights, begun = saved.get("class_weights"), []  # an older run has none
+    network.to(device)
+    stepper = _stepper(config, network, device, class_weights)
     state = _State()
-    if resume is not None:
-        state = _restore(load_checkpoint(folder / CHECKPOINT, KIND), config, network, stepper, len(train_set))
+    if saved is not None:
+        state = _restore(saved, config, network, stepper, len(train_set))
     elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
         config = dataclasses.replace(config, genotype=str(load_genotype(config.genotype).save(folder / GENOTYPE)))
 
@@ -109,6 +113,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
             "colors": train_set.colors.tolist(),
             "network": network.state_dict(),
             "stepper": stepper.state_dict(),
+            "class_weights": class_weights,
             "random": random_state(),
         }
         check_weights(network)
@@ -120,7 +125,8 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         Interruption() as interruption,
         StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
     ):
-        run.log.info(headline)
+        for line in (headline, *begun):
+            run.log.info(line)
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
@@ -141,8 +147,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
             for images, labels in batches:
                 progressed = (epoch * steps + state.step) / (config.epochs * steps)
                 stepper.lr = poly(progressed, config.optimizer.lr, config.optimizer.power)
-                if isinstance(network, DeepLab):
-                    network.set_progress(progressed)
+                network.set_progress(progressed)
                 state.loss += stepper.step(images, labels, f"epoch {epoch + 1}, step {state.step + 1}")
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
@@ -160,7 +165,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
                 "seconds": time.perf_counter() - began,
             }
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
-            run.record(epoch, metrics)
+            record_epoch(run, epoch, metrics, network)
             run.show_samples(epoch, samples, train_set.colors)
             run.log.info(
                 f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
@@ -185,8 +190,46 @@ def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
     return dataclasses.replace(config, genotype=str(own))
 
 
-def _restore(saved: Any, config: RetrainConfig, network: nn.Module, stepper: Stepper, samples: int) -> _State:
+def _begin(
+    config: RetrainConfig, network: SegmentationNetwork, train_set: SegmentationDataset
+) -> tuple[Tensor | None, list[str]]:
+    """What only a fresh start does: loads the weights to start from, and weighs the classes.
+
+    Returns:
+        Weight of each class in the loss, float32 [classes] (None: all alike), and what to say of it all.
+    """
+    loaded = initialize(network, config)
+    said = [] if loaded is None else [f"starting from {loaded}"]
+    if config.loss.class_weights == "none":
+        return None, said
+    class_weights = inverse_log(class_shares(train_set, config.loader.workers), config.loss.constant)
+    weighed = zip(train_set.classes, class_weights.tolist(), strict=True)
+    return class_weights, [*said, f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in weighed)}"]
+
+
+def _stepper(
+    config: RetrainConfig, network: SegmentationNetwork, device: torch.device, class_weights: Tensor | None
+) -> Stepper:
+    """The optimiser of what is trained, and the loss as the settings say."""
+    settings = config.optimizer
+    optimizer = make_optimizer(
+        network,
+        [p for p in network.parameters() if p.requires_grad],
+        settings,
+        settings.name,
+        settings.eps,
+        settings.decay,
+        head_multipliers(network, settings),
+    )
+    forward = network.logits if config.loss.resolution == "logits" else network
+    return Stepper("training", network, optimizer, device, config.precision, settings.clip, class_weights, forward)
+
+
+def _restore(
+    saved: dict[str, Any], config: RetrainConfig, network: SegmentationNetwork, stepper: Stepper, samples: int
+) -> _State:
     """Puts a checkpoint's content back in place; returns the position."""
+    saved["config"] = to_plain(from_plain(RetrainConfig, saved["config"]))  # an older run lacks the newer settings
     if not {config.genotype, saved["config"]["genotype"]} & set(NETWORKS):
         saved["config"]["genotype"] = config.genotype  # the same file, but the folder may have been moved
     check_resumable(saved, config, samples)
@@ -198,7 +241,7 @@ def _restore(saved: Any, config: RetrainConfig, network: nn.Module, stepper: Ste
 
 def _headline(
     config: RetrainConfig,
-    network: nn.Module,
+    network: SegmentationNetwork,
     train_set: SegmentationDataset,
     validation: SegmentationDataset,
     device: torch.device,

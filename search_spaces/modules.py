@@ -59,6 +59,15 @@ class BatchNorm(nn.BatchNorm2d):
         if sources > 1:
             self.running_mean: Tensor = torch.zeros(sources, channels)
             self.running_var: Tensor = torch.ones(sources, channels)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Keeps statistics, scale and shift as they are, in training too: for fine-tuning."""
+        self.frozen = True
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> BatchNorm:
+        return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         if self.sources == 1:
@@ -114,6 +123,7 @@ class _DepthwiseSeparable(nn.Module):
     def __init__(self, channels: int, kernel: int, stride: int, rate: int, batch_norm: BatchNormFactory) -> None:
         super().__init__()
         padding = rate * (kernel // 2)
+        self.activation: nn.Module = nn.ReLU()
         self.depthwise = nn.Conv2d(
             channels, channels, kernel, stride, padding, dilation=rate, groups=channels, bias=False
         )
@@ -121,7 +131,7 @@ class _DepthwiseSeparable(nn.Module):
         self.batch_norm = batch_norm(channels)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        return self.batch_norm(self.pointwise(self.depthwise(F.relu(x))), source)
+        return self.batch_norm(self.pointwise(self.depthwise(self.activation(x))), source)
 
 
 class SeparableConvolution(nn.Module):
@@ -155,13 +165,14 @@ class AtrousConvolution(nn.Module):
     def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
         super().__init__()
         self.stride = stride
-        rate = 2 if stride == 1 else 1
-        self.body = ReluConvBatchNorm(channels, channels, kernel, 1, batch_norm, rate)
+        self.rate = 2 if stride == 1 else 1
+        self.activation: nn.Module = nn.ReLU()
+        self.body = ConvBatchNorm(channels, channels, kernel, 1, batch_norm, self.rate)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         height, width = x.shape[-2:]
         x = resize(x, (-(-height // self.stride), -(-width // self.stride)))
-        return self.body(x, source)
+        return self.body(self.activation(x), source)
 
 
 class Pooling(nn.Module):

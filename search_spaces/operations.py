@@ -4,16 +4,19 @@ This file does not import torch: a space is described, validated, counted and dr
 imports the module when it is called.
 
 Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network code, which says what "separable" and
-"atrous" mean there; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations.
+"atrous" mean there; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations; the papers named in
+`lateral_inhibition.py` and `smoothing.py` for the operations that are built there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 from search_spaces.registry import Registry
+from search_spaces.settings import OperationSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +27,9 @@ __all__ = ["NONE", "OPERATIONS", "Cost", "Operation"]
 
 NONE = "none"
 """Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
+
+
+DEFAULTS = OperationSettings()
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,15 @@ class Cost:
         return Cost(self.parameters + other.parameters, self.multiply_adds + other.multiply_adds)
 
 
+CostFunction = Callable[[int, int, int, int], Cost]
+
+
 class Build(Protocol):
     """Builds the module (N, C, H, W) -> (N, C, ceil(H / stride), ceil(W / stride))."""
 
-    def __call__(self, channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module: ...
+    def __call__(
+        self, channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
+    ) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,13 @@ class Operation:
 
     name: str
     build: Build
-    """`build(channels, stride, batch_norm)` -> module that maps `channels` to `channels`; its forward takes the tensor
-    and `source`, the number of the tensor's origin, by which batch norms choose their running statistics."""
+    """`build(channels, stride, batch_norm, settings)` -> module that maps `channels` to `channels`; its forward takes
+    the tensor and `source`, the number of the tensor's origin, by which batch norms choose their running statistics."""
     has_weights: bool
     """Whether it has trainable weights at stride 1."""
-    cost: Callable[[int, int, int, int], Cost]
-    """`cost(channels, height, width, stride)`: input size in pixels; affine batch norms are counted."""
+    cost: CostFunction
+    """`cost(channels, height, width, stride)`: input size in pixels; settings as by default; affine batch norms are
+    counted."""
     label: str
     """Short name, for pictures and tables."""
     color: str
@@ -66,9 +78,7 @@ class Operation:
 OPERATIONS: Registry[Operation] = Registry("candidate operation")
 
 
-def _register(
-    name: str, label: str, color: str, has_weights: bool, cost: Callable[[int, int, int, int], Cost]
-) -> Callable[[Build], Build]:
+def _register(name: str, label: str, color: str, has_weights: bool, cost: CostFunction) -> Callable[[Build], Build]:
     def add(build: Build) -> Build:
         OPERATIONS.register(name, Operation(name, build, has_weights, cost, label, color))
         return build
@@ -76,11 +86,36 @@ def _register(
     return add
 
 
+def _register_class(
+    name: str,
+    label: str,
+    color: str,
+    cost: CostFunction,
+    where: str,
+    takes: str = "channels stride batch_norm",
+    has_weights: bool = True,
+    **arguments: Any,
+) -> None:
+    """Registers the class at `where`, "module:class" in this package; it is imported when one is built.
+
+    It is given those of the arguments of `Build` that `takes` names, and `arguments`.
+    """
+    module, _, class_name = where.partition(":")
+
+    @_register(name, label, color, has_weights, cost)
+    def build(
+        channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
+    ) -> nn.Module:
+        given = {"channels": channels, "stride": stride, "batch_norm": batch_norm, "settings": settings}
+        made = getattr(import_module(f"search_spaces.{module}"), class_name)
+        return made(**{key: given[key] for key in takes.split()}, **arguments)
+
+
 def _pixels(height: int, width: int, stride: int) -> int:
     return -(-height // stride) * -(-width // stride)
 
 
-def _separable_cost(kernel: int, times: int) -> Callable[[int, int, int, int], Cost]:
+def _separable_cost(kernel: int, times: int) -> CostFunction:
     def cost(channels: int, height: int, width: int, stride: int) -> Cost:
         weights = kernel * kernel * channels + channels * channels
         return Cost(times * (weights + 2 * channels), times * weights * _pixels(height, width, stride))
@@ -88,7 +123,7 @@ def _separable_cost(kernel: int, times: int) -> Callable[[int, int, int, int], C
     return cost
 
 
-def _atrous_cost(kernel: int) -> Callable[[int, int, int, int], Cost]:
+def _atrous_cost(kernel: int) -> CostFunction:
     def cost(channels: int, height: int, width: int, stride: int) -> Cost:
         weights = kernel * kernel * channels * channels
         return Cost(weights + 2 * channels, weights * _pixels(height, width, stride))
@@ -107,61 +142,125 @@ def _free(channels: int, height: int, width: int, stride: int) -> Cost:
     return Cost()
 
 
+def _inhibited(cost: CostFunction, strided_before: bool) -> CostFunction:
+    """Cost of an operation with a 3x3 lateral inhibition in front, at the input's size or at the output's."""
+
+    def inhibited(channels: int, height: int, width: int, stride: int) -> Cost:
+        pixels = _pixels(height, width, stride if strided_before else 1)
+        return cost(channels, height, width, stride) + Cost(channels, 9 * channels * pixels)
+
+    return inhibited
+
+
+def _smoothed(cost: CostFunction, learned: int) -> CostFunction:
+    """Cost of an operation with a 3x3 filter, of which so many numbers are learned, in front at stride 1."""
+
+    def smoothed(channels: int, height: int, width: int, stride: int) -> Cost:
+        filtering = Cost(learned, 9 * channels * height * width) if stride == 1 else Cost()
+        return cost(channels, height, width, stride) + filtering
+
+    return smoothed
+
+
 SEPARABLE, ATROUS, DILATED_SEPARABLE = "#0072B2", "#D55E00", "#E69F00"
 POOLING, SKIP, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
+INHIBITED, SMOOTHED = "#56B4E9", "#F0E442"
+WITH_SETTINGS = "channels stride batch_norm settings"
 
-
-@_register(NONE, "none", NO_CONNECTION, False, _free)
-def _none(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-    from search_spaces import modules
-
-    return modules.NoConnection(stride)
-
-
-@_register("skip", "skip", SKIP, False, _skip_cost)
-def _skip(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-    from search_spaces import modules
-
-    return modules.Skip(channels, stride, batch_norm)
-
-
-@_register("max_pooling_3x3", "max 3x3", POOLING, False, _free)
-def _max_pooling(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-    from search_spaces import modules
-
-    return modules.Pooling("max", 3, stride)
-
-
-@_register("average_pooling_3x3", "avg 3x3", POOLING, False, _free)
-def _average_pooling(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-    from search_spaces import modules
-
-    return modules.Pooling("average", 3, stride)
-
-
-def _register_convolutions(kernel: int) -> None:
-    size = f"{kernel}x{kernel}"
-
-    @_register(f"separable_{size}", f"sep {size}", SEPARABLE, True, _separable_cost(kernel, times=2))
-    def separable(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-        from search_spaces import modules
-
-        return modules.SeparableConvolution(channels, kernel, stride, batch_norm)
-
-    @_register(f"atrous_{size}", f"atr {size}", ATROUS, True, _atrous_cost(kernel))
-    def atrous(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-        from search_spaces import modules
-
-        return modules.AtrousConvolution(channels, kernel, stride, batch_norm)
-
-    @_register(
-        f"dilated_separable_{size}", f"dil sep {size}", DILATED_SEPARABLE, True, _separable_cost(kernel, times=1)
+_register_class(NONE, "none", NO_CONNECTION, _free, "modules:NoConnection", "stride", has_weights=False)
+_register_class("skip", "skip", SKIP, _skip_cost, "modules:Skip", has_weights=False)
+for _kind, _label in (("max", "max"), ("average", "avg")):
+    _register_class(
+        f"{_kind}_pooling_3x3",
+        f"{_label} 3x3",
+        POOLING,
+        _free,
+        "modules:Pooling",
+        "stride",
+        has_weights=False,
+        kind=_kind,
+        kernel=3,
     )
-    def dilated_separable(channels: int, stride: int, batch_norm: BatchNormFactory) -> nn.Module:
-        from search_spaces import modules
-
-        return modules.DilatedSeparableConvolution(channels, kernel, stride, batch_norm)
-
-
 for _kernel in (3, 5):
-    _register_convolutions(_kernel)
+    _size = f"{_kernel}x{_kernel}"
+    for _name, _label, _color, _cost, _where in (
+        ("separable", "sep", SEPARABLE, _separable_cost(_kernel, times=2), "modules:SeparableConvolution"),
+        ("atrous", "atr", ATROUS, _atrous_cost(_kernel), "modules:AtrousConvolution"),
+        (
+            "dilated_separable",
+            "dil sep",
+            DILATED_SEPARABLE,
+            _separable_cost(_kernel, times=1),
+            "modules:DilatedSeparableConvolution",
+        ),
+    ):
+        _register_class(f"{_name}_{_size}", f"{_label} {_size}", _color, _cost, _where, kernel=_kernel)
+
+for _name, _label, _cost, _where, _kernel in (
+    ("li_atrous_3x3", "li atr 3x3", _inhibited(_atrous_cost(3), True), "LIAtrousConvolution", 3),
+    ("li_atrous_5x5", "li atr 5x5", _inhibited(_atrous_cost(5), True), "LIAtrousConvolution", 5),
+    (
+        "li_dilated_separable_3x3",
+        "li dsep 3x3",
+        _inhibited(_separable_cost(3, times=1), False),
+        "LIDilatedSeparableConvolution",
+        3,
+    ),
+):
+    _register_class(_name, _label, INHIBITED, _cost, f"lateral_inhibition:{_where}", WITH_SETTINGS, kernel=_kernel)
+
+for _kind, _label, _learned in (
+    ("average", "avg", 0),
+    ("gaussian", "gau", 0),
+    ("ss_conv", "ss", 9),
+    ("aggregated", "agg", 13),
+):
+    _register_class(
+        f"{_kind}_smoothed_atrous_3x3",
+        f"{_label} atr 3x3",
+        SMOOTHED,
+        _smoothed(_atrous_cost(3), _learned),
+        "smoothing:SmoothedAtrousConvolution",
+        WITH_SETTINGS,
+        kernel=3,
+        smoothing=_kind,
+    )
+
+
+FACTORIZED = "#CC79A7"
+FPL_BRANCHES = len(DEFAULTS.fpl_rates)
+
+
+def _factorized_atrous_cost(channels: int, height: int, width: int, stride: int) -> Cost:
+    weights = 2 * 3 * channels * channels
+    return Cost(weights + 3 * channels, weights * _pixels(height, width, stride))  # a PReLU and a batch norm
+
+
+def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
+    branches = min(FPL_BRANCHES, channels)
+    narrow, rest = divmod(channels, branches)  # `rest` branches are one channel wider
+    entry = narrow + (rest > 0)
+    reduce = channels * entry
+    squares = rest * (narrow + 1) ** 2 + (branches - rest) * narrow**2
+    pyramid = 9 * entry**2 + 3 * entry * channels + 3 * squares
+    bias = entry if stride > 1 else 0
+    multiply_adds = reduce * height * width + pyramid * _pixels(height, width, stride)
+    return Cost(reduce + bias + pyramid + 3 * channels, multiply_adds)
+
+
+@_register("factorized_atrous_3x3", "fac atr 3x3", FACTORIZED, True, _factorized_atrous_cost)
+def _factorized_atrous(
+    channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
+) -> nn.Module:
+    from search_spaces import factorized
+
+    return factorized.FactorizedAtrousConvolution(channels, stride, batch_norm)
+
+
+@_register("fpl", "fpl", FACTORIZED, True, _fpl_cost)
+def _fpl(channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS) -> nn.Module:
+    from search_spaces import factorized
+
+    return factorized.FactorizedPyramid(
+        channels, channels, batch_norm, stride, settings.fpl_rates, settings.fpl_fusion, pre_activation=True
+    )

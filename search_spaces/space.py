@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.settings import OperationSettings
 
 __all__ = ["Head", "SearchSpace", "SpaceError", "Stem", "available", "load"]
 
@@ -115,6 +116,8 @@ class SearchSpace:
     """Names of the candidate operations; their order is the order of alpha's columns."""
     stem: Stem = field(default_factory=Stem)
     head: Head = field(default_factory=Head)
+    settings: OperationSettings = field(default_factory=OperationSettings)
+    """Of the operations that have any, such as the zone of lateral inhibitions."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -177,8 +180,12 @@ class SearchSpace:
         return tuple(target for target in (level - 1, level, level + 1) if 0 <= target < self.levels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, ready for YAML and JSON."""
-        return _plain(dataclasses.asdict(self))
+        """Plain containers, ready for YAML and JSON; settings of operations only where they are not the defaults."""
+        data = _plain(dataclasses.asdict(self))
+        data["settings"] = self.settings.changed()
+        if not data["settings"]:
+            del data["settings"]
+        return data
 
     def to_yaml(self) -> str:
         """The YAML text that `load` reads."""
@@ -195,6 +202,11 @@ class SearchSpace:
         for name, part in (("stem", Stem), ("head", Head)):
             if name in fields:
                 fields[name] = part(**_mapping(name, fields[name], part))
+        if "settings" in fields:
+            try:
+                fields["settings"] = OperationSettings(**_mapping("settings", fields["settings"], OperationSettings))
+            except ValueError as error:
+                raise SpaceError(str(error) if isinstance(error, SpaceError) else f"settings.{error}") from None
         missing = {"name", "operations"} - set(fields)
         if missing:
             raise SpaceError(f"the space has no field {sorted(missing)[0]!r}: expected name, operations")

@@ -192,7 +192,7 @@ REFUSED = [
     ("nas-search", "architecture.lr", "0"),
     ("nas-search", "architecture.weight_decay", "-1"),
     ("nas-search", "architecture.start_epoch", "-1"),
-    ("nas-retrain", "optimizer.power", "0"),
+    ("nas-retrain", "optimizer.power", "-1"),
     ("nas-retrain", "network.filter_multiplier", "0"),
     ("nas-retrain", "network.stem_channels", "[8]"),
     ("nas-retrain", "network.aspp_channels", "0"),

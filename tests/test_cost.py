@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.cost import Cost, breakdown, count_parameters, describe, measure
-from retrain.config import NetworkConfig
+from retrain.network_config import NetworkConfig
 from retrain.networks import build
 
 

@@ -14,14 +14,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas import cost
-from retrain.config import NetworkConfig
+from retrain.network_config import COMMON_SETTINGS, NetworkConfig
 from retrain.networks import NETWORKS, build
-from retrain.networks.blocks import ASPP, DropPath, Stem, stem_strides
+from retrain.networks.base import SegmentationNetwork
+from retrain.networks.blocks import ASPP, AtrousBranch, DropPath, Stem, aspp_rates, stem_strides
 from retrain.networks.cell import Cell, drop_path_keep
 from retrain.networks.deeplab import DeepLab, low_level_layer
 from search_spaces.genotype import Block, Genotype
+from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm, resize
 from search_spaces.published import auto_deeplab
+from search_spaces.settings import OperationSettings
+from search_spaces.smoothing import AverageFilter, GaussianFilter, SmoothedConv2d
 from search_spaces.space import SearchSpace
 from search_spaces.space import Stem as SpaceStem
 
@@ -33,6 +37,8 @@ SMALL: dict[str, Any] = {
     "low_level_channels": 4,
     "batch_norm_momentum": 0.1,
 }
+NARROW: dict[str, Any] = SMALL | {"modules": (1, 1)}
+"""Of these, each published network is given what it reads."""
 CONVOLUTIONS = Block(("l-2", "l-1"), ("separable_3x3", "atrous_3x3"))
 OTHERS = Block(("block1", "l-1"), ("skip", "max_pooling_3x3"))
 
@@ -48,6 +54,7 @@ def genotype(
         blocks=len(cell),
         operations=fields.get("operations", operations),
         stem=SpaceStem(stem),
+        settings=fields.get("settings", OperationSettings()),
     )
     return Genotype(space, cell, path)
 
@@ -103,14 +110,65 @@ def test_features_have_the_authors_shapes() -> None:
     assert [feature["stride"] for feature in described["features"]] == list(auto_deeplab().path)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 3), (33, 47), (64, 64), (65, 129)])
-def test_any_input_size(published_small: nn.Module, size: tuple[int, int]) -> None:
+@pytest.fixture(scope="module", params=NETWORKS)
+def published(request: pytest.FixtureRequest) -> tuple[str, SegmentationNetwork]:
+    """Each published network in turn, as narrow as its settings allow."""
+    torch.manual_seed(0)
+    read = NETWORKS[request.param].settings | COMMON_SETTINGS
+    settings = {name: value for name, value in NARROW.items() if name in read}
+    return request.param, build(request.param, 5, NetworkConfig(**settings))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (33, 47), (65, 64)])
+def test_any_input_size(published: tuple[str, SegmentationNetwork], size: tuple[int, int]) -> None:
+    _, network = published
     x = torch.randn(2, 3, *size)
-    for network in (published_small.train(), published_small.eval()):
-        with torch.no_grad():
-            logits = network(x)
-        assert logits.shape == (2, 5, *size)
-        assert torch.isfinite(logits).all()
+    with torch.no_grad():
+        for mode in (True, False):
+            logits = network.train(mode)(x)
+            assert logits.shape == (2, 5, *size)
+            assert torch.isfinite(logits).all()
+        assert torch.equal(network(x), logits)
+
+
+def test_every_trained_parameter_gets_a_gradient(published: tuple[str, SegmentationNetwork]) -> None:
+    _, network = published
+    network.train()(torch.randn(2, 3, 33, 47)).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.requires_grad, name
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    network.zero_grad()
+
+
+def test_parts_that_networks_name(published: tuple[str, SegmentationNetwork]) -> None:
+    name, network = published
+    children = {name for name, _ in network.named_children()}
+    assert network.head and set(network.head) <= children
+    assert ("backbone" in children) == ("backbone_weights" in NETWORKS[name].settings)
+    with torch.no_grad():
+        features = network.eval().features(torch.randn(1, 3, 33, 47))  # type: ignore[operator]
+    for feature, info in zip(features.values(), network.feature_info, strict=True):  # type: ignore[arg-type]
+        assert feature.shape == (1, info.channels, -(-33 // info.stride), -(-47 // info.stride))
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "instead"),
+    [
+        ("resnet50-aspp", "li_blocks", (3,), "resnet_stem"),
+        ("resnet50-aspp", "li_units", ("conv5_3",), "resnet_stem"),
+        ("mnv2-aspp", "li_zone", 5, "aspp_channels"),
+        ("mnv2-aspp", "resnet_stem", "plain", "aspp_channels"),
+        ("li-mnv2-aspp", "li_units", ("conv5_3",), "li_blocks"),
+        ("mnv2-li-aspp", "li_blocks", (3,), "li_zone"),
+        ("li-resnet50-li-aspp", "decoder_channels", 8, "li_units"),
+        ("deeplabv2-resnet50", "dropout", 0.5, "smoothing_window"),
+        ("auto-deeplab-s", "backbone_weights", "file", "filter_multiplier"),
+        ("fplnet", "smoothing", "average", "fpl_rates"),
+    ],
+)
+def test_settings_of_other_networks_are_refused(name: str, field: str, value: Any, instead: str) -> None:
+    with pytest.raises(ValueError, match=rf"network\.{field} has no effect on {name}: .*network\.{instead}"):
+        build(name, 3, NetworkConfig(**{field: value}))
 
 
 @pytest.mark.parametrize("name", GENOTYPES)
@@ -200,17 +258,25 @@ def test_stem_gives_the_two_tensors_before_their_relu() -> None:
     assert not any("convolution.bias" in key for key, _ in stem.named_parameters())
 
 
-@pytest.mark.parametrize(("stride", "rates"), [(4, [24, 48, 72]), (8, [12, 24, 36]), (32, [3, 6, 9]), (256, [1, 1, 1])])
+@pytest.mark.parametrize(
+    ("stride", "rates"), [(4, [24, 48, 72]), (8, [12, 24, 36]), (16, [6, 12, 18]), (32, [3, 6, 9]), (256, [1, 1, 1])]
+)
 def test_aspp_rates(stride: int, rates: list[int]) -> None:
-    aspp = ASPP(4, 8, stride, 0.1, BatchNorm)
+    assert aspp_rates(stride) == rates
+
+
+@pytest.mark.parametrize(
+    ("name", "rates"), [("one level", [24, 48, 72]), ("two levels", [12, 24, 36]), ("stem stride 32", [1, 3, 4])]
+)
+def test_rates_of_a_genotypes_aspp(name: str, rates: list[int]) -> None:
+    aspp = DeepLab(GENOTYPES[name], 3, NetworkConfig(**SMALL)).aspp
     convolutions = [module for module in aspp.atrous.modules() if isinstance(module, nn.Conv2d)]
-    assert [(convolution.dilation, convolution.padding) for convolution in convolutions] == [
-        ((r, r),) * 2 for r in rates
-    ]
+    assert [(m.dilation, m.padding, m.bias) for m in convolutions] == [((r, r), (r, r), None) for r in rates]
 
 
 def test_aspp_pools_the_image() -> None:
-    aspp = ASPP(4, 8, 8, 0.0, BatchNorm).eval()
+    convolutions = [nn.Conv2d(4, 8, 3, padding=rate, dilation=rate, bias=False) for rate in (12, 24, 36)]
+    aspp = ASPP(4, 8, [AtrousBranch(convolution, BatchNorm) for convolution in convolutions], 0.0, BatchNorm).eval()
     x = torch.randn(1, 4, 5, 7)
     branches = [aspp.pooling(x.mean((2, 3), keepdim=True)).repeat(1, 1, 5, 7), aspp.pointwise(x)]
     branches += [branch(x) for branch in aspp.atrous]
@@ -373,3 +439,116 @@ def test_output_is_resized_with_aligned_corners(published_small: nn.Module) -> N
     assert captured[0].shape == (1, 5, 9, 9)
     torch.testing.assert_close(logits, resize(captured[0], (33, 33)))
     torch.testing.assert_close(logits[..., ::4, ::4], captured[0])  # every fourth pixel lies on one of the 9x9
+
+
+@pytest.mark.parametrize("name", ["two levels", "stem stride 32"])
+def test_li_aspp_of_a_genotype_is_at_rest_the_aspp(name: str) -> None:
+    torch.manual_seed(0)
+    plain = DeepLab(GENOTYPES[name], 3, NetworkConfig(**SMALL)).eval()
+    inhibited = DeepLab(GENOTYPES[name], 3, NetworkConfig(**SMALL, aspp="li", li_zone=5, li_rate=2)).eval()
+    places = [key for key, module in inhibited.named_modules() if isinstance(module, LateralInhibition)]
+    assert places == [f"aspp.inhibitions.{branch}" for branch in range(3)]
+    added = cost.count_parameters(inhibited) - cost.count_parameters(plain)
+    assert added == 3 * plain.feature_info[-1].channels
+    missing, unexpected = inhibited.load_state_dict(plain.state_dict(), strict=False)
+    assert len(missing) == 3 and not unexpected
+    x = torch.randn(1, 3, 65, 65)
+    with torch.no_grad():
+        assert torch.equal(plain(x), inhibited(x))
+    for module in inhibited.modules():
+        if isinstance(module, LateralInhibition):
+            assert (module.zone, module.rate) == (5, 2)
+
+
+@pytest.mark.filterwarnings("ignore:the official window")
+@pytest.mark.parametrize(
+    ("smoothing", "added"),
+    [
+        ("average", 0),
+        ("gaussian", 0),
+        ("ss_conv", 5**2 + 7**2),
+        ("g_interact", 3**4 + 4**4),
+        ("aggregated", 5**2 + 7**2 + 4 + 4),
+    ],
+)
+def test_smoothed_aspp_of_a_genotype(smoothing: Any, added: int) -> None:
+    """At output stride 64 the rates are 1, where there is nothing to smooth, 3 and 4."""
+    genotype = GENOTYPES["stem stride 32"]
+    plain = DeepLab(genotype, 3, NetworkConfig(**SMALL))
+    for aspp in ("atrous", "li"):
+        network = DeepLab(genotype, 3, NetworkConfig(**SMALL, smoothing=smoothing, aspp=aspp))
+        if aspp == "atrous":
+            assert cost.count_parameters(network) - cost.count_parameters(plain) == added
+        assert set(plain.state_dict()) <= set(network.state_dict())
+        for size in ((1, 1), (2, 3), (129, 65)):
+            logits = network(torch.randn(2, 3, *size))
+            assert logits.shape == (2, 3, *size) and torch.isfinite(logits).all()
+        logits.square().mean().backward()
+        assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("smoothing", ["average", "gaussian", "ss_conv", "g_interact", "aggregated"])
+def test_smoothed_aspp_at_large_rates(smoothing: Any) -> None:
+    network = DeepLab(GENOTYPES["two levels"], 3, NetworkConfig(**SMALL, smoothing=smoothing)).eval()
+    assert [module.rate for module in network.modules() if isinstance(module, SmoothedConv2d)] == [12, 24, 36]
+    with torch.no_grad():
+        for size in ((1, 1), (33, 47)):
+            assert torch.isfinite(network(torch.randn(1, 3, *size))).all()
+
+
+@pytest.mark.parametrize(
+    ("of_space", "given", "sides"),
+    [
+        ({}, {}, [13, 25, 37]),
+        ({"smoothing_window": "official"}, {}, [11, 23, 35]),
+        ({"smoothing_window": "official"}, {"smoothing_window": "paper"}, [13, 25, 37]),
+        ({}, {"smoothing_window": "official"}, [11, 23, 35]),
+    ],
+)
+def test_settings_come_from_the_space_unless_given(
+    of_space: dict[str, Any], given: dict[str, Any], sides: list[int]
+) -> None:
+    source = genotype((8, 4, 8), (CONVOLUTIONS, OTHERS), 2, settings=OperationSettings(**of_space, smoothing_sigma=3))
+    network = DeepLab(source, 3, NetworkConfig(**SMALL, smoothing="average", **given))
+    assert [module.side for module in network.modules() if isinstance(module, AverageFilter)] == sides
+    network = DeepLab(source, 3, NetworkConfig(**SMALL, smoothing="gaussian", **given))
+    filters = [module for module in network.modules() if isinstance(module, GaussianFilter)]
+    assert [(module.kernel.shape[0], module.sigma) for module in filters] == [(side, 3) for side in sides]
+
+
+OPERATION_SETTINGS: list[tuple[str, Any, str]] = [
+    *(("li_zone", 5, name) for name in ("li_atrous_3x3", "li_dilated_separable_3x3")),
+    ("li_rate", 2, "li_atrous_5x5"),
+    ("li_sigma", 2.0, "li_atrous_3x3"),
+    ("li_init", (0.0, 0.1), "li_atrous_3x3"),
+    *(("smoothing_window", "paper", f"{name}_smoothed_atrous_3x3") for name in ("average", "gaussian", "aggregated")),
+    *(("smoothing_sigma", 2.0, f"{name}_smoothed_atrous_3x3") for name in ("gaussian", "aggregated")),
+    ("fpl_rates", (1, 2), "fpl"),
+    ("fpl_fusion", "pair", "fpl"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "operation"), OPERATION_SETTINGS)
+def test_settings_of_operations_act_or_are_refused(field: str, value: Any, operation: str) -> None:
+    config = NetworkConfig(**SMALL, **{field: value})
+    reading = Block(("l-2", "l-1"), ("skip", operation))
+    assert isinstance(build(genotype((4, 8), (reading,), 2), 3, config), DeepLab)
+    with pytest.raises(
+        ValueError, match=rf"network\.{field} has no effect: there is no .*leave it out, or (give|take)"
+    ):
+        build(GENOTYPES["two levels"], 3, config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        ({"smoothing": "ss_conv", "smoothing_window": "paper"}, "smoothing_window"),
+        ({"smoothing": "g_interact", "smoothing_sigma": 2.0}, "smoothing_sigma"),
+        ({"smoothing": "average", "smoothing_sigma": 2.0}, "smoothing_sigma"),
+        ({"smoothing": "average", "li_zone": 5}, "li_zone"),
+        ({"aspp": "li", "fpl_rates": (1, 2)}, "fpl_rates"),
+    ],
+)
+def test_one_aspp_does_not_read_the_settings_of_another(settings: dict[str, Any], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"network\.{field} has no effect"):
+        build(GENOTYPES["two levels"], 3, NetworkConfig(**SMALL, **settings))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from nas.cost import count_parameters, measure
 from search_spaces.modules import BatchNorm, resize
 from search_spaces.operations import NONE, OPERATIONS, Cost
 from search_spaces.registry import Registry
+from search_spaces.settings import OperationSettings
+from search_spaces.space import load
 
 CHANNELS = 6
 SIZES = [(8, 8), (9, 7), (1, 1), (1, 5), (2, 1)]
@@ -34,6 +38,12 @@ def test_the_registry_has_the_papers_operations() -> None:
         "none", "skip", "max_pooling_3x3", "average_pooling_3x3",
         "separable_3x3", "separable_5x5", "atrous_3x3", "atrous_5x5",
     } <= set(OPERATIONS)  # fmt: skip
+    assert {
+        "li_atrous_3x3", "li_atrous_5x5", "li_dilated_separable_3x3",
+        "average_smoothed_atrous_3x3", "gaussian_smoothed_atrous_3x3",
+        "ss_conv_smoothed_atrous_3x3", "aggregated_smoothed_atrous_3x3",
+    } <= set(OPERATIONS)  # fmt: skip
+    assert set(load("autodeeplab-extended").operations) == {name for name in OPERATIONS if name[:7] != "dilated"}
 
 
 @every_operation
@@ -67,6 +77,8 @@ def test_the_record_tells_the_truth(name: str) -> None:
     record = OPERATIONS[name]
     assert record.name == name
     assert record.label and record.color.startswith("#")
+    assert len(record.label) <= 11, "wider than its box in the picture of a cell"
+    assert [other for other in OPERATIONS if OPERATIONS[other].label == record.label] == [name]
     assert record.has_weights == (count_parameters(make(name, 1)) > 0)
 
 
@@ -76,6 +88,38 @@ def test_the_record_tells_the_truth(name: str) -> None:
 def test_the_records_cost_is_what_is_measured(name: str, stride: int, size: tuple[int, int]) -> None:
     measured = measure(make(name, stride), size, channels=CHANNELS)
     assert measured == OPERATIONS[name].cost(CHANNELS, *size, stride)
+
+
+@every_operation
+@strides
+@pytest.mark.filterwarnings("ignore:the official window")
+def test_other_settings(name: str, stride: int) -> None:
+    settings = OperationSettings(
+        li_zone=5,
+        li_rate=2,
+        li_sigma=2.0,
+        li_init=(0.1, 0.2),
+        smoothing_window="official",
+        smoothing_sigma=0.5,
+        fpl_rates=(1, 3),
+        fpl_fusion="none",
+    )
+    module = OPERATIONS[name].build(CHANNELS, stride, BatchNorm, settings)
+    y = module(torch.randn(2, CHANNELS, 9, 7))
+    assert y.shape == (2, CHANNELS, *halved((9, 7), stride))
+    assert torch.isfinite(y).all()
+
+
+@every_operation
+@strides
+def test_mixed_precision(name: str, stride: int) -> None:
+    module = make(name, stride)
+    x = torch.randn(2, CHANNELS, 9, 7, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = module(x)
+    if name != NONE:
+        y.float().square().sum().backward()
+    assert all(value.grad is not None and torch.isfinite(value.grad).all() for value in module.parameters())
 
 
 @every_operation
@@ -214,3 +258,23 @@ def test_registry() -> None:
         registry.get("three")
     with pytest.raises(ValueError, match=r"candidate operation.*separable_3x3"):
         OPERATIONS.get("separable")
+
+
+def test_the_benchmark_prints_a_line_for_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    benchmark = importlib.import_module("operations")
+    text = benchmark.make_tables(
+        benchmark.parse_arguments(["--shapes", "2x4x9x7", "--repeats", "1", "--without-paper-shapes"])
+    )
+    assert "python benchmarks/operations.py --shapes 2x4x9x7 --repeats 1 --device cpu --threads 1" in text
+    rows = {cells[1].strip(" `"): cells for line in text.splitlines() if len(cells := line.split("|")) > 2}
+    assert {name for name in OPERATIONS if OPERATIONS[name].has_weights} < set(rows)
+    saved = {name: float(rows[name][4]) for name in ("atrous_3x3", "li_atrous_3x3")}
+    # The ReLU's output and the convolution's; and what is inhibited. Batch norm's statistics are small.
+    assert saved == pytest.approx({"atrous_3x3": 2, "li_atrous_3x3": 3}, abs=0.1)
+    builders = benchmark.convolutions(4, 2)
+    assert {name: build()(torch.randn(1, 4, 5, 5)).shape[1] for name, build in builders.items()} == dict.fromkeys(
+        ("plain", "average", "gaussian", "ss_conv", "g_interact", "aggregated", "li"), 4
+    )
+    with pytest.raises(SystemExit):
+        benchmark.parse_arguments(["--shapes", "40x81"])

@@ -19,23 +19,29 @@ from runs import Killed, check_same_run, equal, kill, on_step
 
 import nas.stepping
 import retrain.training
-from nas.checkpoint import load_checkpoint
-from nas.config import LoaderConfig, from_plain
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.class_weights import class_shares, inverse_log
+from nas.config import LoaderConfig, from_plain, to_plain
 from nas.data.base import open_dataset
 from nas.data.config import AugmentConfig
 from nas.interrupt import InterruptedRun
 from nas.loss import NonFiniteLossError
 from nas.metrics import ConfusionMatrix
+from nas.opening import training_split
 from nas.pictures import colorize
 from nas.run import read_config, read_metrics
 from nas.stepping import Stepper
-from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.evaluation import Evaluation, evaluate
+from retrain.initialization import load_matching
+from retrain.network_config import NetworkConfig
+from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
 from retrain.prediction import predict, predict_mask
 from retrain.source import load_trained
 from retrain.training import TrainResult, train
 from search_spaces.genotype import Block, Genotype
+from search_spaces.modules import BatchNorm
 from search_spaces.space import SearchSpace
 
 SPACE = SearchSpace("tiny", 3, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
@@ -135,7 +141,7 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
     [
         ("seed", {"seed": 3}),
         ("genotype", {"genotype": "auto-deeplab-s"}),
-        ("optimizer.lr", {"optimizer": PolySgdConfig(lr=0.04)}),
+        ("optimizer.lr", {"optimizer": OptimizerConfig(lr=0.04)}),
         ("network.dropout", {"network": dataclasses.replace(NETWORK, dropout=0.3)}),
         ("loader.resolution", {"loader": dataclasses.replace(LOADER, resolution=0.5)}),
     ],
@@ -167,7 +173,7 @@ def test_what_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, labels: logits.sum() * math.inf)
+    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, labels, weights: logits.sum() * math.inf)
     with pytest.raises(NonFiniteLossError, match=r"cross entropy of the training step is .* at epoch 1, step 1"):
         train(settings(tmp_path), quiet=True)
 
@@ -359,3 +365,241 @@ def test_a_missing_or_broken_image_is_one_line_that_names_it(run: Path, tmp_path
         with pytest.raises(ValueError, match=f"{name} {says}") as raised:
             predict(run, tmp_path / name, tmp_path / "out")
         assert "\n" not in str(raised.value)
+
+
+# Optimisers, losses, weights to start from
+
+ADAM = OptimizerConfig(
+    lr=0.01,
+    name="adam",
+    eps=0.01,
+    power=0.0,
+    decay="dense_convolutions",
+    head_lr_multiplier=10.0,
+    head_bias_lr_multiplier=20.0,
+)
+INHIBITED = dataclasses.replace(NETWORK, aspp="li", li_init=(0.001, 0.001))
+WEIGHED = LossConfig("inverse_log", resolution="logits")
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, OptimizerConfig(decay="convolutions", clip=5.0)], ids=["adam", "sgd"])
+@pytest.mark.parametrize("number", [2, STEPS + 1])
+def test_a_run_with_groups_and_class_weights_goes_on_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerConfig, number: int
+) -> None:
+    config = settings(tmp_path, network=INHIBITED, optimizer=optimizer, loss=WEIGHED, epochs=2)
+    straight = train(config, quiet=True).folder
+    again = dataclasses.replace(config, out=str(tmp_path / "again"))
+    with monkeypatch.context() as patch:
+        on_step(patch, number, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(InterruptedRun):
+            train(again, quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(retrain.training, "class_shares", None)  # the weights are in the checkpoint
+        train(again, resume=tmp_path / "again", quiet=True)
+    check_same_run(straight, tmp_path / "again", "retrain")
+
+    saved = load_checkpoint(straight / "checkpoint.pt", "retrain")
+    expected = inverse_log(class_shares(training_split(config)))
+    assert torch.equal(saved["class_weights"], expected)
+    assert f"class weights: background {expected[0]:.2f}, disc {expected[1]:.2f}" in (straight / "log.txt").read_text()
+    groups = saved["stepper"]["optimizer"]["param_groups"]
+    assert {group["weight_decay"] for group in groups} == {0, optimizer.weight_decay}
+    assert len(groups) == (5 if optimizer is ADAM else 2)
+
+
+def test_intensities_are_kept_in_their_range_and_reported(tmp_path: Path) -> None:
+    config = settings(tmp_path, network=INHIBITED, optimizer=OptimizerConfig(lr=20.0, clip=5.0), epochs=1)
+    folder = train(config, quiet=True).folder
+    weights = load_checkpoint(folder / "checkpoint.pt", "retrain")["network"]
+    intensities = torch.cat([tensor for name, tensor in weights.items() if name.endswith("intensity")])
+    assert intensities.min() >= 0 and intensities.max() <= 1
+    assert (intensities != 0.001).any()
+    (line,) = read_metrics(folder)
+    assert max(value for name, value in line["modules"].items() if name.endswith("max")) == intensities.max().item()
+
+
+def test_a_run_without_reporting_modules_records_none(run: Path) -> None:
+    assert all("modules" not in line for line in read_metrics(run))
+
+
+COMBINATIONS: dict[str, dict[str, Any]] = {
+    "fplnet-encoder": {
+        "genotype": "fplnet-encoder",
+        "network": NetworkConfig(modules=(1, 1), batch_norm_momentum=0.1),
+        "optimizer": OptimizerConfig(0.045, 5e-4),
+        "loss": LossConfig("inverse_log"),
+    },
+    "fplnet": {
+        "genotype": "fplnet",
+        "network": NetworkConfig(modules=(1, 1)),
+        "optimizer": dataclasses.replace(ADAM, head_bias_lr_multiplier=None),
+    },
+    "espnet-c": {"genotype": "espnet-c", "network": NetworkConfig(modules=(1, 1)), "loss": WEIGHED},
+    "mnv2-li-aspp": {
+        "genotype": "mnv2-li-aspp",
+        "network": NetworkConfig(aspp_channels=8, li_init=(0.0, 0.05)),
+        "optimizer": ADAM,
+        "loss": WEIGHED,
+    },
+    "genotype as an FPLNet": {"network": NetworkConfig(2, kind="fplnet"), "optimizer": OptimizerConfig(0.01)},
+    "genotype, smoothed": {
+        "network": dataclasses.replace(NETWORK, smoothing="ss_conv"),
+        "optimizer": OptimizerConfig(0.002, 1e-4, decay="convolutions", head_lr_multiplier=10.0),
+        "loss": LossConfig(resolution="logits"),
+    },
+}
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_networks_optimizers_and_losses_go_together(name: str, tmp_path: Path) -> None:
+    loader = dataclasses.replace(LOADER, train_limit=4, val_limit=1)
+    result = train(settings(tmp_path, **COMBINATIONS[name], epochs=1, loader=loader), quiet=True)
+    (line,) = read_metrics(result.folder)
+    assert math.isfinite(line["loss"]["training"])
+    trained = load_trained(result.folder)
+    assert predict_mask(trained, np.zeros((20, 31, 3), dtype=np.uint8)).shape == (20, 31)
+
+
+def test_a_run_from_before_there_were_these_settings_goes_on(tmp_path: Path, run: Path) -> None:
+    config = settings(tmp_path, epochs=1)
+    folder = train(config, quiet=True).folder
+    saved = load_checkpoint(folder / "checkpoint.pt", "retrain")
+    plain = {key: value for key, value in to_plain(config).items() if key not in ("init_from", "loss")}
+    plain["optimizer"] = {key: plain["optimizer"][key] for key in ("lr", "weight_decay", "momentum", "clip", "power")}
+    old = ("filter_multiplier", "stem_channels", "aspp_channels", "decoder_channels", "low_level_channels", "dropout")
+    plain["network"] = {key: plain["network"][key] for key in (*old, "drop_path_keep", "batch_norm_momentum")}
+    plain["genotype"], plain["epochs"] = saved["config"]["genotype"], 3
+    saved["config"] = plain
+    del saved["class_weights"], saved["stepper"]["optimizer"]["param_groups"][0]["lr_multiplier"]
+    for name in ("checkpoint.pt", "best.pt"):
+        save_checkpoint(folder / name, "retrain", saved)
+    assert load_trained(folder).config.loss == LossConfig()
+    train(from_plain(RetrainConfig, plain), resume=folder, quiet=True)
+    assert load_trained(folder, "last").epoch == 3
+    assert len(read_metrics(folder)) == 3
+
+
+def test_frozen_batch_norms_stay_bit_for_bit(run: Path, tmp_path: Path) -> None:
+    network = dataclasses.replace(NETWORK, frozen_batch_norm=True)
+    folder = train(settings(tmp_path, network=network, init_from=str(run), epochs=1), quiet=True).folder
+    before, after = (
+        load_checkpoint(f / name, "retrain")["network"] for f, name in ((run, "best.pt"), (folder, "best.pt"))
+    )
+    built = load_trained(folder).network
+    norms = {name for name, module in built.named_modules() if isinstance(module, BatchNorm)}
+    assert len(norms) > 5
+    for name, tensor in before.items():
+        if name.rpartition(".")[0] in norms:
+            assert torch.equal(after[name], tensor), name
+    assert any(not torch.equal(after[name], tensor) for name, tensor in before.items())
+    trainable = {name for name, parameter in built.named_parameters() if parameter.requires_grad}
+    assert trainable and not {name.rpartition(".")[0] for name in trainable} & norms
+
+
+def test_frozen_batch_norms_of_a_fresh_network_are_refused(tmp_path: Path) -> None:
+    network = dataclasses.replace(NETWORK, frozen_batch_norm=True)
+    with pytest.raises(ValueError, match=r"those of a fresh network .* --init_from RUN, or leave it out"):
+        train(settings(tmp_path, network=network), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_starts_from_a_run(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source.pt"
+    source.write_bytes((run / "checkpoint.pt").read_bytes())
+    config = settings(tmp_path, init_from=str(source), epochs=1)
+    straight = train(config, quiet=True).folder
+    tensors = len(load_checkpoint(source, "retrain")["network"])
+    assert f"starting from {tensors} of {tensors} tensors from {source}\n" in (straight / "log.txt").read_text()
+    with monkeypatch.context() as patch:
+        on_step(patch, 1, kill)
+        with pytest.raises(Killed):
+            train(dataclasses.replace(config, out=str(tmp_path / "again")), quiet=True)
+    assert equal(
+        load_checkpoint(tmp_path / "again" / "checkpoint.pt", "retrain")["network"],
+        load_checkpoint(source, "retrain")["network"],
+    )
+    source.unlink()  # going on needs it no more
+    train(dataclasses.replace(config, out=str(tmp_path / "again")), resume=tmp_path / "again", quiet=True)
+    check_same_run(straight, tmp_path / "again", "retrain")
+
+
+def test_what_fits_is_taken_and_the_rest_is_named(run: Path) -> None:
+    genotype = run / "genotype.json"
+    network = build(genotype, 6, dataclasses.replace(NETWORK, decoder_channels=6))
+    fresh = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    report = load_matching(network, run)
+    saved = load_checkpoint(run / "best.pt", "retrain")["network"]
+    taken = {name for name, tensor in fresh.items() if tensor.shape == saved[name].shape}
+    assert report == f"{len(taken)} of {len(saved)} tensors from {run / 'best.pt'}; fresh, wholly or in part: decoder"
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, saved[name] if name in taken else fresh[name]), name
+
+
+def test_an_encoder_is_taken_into_the_whole_network(tmp_path: Path) -> None:
+    config = NetworkConfig(modules=(1, 1))
+    encoder, whole = build("fplnet-encoder", 6, config), build("fplnet", 6, config)
+    save_checkpoint(tmp_path / "best.pt", "retrain", {"network": encoder.state_dict()})
+    report = load_matching(whole, tmp_path)
+    assert report.endswith("; fresh, wholly or in part: decoder")
+    assert equal(whole.get_submodule("encoder").state_dict(), encoder.get_submodule("encoder").state_dict())
+
+
+def test_weights_that_cannot_be_taken_are_one_line(run: Path, tmp_path: Path) -> None:
+    other = build("espnet-c", 6, NetworkConfig(modules=(1, 1)))
+    with pytest.raises(
+        ValueError, match=r"best\.pt has no weights in common .* its parts are stem, cells, aspp"
+    ) as raised:
+        load_matching(other, run)
+    assert "\n" not in str(raised.value)
+    (tmp_path / "empty").mkdir()
+    for source in (tmp_path / "none.pt", tmp_path / "empty"):
+        with pytest.raises(ValueError, match="does not exist"):
+            train(settings(tmp_path, init_from=str(source)), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_backbone_starts_from_its_own_file(tmp_path: Path) -> None:
+    network = NetworkConfig(aspp_channels=8, backbone_weights=str(tmp_path / "weights.pt"), frozen_batch_norm=True)
+    source = build("mnv2-aspp", 3, NetworkConfig(aspp_channels=8)).get_submodule("backbone").state_dict()
+    torch.save(source, tmp_path / "weights.pt")
+    loader = dataclasses.replace(LOADER, train_limit=2, val_limit=1)
+    config = settings(tmp_path, genotype="mnv2-aspp", network=network, loader=loader, epochs=1)
+    folder = train(config, quiet=True).folder
+    assert "tensors of the backbone from" in (folder / "log.txt").read_text()
+    after = load_checkpoint(folder / "checkpoint.pt", "retrain")["network"]
+    for name, tensor in source.items():
+        if "running" in name:
+            assert torch.equal(after[f"backbone.{name}"], tensor)
+    (tmp_path / "weights.pt").unlink()
+    train(dataclasses.replace(config, epochs=2), resume=folder, quiet=True)
+    assert load_trained(folder, "last").epoch == 2
+
+
+@pytest.mark.parametrize("name", retrain.config.RECIPES.glob("*.yaml"), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_says_where_it_comes_from(name: Path) -> None:
+    assert retrain.config.recipe(name.stem) != RetrainConfig() or name.stem == "autodeeplab"
+    assert name.read_text().startswith("# ")
+
+
+def test_the_recipes_have_the_numbers_of_the_papers() -> None:
+    recipe = retrain.config.recipe
+    for name, weight_decay in (("li-mnv2", 4e-5), ("li-resnet50", 1e-4)):
+        found = recipe(name)
+        optimizer = OptimizerConfig(3e-4, weight_decay, name="adam", eps=1e-2, power=0.0, decay="dense_convolutions")
+        assert (found.optimizer, found.epochs) == (optimizer, 120)
+        assert (found.loader.batch_size, found.loader.augment) == (16, AugmentConfig((513, 513)))
+    found = recipe("smoothing")
+    heads = {"head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 20.0}
+    assert found.optimizer == OptimizerConfig(2e-3, 1e-4, decay="convolutions", **heads)  # type: ignore[arg-type]
+    assert found.network == NetworkConfig(frozen_batch_norm=True)
+    assert (found.loss, found.loader.augment) == (
+        LossConfig(resolution="logits"),
+        AugmentConfig((321, 321), (0.5, 1.5)),
+    )
+    assert found.epochs * (10_582 // found.loader.batch_size) == 20_102
+    for name, epochs, batch in (("fplnet-encoder", 500, 12), ("fplnet", 1000, 6)):
+        found = recipe(name)
+        assert (found.optimizer, found.loss) == (OptimizerConfig(0.045, 5e-4), LossConfig("inverse_log"))
+        assert (found.epochs, found.loader.batch_size, found.loader.resolution) == (epochs, batch, 0.5)
+        assert found.loader.augment.crop == (512, 1024)

@@ -40,7 +40,8 @@ from nas.opening import steps_per_epoch
 from nas.run import RunFolder, check_resumable, new_folder, read_config, read_metrics
 from nas.schedules import cosine, poly
 from nas.stepping import Stepper
-from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
+from retrain.network_config import NetworkConfig
 from search_spaces.files import write_atomically
 
 CPU = torch.device("cpu")
@@ -248,7 +249,16 @@ CONFIGS = [
         architecture=ArchitectureConfig(0.01, start_epoch=3),
     ),
     RetrainConfig(),
-    RetrainConfig(genotype="auto-deeplab-m", network=NetworkConfig(8, (4, 8)), optimizer=PolySgdConfig(power=1.0)),
+    RetrainConfig(genotype="auto-deeplab-m", network=NetworkConfig(8, (4, 8)), optimizer=OptimizerConfig(power=1.0)),
+    RetrainConfig(
+        genotype="li-mnv2-aspp",
+        network=NetworkConfig(li_blocks=(13, 16), li_init=(0.0, 0.05)),
+        init_from="runs/encoder",
+        optimizer=OptimizerConfig(
+            1e-3, 0.1, name="adam", eps=0.01, power=0.0, decay="convolutions", head_bias_lr_multiplier=20.0
+        ),
+        loss=LossConfig("inverse_log", 1.1, "logits"),
+    ),
 ]
 
 
@@ -291,8 +301,24 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (CosineSgdConfig, {"clip": 0}, "optimizer.clip is 0:"),
     (CosineSgdConfig, {"lr": 0.1, "lr_end": 0.2}, "optimizer.lr_end is 0.2: give a number from 0 to lr 0.1"),
     (CosineSgdConfig, {"lr_end": -0.1}, "optimizer.lr_end is -0.1:"),
-    (PolySgdConfig, {"lr": -1}, "optimizer.lr is -1:"),
-    (PolySgdConfig, {"power": 0}, "optimizer.power is 0:"),
+    (OptimizerConfig, {"lr": -1}, "optimizer.lr is -1:"),
+    (OptimizerConfig, {"power": -0.1}, "optimizer.power is -0.1:"),
+    (OptimizerConfig, {"name": "lamb"}, "optimizer.name is 'lamb': give one of sgd, adam"),
+    (OptimizerConfig, {"decay": "some"}, "optimizer.decay is 'some': give one of all, convolutions, dense_conv"),
+    (OptimizerConfig, {"name": "adam", "eps": 0}, "optimizer.eps is 0:"),
+    (OptimizerConfig, {"eps": 1e-2}, "optimizer.eps is 0.01, but optimizer.name is sgd, which has none:"),
+    (OptimizerConfig, {"head_lr_multiplier": 0}, "optimizer.head_lr_multiplier is 0:"),
+    (OptimizerConfig, {"head_bias_lr_multiplier": -1}, "optimizer.head_bias_lr_multiplier is -1:"),
+    (LossConfig, {"class_weights": "median"}, "loss.class_weights is 'median': give one of none, inverse_log"),
+    (LossConfig, {"class_weights": "inverse_log", "constant": 1.0}, "loss.constant is 1.0: give a number above 1"),
+    (LossConfig, {"class_weights": "inverse_log", "constant": NAN}, "loss.constant is nan:"),
+    (LossConfig, {"constant": 1.1}, "loss.constant is 1.1, but loss.class_weights is none: leave it out"),
+    (LossConfig, {"resolution": "half"}, "loss.resolution is 'half': give one of image, logits"),
+    (
+        RetrainConfig,
+        {"init_from": "a", "network": NetworkConfig(backbone_weights="b")},
+        "init_from is 'a' and network.backbone_weights is 'b', but a network starts from one of them: leave the other",
+    ),
     (ArchitectureConfig, {"lr": 0}, "architecture.lr is 0:"),
     (ArchitectureConfig, {"weight_decay": -1}, "architecture.weight_decay is -1:"),
     (ArchitectureConfig, {"start_epoch": -1}, "architecture.start_epoch is -1:"),
@@ -343,8 +369,8 @@ def test_every_settings_class_has_refusals_tested() -> None:
 
     found = classes(SearchConfig()) | classes(RetrainConfig())
     tested = {config for config, _, _ in REFUSED}
-    assert {config for config in found if not config.__subclasses__()} - tested == {SearchConfig, RetrainConfig}
-    assert RunConfig in tested  # whose limits those two inherit
+    assert {config for config in found if not config.__subclasses__()} - tested == {SearchConfig}
+    assert RunConfig in tested  # whose limits it inherits
 
 
 def test_differences_names_settings_by_their_path() -> None:
@@ -409,6 +435,8 @@ def test_poly_schedule_by_hand() -> None:
     assert poly(0.75, 0.1, 0.5) == pytest.approx(0.05)
     assert poly(0.5, 0.1, 2) == pytest.approx(0.025)
     assert poly(1, 0.1) == 0
+    assert [poly(progress, 0.1, 0) for progress in (0, 0.5, 1)] == [0.1, 0.1, 0.1]  # constant
+    assert poly(0.5, 0.045) == pytest.approx(0.024115, abs=5e-7)
 
 
 def test_cross_entropy_by_hand() -> None:

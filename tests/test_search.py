@@ -35,7 +35,8 @@ from nas.opening import training_split
 from nas.run import read_config, read_metrics
 from nas.stepping import Stepper
 from nas.supernet import Supernet
-from retrain.config import NetworkConfig, PolySgdConfig, RetrainConfig
+from retrain.config import OptimizerConfig, RetrainConfig
+from retrain.network_config import NetworkConfig
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
 
@@ -408,9 +409,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     losses, step, loss = [0], Stepper.step, nas.stepping.cross_entropy
     parameters: list[dict[str, torch.Tensor]] = []
 
-    def poisoned(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def poisoned(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
         losses[0] += 1
-        return loss(logits, labels) * (math.nan if losses[0] == number else 1)
+        return loss(logits, labels, weights) * (math.nan if losses[0] == number else 1)
 
     def watched(self: Stepper, images: Any, labels: Any, where: str) -> float:
         before = {key: p.detach().clone() for key, p in self.network.named_parameters()}
@@ -478,7 +479,7 @@ def test_odd_spaces_from_search_to_prediction(space: SearchSpace, tmp_path: Path
             genotype=str(file),
             network=network,
             loader=dataclasses.replace(LOADER, train_limit=4),
-            optimizer=PolySgdConfig(),
+            optimizer=OptimizerConfig(),
             epochs=1,
             out=str(tmp_path / "trained"),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import itertools
@@ -58,6 +59,7 @@ class Literal:
     """Auto-DeepLab's Eq. 1-8 as loops over strides, on a supernet's tensors alone: none of its code is called."""
 
     def __init__(self, supernet: Supernet) -> None:
+        self.supernet = copy.deepcopy(supernet)  # its candidates only, and of those only other papers'
         self.space = supernet.space
         self.tensors = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
         self.training = supernet.training
@@ -107,8 +109,10 @@ class Literal:
             return separable(separable(x, f"{name}.first", 1), f"{name}.second", 1)
         if operation.startswith("atrous"):
             return self.relu_convolution(x, f"{name}.body", rate=2, source=source)
-        assert operation.startswith("dilated_separable")
-        return separable(x, name, 2)
+        if operation.startswith("dilated_separable"):
+            return separable(x, name, 2)
+        # The operations of other papers are written out in their own tests; here counts how they are mixed.
+        return self.supernet.get_submodule(name)(x, source)
 
     def resized(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         return F.interpolate(x, size, mode="bilinear", align_corners=True)

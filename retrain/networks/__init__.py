@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from retrain.networks.base import FeatureInfo, SegmentationNetwork
     from retrain.networks.building import build
-    from retrain.networks.deeplab import DeepLab, FeatureInfo
+    from retrain.networks.deeplab import DeepLab
     from retrain.networks.published import NETWORKS, PublishedNetwork
 
 _EXPORTS = {
     "DeepLab": "retrain.networks.deeplab",
-    "FeatureInfo": "retrain.networks.deeplab",
+    "FeatureInfo": "retrain.networks.base",
     "NETWORKS": "retrain.networks.published",
     "PublishedNetwork": "retrain.networks.published",
+    "SegmentationNetwork": "retrain.networks.base",
     "build": "retrain.networks.building",
 }
 

@@ -3,27 +3,46 @@
 Shapes: N images, C channels, H x W pixels. No convolution in front of a batch norm has a bias.
 
 Sources: Auto-DeepLab (Liu et al., 2019), section 5.2, and the authors' network code. ASPP: DeepLabv3 (Chen et al.,
-2017), section 3.3. Decoder: DeepLabv3+ (Chen et al., 2018), section 3.1. Drop path: NASNet (Zoph et al., 2018).
+2017), section 3.3. Decoder and separable convolutions: DeepLabv3+ (Chen et al., 2018), section 3.1, and its authors'
+code. Drop path: NASNet (Zoph et al., 2018).
 
 Convolutions keep PyTorch's default initialisation, kaiming_uniform(a=sqrt(5)): uniform within 1 / sqrt(fan in), which
 is the authors' variance_scaling(scale=1/3, FAN_IN, uniform). (In a depthwise kernel's fan-in TensorFlow counts all
-channels; the batch norm behind it takes that scale out again.) Only the logits differ.
+channels; the batch norm behind it takes that scale out again.) Only the logits and DeepLabv3+'s separable convolutions
+differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNormFactory, ConvBatchNorm, resize
+from search_spaces.settings import OperationSettings
 
-__all__ = ["ASPP", "ConvBatchNormRelu", "Decoder", "DropPath", "Stem", "stem_strides"]
+__all__ = [
+    "ASPP",
+    "AtrousBranch",
+    "ConvBatchNormRelu",
+    "Decoder",
+    "DepthwiseConvolution",
+    "DropPath",
+    "SeparableConvBatchNormRelu",
+    "Stem",
+    "aspp_rates",
+    "lateral_inhibition",
+    "logits_convolution",
+    "stem_strides",
+    "truncated_normal",
+]
 
 ASPP_REACH = (96, 192, 288)
-"""Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8."""
+"""Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8, as in Auto-DeepLab, and 6,
+12, 18 at 16, as in DeepLabv3."""
 
 
 class ConvBatchNormRelu(ConvBatchNorm):
@@ -31,6 +50,29 @@ class ConvBatchNormRelu(ConvBatchNorm):
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         return F.relu(super().forward(x, source))
+
+
+def truncated_normal(weight: Tensor, deviation: float) -> None:
+    """Draws `weight` from the authors' initialiser: a normal of that deviation, cut at two of them."""
+    nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+
+
+def logits_convolution(channels: int, classes: int, kernel: int = 1, rate: int = 1) -> nn.Conv2d:
+    """The convolution, with a bias, that ends a network of DeepLab's family: (N, C, H, W) -> (N, classes, H, W)."""
+    convolution = nn.Conv2d(channels, classes, kernel, padding=rate * (kernel // 2), dilation=rate)
+    truncated_normal(convolution.weight, 0.01)
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return convolution
+
+
+def aspp_rates(stride: int) -> list[int]:
+    """Rates of the atrous branches on a feature at an output stride, each at least 1."""
+    return [max(1, reach // stride) for reach in ASPP_REACH]
+
+
+def lateral_inhibition(channels: int, settings: OperationSettings) -> LateralInhibition:
+    """The lateral inhibition of C channels that the settings describe."""
+    return LateralInhibition(channels, settings.li_zone, settings.li_rate, settings.li_sigma, settings.li_init)
 
 
 def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:
@@ -109,38 +151,103 @@ class DropPath(nn.Module):
         return f"keep={self.keep}"
 
 
+class DepthwiseConvolution(nn.Conv2d):
+    """3x3, one kernel a channel, without weight decay, as in the authors' code of DeepLabv3+.
+
+    Args:
+        channels: C.
+        rate: Dilation.
+    """
+
+    undecayed = ("weight",)
+
+    def __init__(self, channels: int, rate: int) -> None:
+        super().__init__(channels, channels, 3, padding=rate, dilation=rate, groups=channels, bias=False)
+
+
+class SeparableConvBatchNormRelu(nn.Module):
+    """3x3 depthwise convolution, batch norm, ReLU, 1x1 convolution, batch norm, ReLU, as in DeepLabv3+.
+
+    Args:
+        channels_in: C_in.
+        channels_out: C_out.
+        batch_norm: Factory for the batch norms.
+        rate: Dilation of the depthwise convolution.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, batch_norm: BatchNormFactory, rate: int = 1) -> None:
+        super().__init__()
+        self.depthwise = DepthwiseConvolution(channels_in, rate)
+        self.batch_norm = batch_norm(channels_in)
+        self.pointwise = ConvBatchNormRelu(channels_in, channels_out, 1, 1, batch_norm)
+        truncated_normal(self.depthwise.weight, 0.33)
+        truncated_normal(self.pointwise.convolution.weight, 0.06)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H, W)"""
+        return self.pointwise(F.relu(self.batch_norm(self.depthwise(x))))
+
+
+class AtrousBranch(nn.Module):
+    """A dilated 3x3 convolution, smoothed or not, batch norm, ReLU: (N, C_in, H, W) -> (N, C_out, H, W).
+
+    Args:
+        convolution: The convolution.
+        batch_norm: Factory for the batch norm.
+    """
+
+    def __init__(self, convolution: nn.Conv2d, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.batch_norm = batch_norm(convolution.out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.batch_norm(self.convolution(x)))
+
+
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: image pooling, 1x1 and atrous 3x3 branches, concatenated, reduced by a 1x1.
+    """Atrous spatial pyramid pooling: image pooling, 1x1 and atrous branches, concatenated, reduced by a 1x1.
+
+    With lateral inhibitions in front of the atrous branches it is an LI-ASPP (Wang et al., 2020); its input shall have
+    gone through a ReLU, as all branches see the same. Every other tensor keeps its name.
 
     Args:
         channels_in: C_in.
         channels: C_out, and the output channels of each branch.
-        stride: Of the input, in pixels of the image: rates are 96, 192 and 288 pixels divided by it, at least 1.
+        atrous: The atrous branches: (N, C_in, H, W) -> (N, C_out, H, W).
         dropout: Probability of zeroing a value of the output.
         batch_norm: Factory for the batch norms.
+        inhibition: Builds a lateral inhibition for a number of channels; None: an ASPP without.
     """
 
     def __init__(
-        self, channels_in: int, channels: int, stride: int, dropout: float, batch_norm: BatchNormFactory
+        self,
+        channels_in: int,
+        channels: int,
+        atrous: Sequence[nn.Module],
+        dropout: float,
+        batch_norm: BatchNormFactory,
+        inhibition: Callable[[int], LateralInhibition] | None = None,
     ) -> None:
         super().__init__()
-        rates = [max(1, reach // stride) for reach in ASPP_REACH]
         self.pooling = ConvBatchNormRelu(channels_in, channels, 1, 1, batch_norm)
         self.pointwise = ConvBatchNormRelu(channels_in, channels, 1, 1, batch_norm)
-        self.atrous = nn.ModuleList(ConvBatchNormRelu(channels_in, channels, 3, 1, batch_norm, rate) for rate in rates)
-        self.project = ConvBatchNormRelu((2 + len(rates)) * channels, channels, 1, 1, batch_norm)
+        self.inhibitions = nn.ModuleList(inhibition(channels_in) if inhibition else nn.Identity() for _ in atrous)
+        self.atrous = nn.ModuleList(atrous)
+        self.project = ConvBatchNormRelu((2 + len(atrous)) * channels, channels, 1, 1, batch_norm)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H, W)"""
         pooled = self.pooling(x.mean((2, 3), keepdim=True))  # (N, C_out, 1, 1)
         pooled = pooled.expand(-1, -1, *x.shape[-2:])  # (N, C_out, H, W)
-        branches = [pooled, self.pointwise(x), *(branch(x) for branch in self.atrous)]
+        branches = [pooled, self.pointwise(x)]
+        branches += [branch(inhibition(x)) for inhibition, branch in zip(self.inhibitions, self.atrous, strict=True)]
         return self.dropout(self.project(torch.cat(branches, dim=1)))
 
 
 class Decoder(nn.Module):
-    """DeepLabv3+'s decoder with full 3x3 convolutions, up to the logits at the size of the low-level feature.
+    """DeepLabv3+'s decoder, up to the logits at the size of the low-level feature.
 
     Args:
         channels_in: C_in, of the ASPP.
@@ -149,6 +256,7 @@ class Decoder(nn.Module):
         channels: Output channels of the two 3x3 convolutions.
         classes: Number of classes.
         batch_norm: Factory for the batch norms.
+        separable: Whether the 3x3 convolutions are depthwise separable, as in DeepLabv3+, or full, as in Auto-DeepLab.
     """
 
     def __init__(
@@ -159,15 +267,19 @@ class Decoder(nn.Module):
         channels: int,
         classes: int,
         batch_norm: BatchNormFactory,
+        separable: bool = False,
     ) -> None:
         super().__init__()
+
+        def convolution(width_in: int, width_out: int) -> nn.Module:
+            if separable:
+                return SeparableConvBatchNormRelu(width_in, width_out, batch_norm)
+            return ConvBatchNormRelu(width_in, width_out, 3, 1, batch_norm)
+
         self.reduce = ConvBatchNormRelu(channels_low, channels_reduced, 1, 1, batch_norm)
-        self.first = ConvBatchNormRelu(channels_in + channels_reduced, channels, 3, 1, batch_norm)
-        self.second = ConvBatchNormRelu(channels, channels, 3, 1, batch_norm)
-        self.logits = nn.Conv2d(channels, classes, 1)
-        # The authors' truncated normal: standard deviation 0.01, cut at two of them.
-        nn.init.trunc_normal_(self.logits.weight, std=0.01, a=-0.02, b=0.02)
-        nn.init.zeros_(self.logits.bias)  # type: ignore[arg-type]
+        self.first = convolution(channels_in + channels_reduced, channels)
+        self.second = convolution(channels, channels)
+        self.logits = logits_convolution(channels, classes)
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         """(N, C_in, h, w) and (N, C_low, H, W) -> (N, classes, H, W)"""

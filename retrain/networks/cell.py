@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from retrain.networks.blocks import DropPath
 from search_spaces.genotype import Block, state_names
 from search_spaces.modules import BatchNormFactory, ReluConvBatchNorm, resize
-from search_spaces.operations import OPERATIONS
+from search_spaces.operations import DEFAULTS, OPERATIONS
+from search_spaces.settings import OperationSettings
 
 __all__ = ["Cell", "drop_path_keep"]
 
@@ -44,6 +45,7 @@ class Cell(nn.Module):
         stride: 2 where the path goes one level coarser, 1 elsewhere.
         keep: Probability of keeping a branch at the end of training; 1 drops nothing.
         batch_norm: Factory for the batch norms.
+        settings: Of the operations.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Cell(nn.Module):
         stride: int,
         keep: float,
         batch_norm: BatchNormFactory,
+        settings: OperationSettings = DEFAULTS,
     ) -> None:
         super().__init__()
         self.blocks = tuple(blocks)
@@ -73,7 +76,7 @@ class Cell(nn.Module):
         self.drop_path = DropPath(keep) if keep < 1 else None
         self.operations = nn.ModuleList(
             nn.ModuleList(
-                OPERATIONS[operation].build(channels, stride if source in INPUTS else 1, batch_norm)
+                OPERATIONS[operation].build(channels, stride if source in INPUTS else 1, batch_norm, settings)
                 for source, operation in zip(block.inputs, block.operations, strict=True)
             )
             for block in blocks

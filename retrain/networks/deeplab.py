@@ -10,30 +10,24 @@ Source: Auto-DeepLab (Liu et al., 2019), sections 3.2 and 5.2, and the authors' 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrain.config import NetworkConfig
-from retrain.networks.blocks import ASPP, Decoder, DropPath, Stem
+from retrain.network_config import NetworkConfig
+from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
+from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates, lateral_inhibition
 from retrain.networks.cell import Cell, drop_path_keep
+from retrain.networks.operation_settings import check_operation_settings
 from search_spaces.genotype import Genotype
-from search_spaces.modules import BatchNorm, resize
+from search_spaces.modules import BatchNorm
+from search_spaces.smoothing import SmoothedConv2d
 
-__all__ = ["DeepLab", "FeatureInfo", "low_level_layer"]
+__all__ = ["DeepLab", "low_level_layer"]
 
 DEFAULT_FILTER_MULTIPLIER = 20
 BACKBONE_EPS, HEAD_EPS = 1e-3, 1e-5
-
-
-class FeatureInfo(NamedTuple):
-    """What is known of a feature before it is computed."""
-
-    channels: int
-    """Channels of the tensor."""
-    stride: int
-    """In pixels of the image."""
+DEFAULT_MOMENTUM = 0.0003
 
 
 def low_level_layer(levels: tuple[int, ...]) -> int:
@@ -45,30 +39,33 @@ def low_level_layer(levels: tuple[int, ...]) -> int:
     return next((layer for layer, level in enumerate(levels) if level != 0), 0)
 
 
-class DeepLab(nn.Module):
+class DeepLab(SegmentationNetwork):
     """(N, 3, H, W) -> logits (N, classes, H, W), for any genotype and any H and W of at least 1.
 
     Args:
         genotype: Cell and path.
         classes: Number of classes.
-        config: Widths and regularisation; None: the defaults.
+        config: Widths, regularisation, lateral inhibition and smoothing of the ASPP; None: the defaults. Settings of
+            operations that are None are the space's.
 
     Attributes:
         feature_info: Channels and stride of each cell's output, in the order of `features`.
 
     Raises:
-        ValueError: `classes` is below 1.
+        ValueError: `classes` is below 1, or a setting is given of operations that there are none of.
     """
 
+    head = ("aspp", "decoder")
+
     def __init__(self, genotype: Genotype, classes: int, config: NetworkConfig | None = None) -> None:
-        super().__init__()
-        if classes < 1:
-            raise ValueError(f"a network for {classes} classes cannot be built: give at least 1")
+        super().__init__(classes)
         config = config or NetworkConfig()
         space, levels = genotype.space, genotype.levels
         multiplier = config.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
-        backbone_norm = partial(BatchNorm, eps=BACKBONE_EPS, momentum=config.batch_norm_momentum)
-        head_norm = partial(BatchNorm, eps=HEAD_EPS, momentum=config.batch_norm_momentum)
+        momentum = config.batch_norm_momentum or DEFAULT_MOMENTUM
+        backbone_norm = partial(BatchNorm, eps=BACKBONE_EPS, momentum=momentum)
+        head_norm = partial(BatchNorm, eps=HEAD_EPS, momentum=momentum)
+        settings = config.operation_settings(space.settings)
 
         self.levels = levels
         self.low_level_layer = low_level_layer(levels)
@@ -86,13 +83,26 @@ class DeepLab(nn.Module):
                 stride=2 if level > previous else 1,
                 keep=drop_path_keep(layer, len(levels), config.drop_path_keep),
                 batch_norm=backbone_norm,
+                settings=settings,
             )
             self.cells.append(cell)
             self.feature_info.append(FeatureInfo(cell.channels, space.strides[level]))
             before, last, previous = last, cell.channels, level
             if layer == self.low_level_layer:
                 low_level_channels = cell.channels
-        self.aspp = ASPP(last, config.aspp_channels, space.strides[levels[-1]], config.dropout, head_norm)
+        branches = []
+        for rate in aspp_rates(space.strides[levels[-1]]):
+            convolution = SmoothedConv2d(
+                last,
+                config.aspp_channels,
+                rate=rate,
+                smoothing=config.smoothing,
+                window=settings.smoothing_window,
+                sigma=settings.smoothing_sigma,
+            )
+            branches.append(AtrousBranch(convolution, head_norm))
+        inhibition = partial(lateral_inhibition, settings=settings) if config.aspp == "li" else None
+        self.aspp = ASPP(last, config.aspp_channels, branches, config.dropout, head_norm, inhibition)
         self.decoder = Decoder(
             config.aspp_channels,
             low_level_channels,
@@ -101,42 +111,18 @@ class DeepLab(nn.Module):
             classes,
             head_norm,
         )
-        self._freeze_unread(genotype)
-
-    def set_progress(self, fraction: float) -> None:
-        """Tells the drop path schedule which fraction of training is done, 0 (nothing is dropped) to 1.
-
-        Raises:
-            ValueError: `fraction` is not in that range.
-        """
-        if not 0 <= fraction <= 1:
-            raise ValueError(f"progress {fraction} is not a fraction of training: give a number from 0 to 1")
-        for module in self.modules():
-            if isinstance(module, DropPath):
-                module.progress.fill_(fraction)
+        check_operation_settings(config, self)
+        freeze_unread(self, genotype)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps images (N, 3, H, W) to the cells' outputs "cell1" ... "cellL", each (N, B * F * 2**l, h_l, w_l)."""
         cells = self._backbone(x)[2:]
         return {f"cell{layer}": cell for layer, cell in enumerate(cells, start=1)}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to logits (N, classes, H, W).
-
-        Raises:
-            ValueError: The images have a wrong shape, or there is only one while training.
-        """
-        if x.dim() != 4 or x.shape[1] != 3:
-            raise ValueError(f"the network got a tensor of shape {list(x.shape)}: give images (N, 3, H, W)")
-        if self.training and x.shape[0] == 1:
-            raise ValueError(
-                "training needs at least 2 images in a batch: the batch norm behind image pooling has one value per "
-                "image and channel. Raise the batch size, drop a last batch of one, or call eval()"
-            )
+    def logits(self, x: Tensor) -> Tensor:
         outputs = self._backbone(x)
         low = outputs[1 + self.low_level_layer]
-        logits = self.decoder(self.aspp(F.relu(outputs[-1])), low)
-        return resize(logits, (x.shape[-2], x.shape[-1]))  # (N, classes, H, W)
+        return self.decoder(self.aspp(F.relu(outputs[-1])), low)
 
     def _backbone(self, x: Tensor) -> list[Tensor]:
         """The stem's last two outputs, then each cell's; all before a ReLU."""
@@ -150,22 +136,3 @@ class DeepLab(nn.Module):
             outputs.append(cell(outputs[-2], outputs[-1], sizes[min(previous, level)]))
             previous = level
         return outputs
-
-    def _freeze_unread(self, genotype: Genotype) -> None:
-        """Freezes what no output depends on, for a cell that reads only one of its inputs.
-
-        Such weights never get a gradient: optimisers and distributed training shall not wait for one.
-        """
-        read = {name for block in genotype.cell for name in block.inputs}
-        steps = [step for name, step in (("l-1", 1), ("l-2", 2)) if name in read]
-        producers = [self.stem.layers[-2], self.stem.layers[-1], *self.cells]  # as in the list of `_backbone`
-        needed = [False] * len(producers)
-        needed[-1] = needed[1 + self.low_level_layer] = True
-        for number in range(len(producers) - 1, 1, -1):
-            if needed[number]:
-                for step in steps:
-                    needed[number - step] = True
-        needed[0] = needed[0] or needed[1]  # the stem's convolutions follow each other
-        for producer, is_needed in zip(producers, needed, strict=True):
-            if not is_needed:
-                producer.requires_grad_(False)

@@ -1,0 +1,162 @@
+"""ESPNet-C and ESPNet: an encoder of ESP modules with the image beside its features, and a light decoder.
+
+Shapes: N images of H x W pixels; C channels; h_s x w_s pixels at stride s, each stride's size half the one before,
+rounded up. Sizes are recorded on the way down and met on the way up: no size need be divisible by anything.
+
+Source: ESPNet (Mehta et al., ECCV 2018), section 3.3 and Figure 4, and the authors' network code. FPLNet (Atif et al.,
+2023) compares its own module with ESP in both networks (Table VI).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from retrain.network_config import NetworkConfig
+from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from retrain.networks.fplnet import ConvBatchNormPReLU, Upsampling, batch_norm_factory, module_factory
+from retrain.networks.fusion import IMAGE_CHANNELS, halve
+from search_spaces.factorized import BatchNormPReLU
+from search_spaces.modules import BatchNormFactory
+
+__all__ = ["ESPNet", "ESPNetC"]
+
+FIRST_CHANNELS, STAGE_CHANNELS = 16, (64, 128)
+DEFAULT_MODULES = (2, 8)
+
+
+class Stage(nn.Module):
+    """A module that halves the sides, then modules that keep them: (N, C_in, H, W) -> two tensors (N, C, h, w)."""
+
+    def __init__(self, channels_in: int, channels: int, count: int, config: NetworkConfig) -> None:
+        super().__init__()
+        module = module_factory(config, "esp")
+        self.down = module(channels_in, channels, 2)
+        self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(count)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the output of the first module, and that of the last."""
+        shallow = self.down(x)
+        return shallow, self.body(shallow)
+
+
+class Encoder(nn.Module):
+    """The three stages: images (N, 3, H, W) -> [(N, C, h_s, w_s) for s in 2, 4, 8].
+
+    At strides 2 and 4 the image, pooled, stands beside the features; the last two stages end with the outputs of their
+    first and of their last module beside each other.
+
+    Attributes:
+        feature_info: Channels and stride of each output.
+    """
+
+    def __init__(self, config: NetworkConfig, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        counts = DEFAULT_MODULES if config.modules is None else config.modules
+        middle, last = STAGE_CHANNELS
+        widths = (FIRST_CHANNELS + IMAGE_CHANNELS, 2 * middle + IMAGE_CHANNELS, 2 * last)
+        self.feature_info = [FeatureInfo(width, stride) for width, stride in zip(widths, (2, 4, 8), strict=True)]
+        self.first = ConvBatchNormPReLU(IMAGE_CHANNELS, FIRST_CHANNELS, 2, batch_norm)
+        self.stage2 = Stage(widths[0], middle, counts[0], config)
+        self.stage3 = Stage(widths[1], last, counts[1], config)
+        self.outputs = nn.ModuleList(BatchNormPReLU(width, batch_norm) for width in widths)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        half = halve(image)
+        stage1 = self.outputs[0](torch.cat([self.first(image), half], dim=1))  # (N, 19, h_2, w_2)
+        shallow, deep = self.stage2(stage1)
+        stage2 = self.outputs[1](torch.cat([deep, shallow, halve(half)], dim=1))  # (N, 131, h_4, w_4)
+        shallow, deep = self.stage3(stage2)
+        stage3 = self.outputs[2](torch.cat([shallow, deep], dim=1))  # (N, 256, h_8, w_8)
+        return [stage1, stage2, stage3]
+
+
+class Decoder(nn.Module):
+    """ESPNet's decoder: `classes` channels are brought up to the image, with the encoder's features beside them.
+
+    Args:
+        feature_info: Of the encoder's stages.
+        classes: Number of classes.
+        config: Says which module fuses the maps at stride 4.
+        batch_norm: Factory for the batch norms.
+    """
+
+    def __init__(
+        self, feature_info: list[FeatureInfo], classes: int, config: NetworkConfig, batch_norm: BatchNormFactory
+    ) -> None:
+        super().__init__()
+        fine, middle, _ = (info.channels for info in feature_info)
+        self.coarse = batch_norm(classes)
+        self.up_to_4 = Upsampling(classes, classes, 2)
+        self.project = nn.Conv2d(middle, classes, 1, bias=False)
+        self.fuse = nn.Sequential(
+            BatchNormPReLU(2 * classes, batch_norm), module_factory(config, "esp")(2 * classes, classes, 1)
+        )
+        self.up_to_2 = Upsampling(classes, classes, 2)
+        self.middle = BatchNormPReLU(classes, batch_norm)
+        self.refine = ConvBatchNormPReLU(fine + classes, classes, 1, batch_norm)
+        self.up_to_1 = Upsampling(classes, classes, 2)
+
+    def forward(self, logits: Tensor, stage1: Tensor, stage2: Tensor, size: tuple[int, int]) -> Tensor:
+        """Maps logits at stride 8 to logits at stride 1.
+
+        Args:
+            logits: (N, classes, h_8, w_8).
+            stage1: The encoder's feature at stride 2.
+            stage2: The encoder's feature at stride 4.
+            size: H, W of the image.
+        """
+        x = self.up_to_4(self.coarse(logits), (stage2.shape[-2], stage2.shape[-1]))
+        x = self.fuse(torch.cat([self.project(stage2), x], dim=1))  # (N, classes, h_4, w_4)
+        x = self.middle(self.up_to_2(x, (stage1.shape[-2], stage1.shape[-1])))
+        x = self.refine(torch.cat([x, stage1], dim=1))  # (N, classes, h_2, w_2)
+        return self.up_to_1(x, size)
+
+
+class ESPNetC(SegmentationNetwork):
+    """ESPNet-C, the encoder with a classifier at stride 8: (N, 3, H, W) -> (N, classes, H, W).
+
+    Args:
+        classes: Number of classes.
+        config: Modules, momentum; None: the paper's.
+
+    Attributes:
+        feature_info: Channels and stride of each stage's output, in the order of `features`.
+
+    Raises:
+        ValueError: `classes` is below 1, or the settings do not fit together.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
+        super().__init__(classes)
+        config = config or NetworkConfig()
+        self.encoder = Encoder(config, batch_norm_factory(config))
+        self.feature_info = self.encoder.feature_info
+        self.classifier = nn.Conv2d(self.feature_info[-1].channels, classes, 1, bias=False)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps images (N, 3, H, W) to the outputs of the stages, "stage1" to "stage3", at strides 2, 4 and 8."""
+        return {f"stage{number}": output for number, output in enumerate(self.encoder(x), start=1)}
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.classifier(self.encoder(x)[-1])
+
+
+class ESPNet(ESPNetC):
+    """ESPNet-C and a decoder, with the arguments, shapes and errors of `ESPNetC`.
+
+    The decoder starts from the logits of ESPNet-C: its weights, the classifier's too, have the same names as there.
+    """
+
+    head = ("decoder",)
+
+    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
+        config = config or NetworkConfig()
+        super().__init__(classes, config)
+        self.decoder = Decoder(self.feature_info, classes, config, batch_norm_factory(config))
+
+    def logits(self, x: Tensor) -> Tensor:
+        stage1, stage2, stage3 = self.encoder(x)
+        return self.decoder(self.classifier(stage3), stage1, stage2, (x.shape[-2], x.shape[-1]))

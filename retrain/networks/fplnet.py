@@ -1,0 +1,319 @@
+"""FPLNet: an encoder of FPL modules whose stages are closed by FIR units, and a sequential decoder.
+
+Shapes: N images of H x W pixels; C channels; h_s x w_s pixels at stride s, each stride's size half the one before,
+rounded up. Sizes are recorded on the way down and met on the way up: no size need be divisible by anything.
+
+Source: FPLNet (Atif et al., 2023), section III-B, Figure 4 and Table II. Its numbers of parameters settle what the text
+leaves open: 419,994 for the encoder at 20 classes (Table VIII).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from retrain.network_config import NetworkConfig
+from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from retrain.networks.fusion import FUSIONS, IMAGE_CHANNELS, FusionUnit, halve
+from search_spaces.factorized import ESP, FPL, BatchNormPReLU
+from search_spaces.modules import BatchNorm, BatchNormFactory
+from search_spaces.settings import OperationSettings
+
+__all__ = [
+    "ConvBatchNormPReLU",
+    "FPLNet",
+    "FPLNetEncoder",
+    "InitialModule",
+    "ModuleFactory",
+    "SequentialDecoder",
+    "Upsampling",
+    "batch_norm_factory",
+    "module_factory",
+]
+
+ModuleFactory = Callable[[int, int, int], nn.Module]
+"""`module(channels_in, channels_out, stride)` -> module (N, channels_in, H, W) -> (N, channels_out, h, w)."""
+
+EPS, DEFAULT_MOMENTUM = 1e-3, 0.1
+INITIAL_CHANNELS, STAGE_CHANNELS = 32, (64, 128)
+DEFAULT_MODULES = (4, 8)
+DECODER_CHANNELS, LAST_DECODER_CHANNELS, DECODER_MODULES = 64, 16, 2
+
+
+def batch_norm_factory(config: NetworkConfig) -> BatchNormFactory:
+    """Factory for the batch norms of FPLNet and ESPNet."""
+    momentum = DEFAULT_MOMENTUM if config.batch_norm_momentum is None else config.batch_norm_momentum
+    return partial(BatchNorm, eps=EPS, momentum=momentum)
+
+
+def module_factory(config: NetworkConfig, default: str, settings: OperationSettings | None = None) -> ModuleFactory:
+    """Factory for the modules of the stages, and of the decoder.
+
+    Args:
+        config: Says which module, and what an FPL module is like.
+        default: "fpl" or "esp", the network's own.
+        settings: What FPL modules are like where `config` does not say; None: as in the paper.
+
+    Raises:
+        ValueError: The module is ESP, and a setting of FPL modules is given.
+    """
+    kind, batch_norm = config.module or default, batch_norm_factory(config)
+    if kind == "esp":
+        defaults = NetworkConfig()
+        for name in ("factorization", "fpl_rates", "fpl_fusion"):
+            if getattr(config, name) != getattr(defaults, name):
+                raise ValueError(
+                    f"network.{name} has no effect on ESP modules: leave it out, or give network.module fpl"
+                )
+        return lambda channels_in, channels_out, stride: ESP(channels_in, channels_out, batch_norm, stride)
+    settings = config.operation_settings(settings)
+    return lambda channels_in, channels_out, stride: FPL(
+        channels_in, channels_out, batch_norm, stride, settings.fpl_rates, settings.fpl_fusion, config.factorization
+    )
+
+
+class ConvBatchNormPReLU(nn.Module):
+    """3x3 convolution without bias, batch norm, PReLU: (N, C_in, H, W) -> (N, C_out, h, w)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.output = BatchNormPReLU(channels_out, batch_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(self.convolution(x))
+
+
+class InitialModule(nn.Module):
+    """Stage 1: 3x3 convolutions, the image beside them, PReLU, batch norm, PReLU: (N, 3, H, W) -> (N, 35, h, w).
+
+    The PReLU in front of the batch norm is not in the paper, but in its number of parameters and in the later networks
+    of its first author.
+
+    Args:
+        strides: Of each convolution, 1 or 2; the paper's are 2, 1, 1.
+        batch_norm: Factory for the batch norms.
+
+    Attributes:
+        channels_out: Channels of the output.
+    """
+
+    def __init__(self, strides: Sequence[int], batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.halvings = sum(stride == 2 for stride in strides)
+        self.channels_out = INITIAL_CHANNELS + IMAGE_CHANNELS
+        widths = (IMAGE_CHANNELS,) + (INITIAL_CHANNELS,) * len(strides)
+        self.convolutions = nn.Sequential(
+            *(
+                ConvBatchNormPReLU(width, INITIAL_CHANNELS, stride, batch_norm)
+                for width, stride in zip(widths[:-1], strides, strict=True)
+            )
+        )
+        self.activation = nn.PReLU(self.channels_out)
+        self.output = BatchNormPReLU(self.channels_out, batch_norm)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = torch.cat([self.convolutions(image), halve(image, self.halvings)], dim=1)  # (N, 35, h, w)
+        return self.output(self.activation(x))
+
+
+class Stage(nn.Module):
+    """A module that halves the sides, modules that keep them, and a fusion unit.
+
+    Args:
+        channels_in: Channels of the input.
+        channels: Channels of all its modules.
+        count: How many modules follow the first.
+        fusion: Name of what closes the stage, one of `FUSIONS`.
+        module: Factory for the modules.
+        batch_norm: Factory for the batch norm of the fusion.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        count: int,
+        fusion: str,
+        module: ModuleFactory,
+        batch_norm: BatchNormFactory,
+    ) -> None:
+        super().__init__()
+        self.down = module(channels_in, channels, 2)
+        self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(count)))
+        self.fusion = FusionUnit(FUSIONS[fusion], channels, batch_norm)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        """(N, channels_in, H, W) and the image (N, 3, h, w) -> (N, fusion.channels_out, h, w)"""
+        shallow = self.down(x)
+        return self.fusion(shallow, self.body(shallow), image)
+
+
+class Encoder(nn.Module):
+    """The three stages: images (N, 3, H, W) -> [(N, C, h_s, w_s) for s in 2, 4, 8].
+
+    Attributes:
+        feature_info: Channels and stride of each output.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        module, batch_norm = module_factory(config, "fpl"), batch_norm_factory(config)
+        counts = DEFAULT_MODULES if config.modules is None else config.modules
+        self.initial = InitialModule((2,) if config.hasty_stem else (2, 1, 1), batch_norm)
+        self.feature_info = [FeatureInfo(self.initial.channels_out, 2)]
+        self.stages = nn.ModuleList()
+        for channels, count in zip(STAGE_CHANNELS, counts, strict=True):
+            before = self.feature_info[-1]
+            stage = Stage(before.channels, channels, count, config.fusion, module, batch_norm)
+            self.stages.append(stage)
+            self.feature_info.append(FeatureInfo(stage.fusion.channels_out, 2 * before.stride))
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        outputs, image = [self.initial(image)], halve(image)
+        for stage in self.stages:
+            image = halve(image)
+            outputs.append(stage(outputs[-1], image))
+        return outputs
+
+
+class Upsampling(nn.ConvTranspose2d):
+    """Transposed convolution at stride 2 without bias, cut to a size: (N, C_in, h, w) -> (N, C_out, *size).
+
+    Args:
+        channels_in: C_in.
+        channels_out: C_out.
+        kernel: Side of the kernel, 2 or 3.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
+        odd = kernel % 2
+        super().__init__(channels_in, channels_out, kernel, 2, padding=odd, output_padding=odd, bias=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
+        return super().forward(x)[..., : size[0], : size[1]]  # (N, C_out, 2h, 2w) cut: a side was odd on the way down
+
+
+class Upsampler(nn.Module):
+    """Transposed convolution, batch norm, PReLU, then modules: (N, C_in, h, w) -> (N, C, *size)."""
+
+    def __init__(self, channels_in: int, channels: int, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        super().__init__()
+        self.upsampling = Upsampling(channels_in, channels, 3)
+        self.output = BatchNormPReLU(channels, batch_norm)
+        self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(DECODER_MODULES)))
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        return self.body(self.output(self.upsampling(x, size)))
+
+
+class SequentialDecoder(nn.Module):
+    """FPLNet's decoder, from any stride to the image's size: (N, C_in, h, w) -> (N, classes, H, W).
+
+    A 1x1 projection to 64 channels; upsamplers to 64 channels, the last of them to 16, each followed by two modules; a
+    transposed convolution to the classes. At stride 1 there is nothing to bring up: a 1x1 convolution to the classes.
+
+    The paper prints no size of its kernels. Upsamplers of 3x3 and a last convolution of 2x2, without biases, put the
+    whole network where the paper has it, 0.49 M and less than 0.5 M parameters: 499,758 at 20 classes.
+
+    Args:
+        channels_in: C_in.
+        stride: Of the input, in pixels of the image; a power of two.
+        classes: Number of classes.
+        module: Factory for the modules.
+        batch_norm: Factory for the batch norms.
+    """
+
+    def __init__(
+        self, channels_in: int, stride: int, classes: int, module: ModuleFactory, batch_norm: BatchNormFactory
+    ) -> None:
+        super().__init__()
+        self.upsamplers = nn.ModuleList()
+        halvings = stride.bit_length() - 1
+        if halvings == 0:
+            self.projection: nn.Module = nn.Identity()
+            self.classifier: nn.Module = nn.Conv2d(channels_in, classes, 1, bias=False)
+            return
+        self.projection = nn.Conv2d(channels_in, DECODER_CHANNELS, 1, bias=False)
+        widths = [DECODER_CHANNELS] * max(1, halvings - 1) + [LAST_DECODER_CHANNELS] * (halvings > 1)
+        for before, width in pairwise(widths):
+            self.upsamplers.append(Upsampler(before, width, module, batch_norm))
+        self.classifier = Upsampling(widths[-1], classes, 2)
+
+    def forward(self, x: Tensor, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Maps x to logits.
+
+        Args:
+            x: (N, C_in, h, w).
+            sizes: (H, W) at stride 1, then at 2, and so on, up to the stride in front of x's; empty at stride 1.
+        """
+        x = self.projection(x)
+        if not sizes:
+            return self.classifier(x)
+        for upsampler, size in zip(self.upsamplers, reversed(sizes[1:]), strict=True):
+            x = upsampler(x, size)
+        return self.classifier(x, sizes[0])
+
+
+class _FPLNetwork(SegmentationNetwork):
+    """What the encoder alone and the whole network have in common: the encoder, and its features."""
+
+    def __init__(self, classes: int, config: NetworkConfig) -> None:
+        super().__init__(classes)
+        self.encoder = Encoder(config)
+        self.feature_info = self.encoder.feature_info
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """Maps images (N, 3, H, W) to the outputs of the stages, "stage1" to "stage3", at strides 2, 4 and 8."""
+        return {f"stage{number}": output for number, output in enumerate(self.encoder(x), start=1)}
+
+
+class FPLNetEncoder(_FPLNetwork):
+    """The encoder with a classifier at stride 8: (N, 3, H, W) -> (N, classes, H, W).
+
+    The paper trains it first, and then the whole network behind its weights.
+
+    Args:
+        classes: Number of classes.
+        config: Modules, fusion, momentum; None: the paper's.
+
+    Attributes:
+        feature_info: Channels and stride of each stage's output, in the order of `features`.
+
+    Raises:
+        ValueError: `classes` is below 1, or the settings do not fit together.
+    """
+
+    head = ("classifier",)
+
+    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
+        super().__init__(classes, config or NetworkConfig())
+        self.classifier = nn.Conv2d(self.feature_info[-1].channels, classes, 1, bias=False)
+
+    def logits(self, x: Tensor) -> Tensor:
+        return self.classifier(self.encoder(x)[-1])
+
+
+class FPLNet(_FPLNetwork):
+    """The encoder and the decoder, with the arguments, shapes and errors of `FPLNetEncoder`.
+
+    The encoder's weights have the same names as there.
+    """
+
+    head = ("decoder",)
+
+    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
+        config = config or NetworkConfig()
+        super().__init__(classes, config)
+        channels, stride = self.feature_info[-1]
+        module, batch_norm = module_factory(config, "fpl"), batch_norm_factory(config)
+        self.decoder = SequentialDecoder(channels, stride, classes, module, batch_norm)
+
+    def logits(self, x: Tensor) -> Tensor:
+        outputs = self.encoder(x)
+        sizes = [(tensor.shape[-2], tensor.shape[-1]) for tensor in (x, *outputs[:-1])]
+        return self.decoder(outputs[-1], sizes)
