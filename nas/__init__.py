@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.interrupt import InterruptedRun
     from nas.loss import NonFiniteLossError
     from nas.metrics import ConfusionMatrix
+    from nas.optimizers import make_optimizer
     from nas.supernet import Supernet
 
 _EXPORTS = {
@@ -33,6 +34,7 @@ _EXPORTS = {
     "Supernet": "nas.supernet",
     "count_parameters": "nas.cost",
     "describe": "nas.cost",
+    "make_optimizer": "nas.optimizers",
     "measure": "nas.cost",
     "open_dataset": "nas.data.base",
     "recipe": "nas.config",

@@ -6,15 +6,30 @@ from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+    from search_spaces.factorized import ESP, FPL, FactorizedConv2d
     from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
     from search_spaces.graph import Counts, cell_graph, count, count_paths, trellis_graph
+    from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d
     from search_spaces.operations import NONE, OPERATIONS, Cost, Operation
     from search_spaces.published import PUBLISHED_GENOTYPES, auto_deeplab
     from search_spaces.registry import Registry
+    from search_spaces.settings import OperationSettings
+    from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d
     from search_spaces.space import Head, SearchSpace, SpaceError, Stem, available, load
     from search_spaces.text import cell_table, path_trellis
+    from search_spaces.traits import project, undecayed
 
 _EXPORTS = {
+    "AggregationCoefficients": "search_spaces.smoothing",
+    "ESP": "search_spaces.factorized",
+    "FPL": "search_spaces.factorized",
+    "FactorizedConv2d": "search_spaces.factorized",
+    "LIConv2d": "search_spaces.lateral_inhibition",
+    "LateralInhibition": "search_spaces.lateral_inhibition",
+    "OperationSettings": "search_spaces.settings",
+    "SmoothedConv2d": "search_spaces.smoothing",
+    "project": "search_spaces.traits",
+    "undecayed": "search_spaces.traits",
     "Block": "search_spaces.genotype",
     "Genotype": "search_spaces.genotype",
     "GenotypeError": "search_spaces.genotype",

@@ -264,7 +264,10 @@ def _ink(color: str) -> str:
 
 
 def _families(genotype: Genotype) -> list[tuple[str, str]]:
-    """(colour, names) of the space's families of operations: those of one colour, without their kernel sizes."""
+    """(colour, names) of the space's families of operations: those of one colour, without their kernel sizes.
+
+    Names that end alike are one: average smoothed atrous, Gaussian smoothed atrous, ... are smoothed atrous.
+    """
     families: dict[str, list[str]] = {}
     for name in genotype.space.operations:
         if name != NONE:
@@ -272,7 +275,17 @@ def _families(genotype: Genotype) -> list[tuple[str, str]]:
             names = families.setdefault(OPERATIONS[name].color, [])
             if family not in names:
                 names.append(family)
-    return [(color, ", ".join(names)) for color, names in families.items()]
+    return [(color, _common_ending(names) or ", ".join(names)) for color, names in families.items()]
+
+
+def _common_ending(names: list[str]) -> str:
+    """The words with which all names end."""
+    ending: list[str] = []
+    for words in zip(*(reversed(name.split()) for name in names), strict=False):
+        if len(set(words)) > 1:
+            break
+        ending.insert(0, words[0])
+    return " ".join(ending)
 
 
 def _legend(axes: Axes, families: list[tuple[str, str]], width: float) -> None:

@@ -23,6 +23,8 @@ from PIL import Image
 from cli import common
 from decoders.decoding import decode
 from nas.interrupt import InterruptedRun
+from retrain.network_config import NetworkConfig
+from retrain.networks import NETWORKS, build
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load
@@ -193,6 +195,10 @@ REFUSED = [
     ("nas-search", "architecture.weight_decay", "-1"),
     ("nas-search", "architecture.start_epoch", "-1"),
     ("nas-retrain", "optimizer.power", "-1"),
+    ("nas-retrain", "optimizer.eps", "0.01"),
+    ("nas-retrain", "optimizer.head_lr_multiplier", "0"),
+    ("nas-retrain", "optimizer.head_bias_lr_multiplier", "0"),
+    ("nas-retrain", "loss.constant", "1"),
     ("nas-retrain", "network.filter_multiplier", "0"),
     ("nas-retrain", "network.stem_channels", "[8]"),
     ("nas-retrain", "network.aspp_channels", "0"),
@@ -251,6 +257,23 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-describe", ["--space", "autodeeplab", "--network.dropout", "0.2"], "for a network"),
         ("nas-describe", ["--space", "nothing"], "choose one of autodeeplab"),
         ("nas-describe", ["nothing"], "auto-deeplab-s"),
+        ("nas-describe", ["--networks", "fplnet"], "--networks lists all published networks: give nothing else"),
+        ("nas-describe", ["--networks", "--classes", "3"], "give nothing else"),
+        ("nas-describe", ["mnv2-aspp", "--network.backbone_weights", "none.pt"], "none.pt cannot be read"),
+        ("nas-describe", ["auto-deeplab-s", "--network", "fplnet"], "auto-deeplab-s is a published network: leave it"),
+        ("nas-describe", ["--space", "autodeeplab", "--network", "fplnet"], "for a network"),
+        ("nas-describe", ["g.json", "--network", "espnet"], "--network is 'espnet': give deeplab or fplnet"),
+        ("nas-retrain", ["g.json", "--network", "mine.yaml"], "a file of settings by --config"),
+        ("nas-retrain", ["g.json", "--network=fplnet-encoder"], "is named in place of the genotype"),
+        ("nas-retrain", ["g.json", "--network"], "--network is '': give deeplab or fplnet"),
+        ("nas-retrain", ["mnv2-aspp", "--network", "deeplab"], "mnv2-aspp is a published network: leave it out"),
+        ("nas-retrain", ["fplnet", "--network.aspp_channels", "8"], "network.aspp_channels has no effect on fplnet"),
+        ("nas-retrain", ["fplnet", "--recipe", "small"], "has no effect on fplnet"),
+        ("nas-retrain", ["fplnet", "--init_from", "a", "--network.backbone_weights", "b"], "starts from one of them"),
+        ("nas-retrain", ["fplnet", "--init-from", "nothing"], "nothing does not exist"),
+        ("nas-retrain", ["fplnet", "--network.frozen_batch_norm", "true"], "of a fresh network are of nothing"),
+        ("nas-evaluate", [".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
+        ("nas-evaluate", [".", "--scales", "0.5,0"], "scale 0 is out of range: give factors above 0"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(command: str, arguments: list[str], message: str, call: Run) -> None:
@@ -372,6 +395,38 @@ def test_without_data_the_small_recipe_is_taken(call: Run) -> None:
     assert settings_of(call("nas-search", "--data", "shapes", "--print_config"))["epochs"] == 40  # the protocol
 
 
+def test_network_is_short_for_what_a_genotype_becomes(call: Run) -> None:
+    for words in (["--network", "fplnet"], ["--network=fplnet"], ["--network.kind", "fplnet"]):
+        outcome = call("nas-retrain", "g.json", *words, "--data=camvid", "--print_config")
+        assert settings_of(outcome)["network"]["kind"] == "fplnet"
+    # The last one counts, as everywhere.
+    outcome = call("nas-retrain", "g.json", "--network=fplnet", "--network=deeplab", "--data=camvid", "--print_config")
+    assert settings_of(outcome)["network"]["kind"] == "deeplab"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "arguments"),
+    [
+        ("small", ["g.json"]),
+        ("small", ["g.json", "--network", "deeplab"]),
+        ("small", ["--genotype", "auto-deeplab-s"]),
+        ("small", ["--seed", "3", "auto-deeplab-l"]),
+        ("small", ["--out", "fplnet", "g.json"]),
+        ("small-published", ["g.json", "--network=fplnet"]),
+        ("small-published", ["mnv2-aspp"]),
+        ("small-published", ["--seed", "3", "--quiet", "fplnet", "--epochs=1"]),
+        ("small-published", ["--genotype=espnet-c"]),
+        ("small-published", ["--out", "auto-deeplab-s", "deeplabv2-resnet101"]),
+    ],
+)
+def test_the_recipe_without_data_fits_the_network(recipe: str, arguments: list[str], call: Run) -> None:
+    taken = call("nas-retrain", *arguments, "--print_config")
+    assert taken.out == call("nas-retrain", *arguments, "--recipe", recipe, "--print_config").out
+    assert (settings_of(taken)["loss"]["class_weights"] == "none") == (recipe == "small")
+    first = call("nas-retrain", "--print_config", *arguments)
+    assert first.out == taken.out
+
+
 # Exit codes
 
 
@@ -453,6 +508,41 @@ def test_describes_the_network_of_the_paper(call: Run) -> None:
     assert facts["parameters"] == 10_147_427
     assert facts["multiply_adds"] == 320_450_382_392
     assert [f["stride"] for f in facts["features"]] == list(auto_deeplab().path)
+
+
+def test_help_and_list_have_every_published_network(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = call("nas-retrain", "--help").out
+    table = call("nas-describe", "--networks").out
+    facts = json.loads(call("nas-describe", "--networks", "--json").out)
+    assert [fact["name"] for fact in facts] == list(NETWORKS)
+    for name in NETWORKS:
+        assert re.search(rf"^    {re.escape(name)}  +\S", text, re.MULTILINE)
+        (line,) = re.findall(rf"^    {re.escape(name)}  +.*", table, re.MULTILINE)
+        assert line.endswith(NETWORKS[name].description)
+        assert (NETWORKS[name].printed or "--") in line
+    assert max(map(len, text.partition("published networks:")[2].splitlines())) < 80
+
+
+def test_weights_of_a_backbone_are_loaded_to_be_described(call: Run, tmp_path: Path) -> None:
+    backbone = build("mnv2-aspp", 2, NetworkConfig(aspp_channels=4)).get_submodule("backbone")
+    torch.save(backbone.state_dict(), tmp_path / "weights.pt")
+    words = ["mnv2-aspp", "--input=33x33", "--network.aspp_channels=4"]
+    plain = json.loads(call("nas-describe", *words, "--json").out)
+    loaded = json.loads(call("nas-describe", *words, "--json", "--network.backbone_weights=weights.pt").out)
+    assert "tensors of the backbone from weights.pt" in loaded.pop("backbone_weights")
+    assert loaded == plain
+    text = call("nas-describe", *words, "--network.backbone_weights=weights.pt").out
+    assert re.search(r"^backbone weights: .* from weights\.pt", text, re.MULTILINE)
+    assert_refused(
+        call("nas-describe", "fplnet", "--network.backbone_weights=weights.pt"), "nas-describe", "no effect on fplnet"
+    )
+
+
+def test_a_genotype_is_described_as_what_it_shall_become(call: Run) -> None:
+    words = ("nas-describe", ROOT / "tests" / "data" / "genotype_v1.json", "--input=33x65", "--json")
+    described = [json.loads(call(*words, f"--network={kind}").out) for kind in ("deeplab", "fplnet")]
+    assert described[0]["parameters"] != described[1]["parameters"]
 
 
 def test_network_options_change_the_network_described(call: Run) -> None:
@@ -558,6 +648,11 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
     assert set(measured["iou"]) == {"background", "disc", "square", "triangle", "ring", "line"}
     assert "mean" in call("nas-evaluate", "trained", "--checkpoint", "last").out
     assert_refused(call("nas-evaluate", "search"), "nas-evaluate", "checkpoint of a search")
+    several = call("nas-evaluate", "trained", "--scales", "li3", "--flip", "--device=cpu")
+    assert "scales 0.5, 1, 1.75, each also mirrored" in several.out
+    written = json.loads(Path("trained/evaluation-val-best-scales-0.5-1-1.75-flip.json").read_text())
+    assert (written["scales"], written["flip"]) == ([0.5, 1.0, 1.75], True)
+    assert json.loads(Path("trained/evaluation-val-best.json").read_text()) == measured
     assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained is a run of nas-retrain")
 
     Path("images").mkdir()

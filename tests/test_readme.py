@@ -5,17 +5,22 @@ from __future__ import annotations
 import configparser
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+
+import search_spaces
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_chain_in_python_runs_as_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = BLOCKS[0]
     lines = [line for line in code.splitlines() if line.strip()]
     assert len(lines) <= 15
     monkeypatch.chdir(tmp_path)
@@ -25,6 +30,16 @@ def test_the_chain_in_python_runs_as_printed(
     assert "pixel accuracy" in out
     assert (tmp_path / "runs" / "searched" / "genotype.json").is_file()
     assert (tmp_path / "runs" / "trellis.svg").is_file()
+
+
+def test_the_operations_work_as_printed() -> None:
+    names: dict[str, Any] = {}
+    exec(compile(BLOCKS[1], "README.md", "exec"), names)
+    x = torch.randn(2, 64, 9, 7)
+    assert names["inhibition"](x).shape == names["smoothed"](x).shape == x.shape
+    assert torch.equal(names["inhibition"](x), x.relu())
+    assert names["LIConv2d"](64, 8)(x).shape == (2, 8, 9, 7)
+    search_spaces.project(names["inhibition"])
 
 
 def test_every_command_named_is_a_console_script() -> None:

@@ -576,7 +576,7 @@ def test_a_backbone_starts_from_its_own_file(tmp_path: Path) -> None:
     assert load_trained(folder, "last").epoch == 2
 
 
-@pytest.mark.parametrize("name", retrain.config.RECIPES.glob("*.yaml"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", sorted(retrain.config.RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_loads_and_says_where_it_comes_from(name: Path) -> None:
     assert retrain.config.recipe(name.stem) != RetrainConfig() or name.stem == "autodeeplab"
     assert name.read_text().startswith("# ")

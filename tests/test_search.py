@@ -142,6 +142,26 @@ def test_tensorboard_has_scalars_and_images(finished: Run) -> None:
     assert all(len(events.Images(name)) == 3 for name in images)
 
 
+def test_numbers_of_modules_are_recorded_and_a_search_with_groups_goes_on_exactly(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace("inhibited", 2, 2, 1, 2, ("none", "skip", "li_atrous_3x3"))
+    config = settings(tmp_path, space, epochs=2, optimizer=CosineSgdConfig(lr=2.0, clip=5.0))
+    folder = search(config, quiet=True).folder
+    for line in read_metrics(folder):
+        assert line["modules"] and all(0 <= value <= 1 for value in line["modules"].values())
+    assert all("modules" not in line for line in read_metrics(finished.folder))
+    again = dataclasses.replace(config, out=str(tmp_path / "again"))
+    with monkeypatch.context() as patch:
+        on_step(patch, STEPS + 2, interrupt)
+        with pytest.raises(InterruptedRun):
+            search(again, quiet=True)
+    search(again, resume=tmp_path / "again", quiet=True)
+    check_same_run(folder, tmp_path / "again", "search")
+    groups = load_checkpoint(folder / "checkpoint.pt", "search")["weights"]["optimizer"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [3e-4, 0]
+
+
 def test_the_config_alone_repeats_the_run(finished: Run, tmp_path: Path) -> None:
     config = from_plain(SearchConfig, read_config(finished.folder))
     assert config == dataclasses.replace(finished.config, space=str(finished.folder / "space.yaml"))  # its own copy
