@@ -115,6 +115,8 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         UsageError: There is no such recipe or run, or a file is not one of settings.
     """
     arguments = with_underscores(arguments)
+    if {"--help", "-h"} & set(arguments):  # the help shows no settings in force: it need not wait for them
+        return arguments
     files, arguments = _take_files(arguments)
     resume, recipe = value_of("--resume", arguments), value_of("--recipe", arguments)
     if resume is not None:
@@ -129,7 +131,7 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         files = [str(path)]
     elif recipe is None and not files and value_of("--data", arguments) is None:
         recipe = without_data
-        if "--quiet" not in arguments and not {"--print_config", "--help", "-h"} & set(arguments):
+        if not {"--quiet", "--print_config"} & set(arguments):
             print(
                 f"no --data is given: the recipe `{recipe}` (built-in data, reduced size); --data or --recipe choose "
                 "another"
