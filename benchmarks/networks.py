@@ -11,21 +11,19 @@ screen only: they are this machine's.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import sys
 import time
 from pathlib import Path
 
 import torch
+from documents import hardware, line, put
 from torch import nn
 
 from nas.cost import describe
 from nas.devices import choose_device
 from retrain.networks import NETWORKS, PublishedNetwork, build
-from search_spaces.files import write_atomically
 
-BEGIN, END = "<!-- begin of the generated table -->", "<!-- end of the generated table -->"
 BASE_LINE = "espnet"
 COST_SIZE = (512, 1024)
 Size = tuple[int, int]
@@ -47,16 +45,6 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--repeats and --threads are at least 1")
     values.sizes = [tuple(map(int, size.split("x"))) for size in values.sizes]
     return values
-
-
-def hardware(device: torch.device, threads: int) -> str:
-    """The machine in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    name = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
-    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 @torch.inference_mode()
@@ -115,8 +103,8 @@ def make_table(values: argparse.Namespace) -> str:
         speeds = [relative_speed(network, base_line, size, device, values.repeats) for size in values.sizes]
         if record.paper != paper:
             paper = record.paper
-            lines += ["", paper, "", _line(heads), _line(["---"] * 3 + ["---:"] * (len(heads) - 3))]
-        lines.append(_line(make_row(record, speeds)))
+            lines += ["", paper, "", line(heads), line(["---"] * 3 + ["---:"] * (len(heads) - 3))]
+        lines.append(line(make_row(record, speeds)))
     if not values.sizes:
         return "\n".join(["Made by `python benchmarks/networks.py --sizes`.", *lines])
     sizes = " ".join(_text(size) for size in values.sizes)
@@ -129,21 +117,8 @@ def make_table(values: argparse.Namespace) -> str:
     return "\n".join([note, *lines])
 
 
-def put(table: str, file: Path) -> None:
-    """Puts the table between the markers of a file."""
-    text = file.read_text(encoding="utf-8")
-    if BEGIN not in text or END not in text:
-        raise SystemExit(f"{file} has no lines {BEGIN} and {END}: add them where the table shall stand")
-    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    write_atomically(file, f"{before}{BEGIN}\n{table}\n\n{END}{after}")
-
-
 def _text(size: Size) -> str:
     return f"{size[0]}x{size[1]}"
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ imports the module when it is called.
 
 Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network code, which says what "separable" and
 "atrous" mean there; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations; the papers named in
-`lateral_inhibition.py` and `smoothing.py` for the operations that are built there.
+`lateral_inhibition.py`, `smoothing.py` and `factorized.py` for the operations that are built there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ __all__ = ["NONE", "OPERATIONS", "Cost", "Operation"]
 
 NONE = "none"
 """Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
-
 
 DEFAULTS = OperationSettings()
 
@@ -162,9 +161,26 @@ def _smoothed(cost: CostFunction, learned: int) -> CostFunction:
     return smoothed
 
 
+def _factorized_cost(channels: int, height: int, width: int, stride: int) -> Cost:
+    weights = 2 * 3 * channels * channels
+    return Cost(weights + 3 * channels, weights * _pixels(height, width, stride))  # a PReLU and a batch norm
+
+
+def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
+    branches = min(len(DEFAULTS.fpl_rates), channels)
+    narrow, rest = divmod(channels, branches)  # `rest` branches are one channel wider
+    entry = narrow + (rest > 0)
+    reduce = channels * entry
+    squares = rest * (narrow + 1) ** 2 + (branches - rest) * narrow**2
+    pyramid = 9 * entry**2 + 3 * entry * channels + 3 * squares
+    bias = entry if stride > 1 else 0
+    multiply_adds = reduce * height * width + pyramid * _pixels(height, width, stride)
+    return Cost(reduce + bias + pyramid + 3 * channels, multiply_adds)
+
+
 SEPARABLE, ATROUS, DILATED_SEPARABLE = "#0072B2", "#D55E00", "#E69F00"
 POOLING, SKIP, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
-INHIBITED, SMOOTHED = "#56B4E9", "#F0E442"
+INHIBITED, SMOOTHED, FACTORIZED = "#56B4E9", "#F0E442", "#CC79A7"
 WITH_SETTINGS = "channels stride batch_norm settings"
 
 _register_class(NONE, "none", NO_CONNECTION, _free, "modules:NoConnection", "stride", has_weights=False)
@@ -226,35 +242,9 @@ for _kind, _label, _learned in (
         smoothing=_kind,
     )
 
-
-FACTORIZED = "#CC79A7"
-FPL_BRANCHES = len(DEFAULTS.fpl_rates)
-
-
-def _factorized_atrous_cost(channels: int, height: int, width: int, stride: int) -> Cost:
-    weights = 2 * 3 * channels * channels
-    return Cost(weights + 3 * channels, weights * _pixels(height, width, stride))  # a PReLU and a batch norm
-
-
-def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
-    branches = min(FPL_BRANCHES, channels)
-    narrow, rest = divmod(channels, branches)  # `rest` branches are one channel wider
-    entry = narrow + (rest > 0)
-    reduce = channels * entry
-    squares = rest * (narrow + 1) ** 2 + (branches - rest) * narrow**2
-    pyramid = 9 * entry**2 + 3 * entry * channels + 3 * squares
-    bias = entry if stride > 1 else 0
-    multiply_adds = reduce * height * width + pyramid * _pixels(height, width, stride)
-    return Cost(reduce + bias + pyramid + 3 * channels, multiply_adds)
-
-
-@_register("factorized_atrous_3x3", "fac atr 3x3", FACTORIZED, True, _factorized_atrous_cost)
-def _factorized_atrous(
-    channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
-) -> nn.Module:
-    from search_spaces import factorized
-
-    return factorized.FactorizedAtrousConvolution(channels, stride, batch_norm)
+_register_class(
+    "factorized_atrous_3x3", "fac atr 3x3", FACTORIZED, _factorized_cost, "factorized:FactorizedAtrousConvolution"
+)
 
 
 @_register("fpl", "fpl", FACTORIZED, True, _fpl_cost)

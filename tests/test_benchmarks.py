@@ -15,6 +15,7 @@ from retrain.networks import NETWORKS, build
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import documents  # noqa: E402
 import networks as benchmark  # noqa: E402
 
 ROW = re.compile(r"^\| `(?P<name>[\w-]+)` \|(?P<cells>.*)\|$", re.MULTILINE)
@@ -27,7 +28,7 @@ def rows(text: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_documented_numbers_are_the_codes(name: str) -> None:
     text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    documented = rows(text.partition(benchmark.BEGIN)[2].partition(benchmark.END)[0])
+    documented = rows(text.partition(documents.BEGIN)[2].partition(documents.END)[0])
     assert set(documented) == set(NETWORKS)
     record = NETWORKS[name]
     with torch.device("meta"):
@@ -44,10 +45,10 @@ def test_the_table_goes_between_the_markers(tmp_path: Path) -> None:
     cells = rows(table)["espnet-c"]
     assert cells[2:4] == ["349,449", "20"] and float(cells[-1]) > 0
     file = tmp_path / "networks.md"
-    file.write_text(f"before\n{benchmark.BEGIN}\nold\n{benchmark.END}\nafter\n")
-    benchmark.put(table, file)
+    file.write_text(f"before\n{documents.BEGIN}\nold\n{documents.END}\nafter\n")
+    documents.put(table, file)
     text = file.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "espnet-c" in text and "old" not in text
     file.write_text("no markers")
     with pytest.raises(SystemExit, match="has no lines"):
-        benchmark.put(table, file)
+        documents.put(table, file)

@@ -264,7 +264,7 @@ def test_the_benchmark_prints_a_line_for_every_operation(monkeypatch: pytest.Mon
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     benchmark = importlib.import_module("operations")
     text = benchmark.make_tables(
-        benchmark.parse_arguments(["--shapes", "2x4x9x7", "--repeats", "1", "--without-paper-shapes"])
+        benchmark.parse_arguments(["--shapes", "2x4x9x7", "--repeats", "1", "--only-operations"])
     )
     assert "python benchmarks/operations.py --shapes 2x4x9x7 --repeats 1 --device cpu --threads 1" in text
     rows = {cells[1].strip(" `"): cells for line in text.splitlines() if len(cells := line.split("|")) > 2}

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNormFactory, ConvBatchNorm, resize
-from search_spaces.settings import OperationSettings
 
 __all__ = [
     "ASPP",
@@ -34,7 +33,6 @@ __all__ = [
     "SeparableConvBatchNormRelu",
     "Stem",
     "aspp_rates",
-    "lateral_inhibition",
     "logits_convolution",
     "stem_strides",
     "truncated_normal",
@@ -68,11 +66,6 @@ def logits_convolution(channels: int, classes: int, kernel: int = 1, rate: int =
 def aspp_rates(stride: int) -> list[int]:
     """Rates of the atrous branches on a feature at an output stride, each at least 1."""
     return [max(1, reach // stride) for reach in ASPP_REACH]
-
-
-def lateral_inhibition(channels: int, settings: OperationSettings) -> LateralInhibition:
-    """The lateral inhibition of C channels that the settings describe."""
-    return LateralInhibition(channels, settings.li_zone, settings.li_rate, settings.li_sigma, settings.li_init)
 
 
 def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
-from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates, lateral_inhibition
+from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates
 from retrain.networks.cell import Cell, drop_path_keep
 from retrain.networks.operation_settings import check_operation_settings
 from search_spaces.genotype import Genotype
+from search_spaces.lateral_inhibition import lateral_inhibition
 from search_spaces.modules import BatchNorm
 from search_spaces.smoothing import SmoothedConv2d
 

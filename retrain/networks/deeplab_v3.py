@@ -16,16 +16,10 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import SegmentationNetwork
-from retrain.networks.blocks import (
-    ASPP,
-    Decoder,
-    SeparableConvBatchNormRelu,
-    aspp_rates,
-    lateral_inhibition,
-    logits_convolution,
-)
+from retrain.networks.blocks import ASPP, Decoder, SeparableConvBatchNormRelu, aspp_rates, logits_convolution
 from retrain.networks.mobilenet_v2 import MobileNetV2, mobilenet_batch_norm
 from retrain.networks.resnet import ResNet, resnet_batch_norm
+from search_spaces.lateral_inhibition import lateral_inhibition
 from search_spaces.modules import BatchNorm
 
 __all__ = ["DeepLabV3"]
