@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import sys
+import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,9 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet")
 """Options of the commands that make a run which are none of its settings."""
+
+BUILT_IN = "shapes"
+"""The data set that needs no folder."""
 
 OUT_OF_MEMORY = (
     "out of memory: use a smaller crop (loader.augment.crop) or batch (loader.batch_size), smaller images, "
@@ -109,10 +113,12 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         parser: The command's parser.
         arguments: The command line.
         recipes: Folder of the recipes.
-        without_data: The recipe taken where none of --recipe, --config, --resume and --data is given; a line says so.
+        without_data: The recipe taken where none of --recipe, --config and --resume is given and no data but the
+            built-in; a line says so.
 
     Raises:
-        UsageError: There is no such recipe or run, or a file is not one of settings.
+        UsageError: There is no such recipe or run, a recipe is for data and none is named, or a file is not one of
+            settings.
     """
     arguments = with_underscores(arguments)
     if {"--help", "-h"} & set(arguments):  # the help shows no settings in force: it need not wait for them
@@ -129,20 +135,27 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
             raise UsageError(f"{resume} is not a run folder: it has no config.yaml")
         _check_kind(parser.prog, path)
         files = [str(path)]
-    elif recipe is None and not files and value_of("--data", arguments) is None:
+    elif recipe is None and not files and value_of("--data", arguments) in (None, BUILT_IN):
         recipe = without_data
         if not {"--quiet", "--print_config"} & set(arguments):
             print(
-                f"no --data is given: the recipe `{recipe}` (built-in data, reduced size); --data or --recipe choose "
-                "another"
+                f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, to see it "
+                "work; --data or --recipe choose another"
             )
     if recipe is not None:
         if recipe not in recipe_names(recipes):
             raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
+        named = files or value_of("--data", arguments) or _names_data(recipes / f"{recipe}.yaml")
+        if not (named or "--print_config" in arguments):
+            raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data_root FOLDER, too")
         files = [str(recipes / f"{recipe}.yaml"), *files]
     for file in files:
         _check_file(parser, file)
     return [*(word for file in files for word in ("--config", file)), *arguments]
+
+
+def _names_data(file: Path) -> bool:
+    return "data" in yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def _check_kind(command: str, path: Path) -> None:
@@ -276,6 +289,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
 
     With NAS_TRACEBACK=1 in the environment the traceback is shown.
     """
+    warnings.showwarning = lambda text, *_: print(f"{name}: {text}", file=sys.stderr)
     code, message = 0, ""
     failure: BaseException | None = None
     try:

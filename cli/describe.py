@@ -147,8 +147,8 @@ def main(arguments: list[str]) -> None:
 def _text(facts: dict[str, Any]) -> str:
     labels = {
         "paths": "paths (first layer at either of the two finest strides)",
-        "paths_first_fixed": "paths (first layer at the finest stride: the paper's count)",
-        "cells": "cells (the paper's count)",
+        "paths_first_fixed": "paths (first layer at the finest stride: counted as the paper does)",
+        "cells": "cells (counted as the paper does)",
         "cells_decodable": "cells (that decoding can give)",
         "parameters": "parameters (trainable)",
         "multiply_adds": "multiply-adds (convolutions)",

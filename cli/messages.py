@@ -17,6 +17,8 @@ _TYPES = {
     "NoneType": "null",
 }
 
+_LISTS = {"float, float": "[0, 0.1]", "str, ...": "[conv5_3]"}
+
 
 def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
     """The parser's message in our words; one that is not known here is left as it is."""
@@ -50,6 +52,8 @@ def _expected(problem: str) -> str:
         return f"one of {match[1]}".replace("'", "")
     if match := re.search(r"a tuple with (\d+) elements", problem):
         return f"a list of {match[1]}"
+    if match := re.search(r"Subtypes: \[tuple\[(.*?)\]", problem):
+        return f"a list such as {_LISTS.get(match[1], '[1, 2]')}"
     return ", or ".join(_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", problem))
 
 

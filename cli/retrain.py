@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import common, networks
+from cli.messages import did_you_mean
 from retrain.config import RetrainConfig
 from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
 
@@ -13,8 +14,8 @@ RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\
 Trains a genotype.json file, or a published network by name, from scratch or from weights (--init_from,
 --network.backbone_weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
-cores, a genotype or an Auto-DeepLab as a narrow network; with --data the defaults are the protocol of Auto-DeepLab on
-Cityscapes, and --recipe has those of the other papers."""
+cores, a genotype or an Auto-DeepLab as a narrow network: to see it work, not to learn much. With --data the defaults
+are the protocol of Auto-DeepLab on Cityscapes, and --recipe has those of the other papers."""
 
 
 def make_parser() -> common.Parser:
@@ -72,9 +73,11 @@ def _check_genotype(file: str) -> None:
     from search_spaces.genotype import load_genotype
 
     if not Path(file).is_file():
+        if Path(file).suffix or Path(file).parent != Path():
+            raise ValueError(f"there is no genotype file {file!r}: name the genotype.json that nas-search wrote")
         raise ValueError(
-            f"no published network and no genotype file {file!r}: choose one of {', '.join(NETWORKS)}, "
-            "or name a genotype.json file"
+            f"there is no published network {file!r}{did_you_mean(file, NETWORKS) or ':'} choose one of "
+            f"{', '.join(NETWORKS)}, or name a genotype.json file"
         )
     load_genotype(file)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ from search_spaces.genotype import Genotype
 from search_spaces.sampling import random_genotype
 
 __all__ = ["Contestant", "DemoResult", "demo"]
+
+GRACE = 30.0
+"""Seconds that a worker has to save when the demo is gone."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def demo(
         configs.append(dataclasses.replace(retrain_config, genotype=str(file), out=str(folder)))
     say(
         f"2. Retrain the decoded network from scratch, and {randoms} random ones of the same space with the same "
-        "settings"
+        f"settings, two at a time; {out}/retrain-*/log.txt have the epochs"
     )
     contestants = [
         Contestant(name, genotype, parameters, miou, Path(str(config.out)))
@@ -112,12 +118,26 @@ def demo(
 def _train_all(configs: Sequence[RetrainConfig], say: Callable[[str], Any]) -> list[tuple[int, float]]:
     """Trains and tests every one, in as many processes as there are cores for, one thread each."""
     workers = min(len(configs), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         scores = []
         for config, score in zip(configs, pool.map(_train_one, configs), strict=True):
             say(f"   {Path(str(config.out)).name}: test mIoU {100 * score[1]:.2f} %")
             scores.append(score)
         return scores
+
+
+def _end_with_parent() -> None:
+    """Makes a worker stop, saving, when the demo is gone, however it went."""
+    parent = parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # a training saves and ends
+        time.sleep(GRACE)
+        os._exit(1)  # nobody is left to take the result
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _train_one(config: RetrainConfig) -> tuple[int, float]:

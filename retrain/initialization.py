@@ -34,8 +34,8 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | Non
         return load_backbone_weights(network, config.network.backbone_weights)
     if config.network.frozen_batch_norm:
         raise ValueError(
-            "network.frozen_batch_norm keeps the statistics of the batch norms, but those of a fresh network are of "
-            "nothing: give --network.backbone_weights FILE or --init_from RUN, or leave it out"
+            "network.frozen_batch_norm is true (in the recipe smoothing, too), and needs the statistics of trained "
+            "weights: give --network.backbone_weights FILE or --init_from RUN, or --network.frozen_batch_norm false"
         )
     return None
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
     from search_spaces.graph import Counts, cell_graph, count, count_paths, trellis_graph
     from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d
+    from search_spaces.modules import BatchNorm
     from search_spaces.operations import NONE, OPERATIONS, Cost, Operation
     from search_spaces.published import PUBLISHED_GENOTYPES, auto_deeplab
     from search_spaces.registry import Registry
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "AggregationCoefficients": "search_spaces.smoothing",
+    "BatchNorm": "search_spaces.modules",
     "ESP": "search_spaces.factorized",
     "FPL": "search_spaces.factorized",
     "FactorizedConv2d": "search_spaces.factorized",

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.modules import BatchNormFactory, resize
-from search_spaces.settings import FplFusion
+from search_spaces.modules import BatchNorm, BatchNormFactory, resize
+from search_spaces.settings import FplFusion, OperationSettings
 
 __all__ = [
     "ESP",
@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 FPL_RATES = (2, 4, 8, 16)
+FACTORIZATIONS = ("composite", "none", "all")
 ESP_RATES = (1, 2, 4, 8, 16)
 
 
@@ -104,6 +105,9 @@ class FactorizedPyramid(nn.Module):
         factorization: Convolutions that are split into 3x1 and 1x3: "composite", those of stage 2; "none"; or "all",
             stage 1's 3x3 too.
         pre_activation: Whether a ReLU comes first, as in a candidate operation.
+
+    Raises:
+        ValueError: An argument is outside its limits.
     """
 
     def __init__(
@@ -118,6 +122,9 @@ class FactorizedPyramid(nn.Module):
         pre_activation: bool = False,
     ) -> None:
         super().__init__()
+        OperationSettings(fpl_rates=tuple(rates), fpl_fusion=fusion)  # checks them
+        if factorization not in FACTORIZATIONS:
+            raise ValueError(f"factorization is {factorization!r}: give one of {', '.join(FACTORIZATIONS)}")
         widths = branch_widths(channels_out, len(rates))
         width = widths[0]
         self.fusion, self.pre_activation = fusion, pre_activation
@@ -145,16 +152,30 @@ class FactorizedPyramid(nn.Module):
 
 
 class FPL(nn.Module):
-    """Factorized pyramidal learning module: `FactorizedPyramid` with its arguments, then a PReLU.
+    """Factorized pyramidal learning module, (N, C_in, H, W) -> (N, C, h, w): `FactorizedPyramid`, then a PReLU.
 
-    Its convolutions have C_in * n + 9 * n**2 + 6 * n * C weights where b divides C: 8325 at C_in = C = 60 (Table I).
+    A 1x1 and a 3x3 convolution to n = C / b channels, b dilated 3x1 and 1x3 convolutions side by side, pairwise feature
+    fusion, the input added, batch norm, PReLU. Its convolutions have C_in * n + 9 * n**2 + 6 * n * C weights where b
+    divides C: 8325 at C_in = C = 60 (Table I).
+
+    Args:
+        channels_in: C_in.
+        channels_out: C, at least 1.
+        batch_norm: Builds the batch norm, a `search_spaces.BatchNorm`, for a number of channels.
+        stride: Of the 3x3 convolution.
+        rates: Dilation of each of the b branches.
+        fusion: Pairwise feature fusion: "stage1", "pair" or "none"; see `FactorizedPyramid`.
+        factorization: Convolutions that are split into 3x1 and 1x3: "composite", "none" or "all"; see there.
+
+    Raises:
+        ValueError: An argument is outside its limits.
     """
 
     def __init__(
         self,
         channels_in: int,
         channels_out: int,
-        batch_norm: BatchNormFactory,
+        batch_norm: BatchNormFactory = BatchNorm,
         stride: int = 1,
         rates: Sequence[int] = FPL_RATES,
         fusion: FplFusion = "stage1",
@@ -179,7 +200,7 @@ class ESP(nn.Module):
     Args:
         channels_in: C_in.
         channels_out: C, at least 1.
-        batch_norm: Factory for the batch norm.
+        batch_norm: Builds the batch norm, a `search_spaces.BatchNorm`, for a number of channels.
         stride: Of the first convolution.
         rates: Dilation of each branch.
     """
@@ -188,7 +209,7 @@ class ESP(nn.Module):
         self,
         channels_in: int,
         channels_out: int,
-        batch_norm: BatchNormFactory,
+        batch_norm: BatchNormFactory = BatchNorm,
         stride: int = 1,
         rates: Sequence[int] = ESP_RATES,
     ) -> None:

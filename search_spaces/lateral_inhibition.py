@@ -106,7 +106,10 @@ class LateralInhibition(nn.Module, Projected, Reporting):
         init: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         super().__init__()
-        OperationSettings(li_zone=zone, li_rate=rate, li_sigma=sigma, li_init=init)  # checks them
+        try:
+            OperationSettings(li_zone=zone, li_rate=rate, li_sigma=sigma, li_init=init)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("li_")) from None
         self.zone, self.rate, self.sigma = zone, rate, sigma
         self.intensity = nn.Parameter(torch.full((channels,), float(init[0])))
         if init[0] < init[1]:  # else nothing is drawn, and the weights around it are those of the plain network

@@ -40,8 +40,10 @@ class OperationSettings:
     """Pairwise feature fusion in an FPL module: each branch with the first stage's output, pair by pair, or none."""
 
     def __post_init__(self) -> None:
-        for name in ("li_init", "fpl_rates"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, example in (("li_init", "[0, 0.05]"), ("fpl_rates", "[2, 4, 8, 16]")):
+            value = getattr(self, name)
+            _require(isinstance(value, list | tuple), name, value, f"a list, such as {example}")
+            object.__setattr__(self, name, tuple(value))
         _require(
             _whole(self.li_zone, 3, 31) and self.li_zone % 2 == 1, "li_zone", self.li_zone, "an odd number, 3 to 31"
         )

@@ -251,7 +251,7 @@ class SmoothedConv2d(nn.Conv2d):
             whoever shares them registers them, once. None: the layer has its own.
 
     Raises:
-        ValueError: An argument is outside its limits, or has no effect on the smoothing that is asked for.
+        ValueError: An argument is outside its limits, or coefficients are given to a smoothing that has none.
     """
 
     def __init__(

@@ -271,7 +271,17 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-retrain", ["fplnet", "--recipe", "small"], "has no effect on fplnet"),
         ("nas-retrain", ["fplnet", "--init_from", "a", "--network.backbone_weights", "b"], "starts from one of them"),
         ("nas-retrain", ["fplnet", "--init-from", "nothing"], "nothing does not exist"),
-        ("nas-retrain", ["fplnet", "--network.frozen_batch_norm", "true"], "of a fresh network are of nothing"),
+        (
+            "nas-retrain",
+            ["fplnet", "--network.frozen_batch_norm", "true"],
+            "needs the statistics of trained weights",
+        ),
+        ("nas-retrain", ["fplnet", "--recipe", "fplnet"], "the recipe fplnet is for your data: give --data NAME"),
+        ("nas-search", ["--recipe", "autodeeplab"], "the recipe autodeeplab is for your data"),
+        ("nas-retrain", ["fplnett"], "no published network 'fplnett'; did you mean fplnet? choose one of"),
+        ("nas-retrain", ["runs/x/genotype.json"], "there is no genotype file 'runs/x/genotype.json'"),
+        ("nas-retrain", ["fplnet", "--network.modules", "4"], "is '4': expected a list such as [1, 2]"),
+        ("nas-retrain", ["li-mnv2-aspp", "--network.li_init", "0.5"], "is '0.5': expected a list such as [0, 0.1]"),
         ("nas-evaluate", [".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
         ("nas-evaluate", [".", "--scales", "0.5,0"], "scale 0 is out of range: give factors above 0"),
     ],
@@ -392,7 +402,9 @@ def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: P
 def test_without_data_the_small_recipe_is_taken(call: Run) -> None:
     small = call("nas-search", "--recipe", "small", "--print_config").out
     assert call("nas-search", "--print_config").out == small
-    assert settings_of(call("nas-search", "--data", "shapes", "--print_config"))["epochs"] == 40  # the protocol
+    # Whoever spells the default out does not want the protocol of a GPU on it.
+    assert call("nas-search", "--data", "shapes", "--print_config").out == small
+    assert settings_of(call("nas-search", "--data", "camvid", "--print_config"))["epochs"] == 40
 
 
 def test_network_is_short_for_what_a_genotype_becomes(call: Run) -> None:

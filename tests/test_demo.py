@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +51,49 @@ def test_the_table_has_every_contestant_and_their_true_mean(tmp_path: Path) -> N
         assert load_genotype(contestant.folder / "genotype.json").cell == contestant.genotype.cell
         assert f"{contestant.parameters:,}" in result.table()
         assert f"{100 * contestant.miou:.2f}" in result.table()
+
+
+def test_a_worker_ends_with_the_demo(tmp_path: Path) -> None:
+    """However the demo went, SIGKILL included: its worker is told by the system that it is alone."""
+    code = f"""
+import multiprocessing, os, time
+from pathlib import Path
+from retrain import demo
+
+def work():
+    demo._end_with_parent()
+    Path({str(tmp_path / "worker")!r}).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=work).start()
+    time.sleep(600)
+"""
+    (tmp_path / "parent.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], env=environment) as parent:
+        try:
+            worker = int(_wait_for(lambda: (tmp_path / "worker").exists() and (tmp_path / "worker").read_text()))
+        finally:
+            parent.kill()
+    assert _wait_for(lambda: not _runs(worker))
+
+
+def _wait_for(condition: Callable[[], Any]) -> Any:
+    for _ in range(600):
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("not within a minute")
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{process}/status")  # one that nobody has waited for has ended all the same
+    return not status.exists() or "State:\tZ" not in status.read_text()
 
 
 @given(space=spaces(), seed=st.integers(0, 2**32))

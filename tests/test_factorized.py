@@ -254,3 +254,16 @@ def test_the_shipped_space() -> None:
     colors = {OPERATIONS[name].color for name in changed.values()}
     assert len(colors) == 1
     assert not colors & {OPERATIONS[name].color for name in itertools.chain(changed, ("separable_3x3", "skip", "none"))}
+
+
+def test_the_modules_work_as_they_are() -> None:
+    x = torch.randn(2, 6, 9, 7)
+    for module, shape in ((FPL(6, 6), (2, 6, 9, 7)), (FPL(6, 8, stride=2), (2, 8, 5, 4)), (ESP(6, 6), (2, 6, 9, 7))):
+        assert module(x).shape == shape
+    for wrong, message in (
+        ({"fusion": "x"}, "fpl_fusion is 'x': give one of stage1"),
+        ({"factorization": "x"}, "factorization is 'x': give one of composite"),
+        ({"rates": (0,)}, "fpl_rates is .* 1 to 64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FPL(6, 6, **wrong)  # type: ignore[arg-type]

@@ -273,12 +273,12 @@ def test_operations_follow_the_settings() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"zone": 4}, "li_zone is 4: give an odd number"),
-        ({"zone": 1}, "li_zone is 1"),
-        ({"rate": 0}, "li_rate is 0"),
-        ({"sigma": 0.0}, r"li_sigma is 0\.0: give a number above 0"),
-        ({"init": (0.5, 0.1)}, r"li_init is \[0.5, 0.1\]: give the smallest and the largest"),
-        ({"init": (0.0, 2.0)}, "li_init is .* from 0 to 1"),
+        ({"zone": 4}, "^zone is 4: give an odd number"),
+        ({"zone": 1}, "^zone is 1"),
+        ({"rate": 0}, "rate is 0"),
+        ({"sigma": 0.0}, r"sigma is 0\.0: give a number above 0"),
+        ({"init": (0.5, 0.1)}, r"init is \[0.5, 0.1\]: give the smallest and the largest"),
+        ({"init": (0.0, 2.0)}, "init is .* from 0 to 1"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
@@ -292,7 +292,7 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
         ({"kind": "dense"}, "kind is 'dense': give one of full, depthwise, separable"),
         ({"kind": "depthwise"}, "3 channels has as many outputs, not 4"),
         ({"kernel": 2}, "kernel is 2: give an odd side"),
-        ({"zone": 4}, "li_zone is 4"),
+        ({"zone": 4}, "^zone is 4"),
     ],
 )
 def test_refusals_of_convolutions(arguments: dict[str, Any], message: str) -> None:

@@ -499,7 +499,7 @@ def test_frozen_batch_norms_stay_bit_for_bit(run: Path, tmp_path: Path) -> None:
 
 def test_frozen_batch_norms_of_a_fresh_network_are_refused(tmp_path: Path) -> None:
     network = dataclasses.replace(NETWORK, frozen_batch_norm=True)
-    with pytest.raises(ValueError, match=r"those of a fresh network .* --init_from RUN, or leave it out"):
+    with pytest.raises(ValueError, match=r"needs the statistics of trained weights: give .* --init_from RUN"):
         train(settings(tmp_path, network=network), quiet=True)
     assert not (tmp_path / "run").exists()
 

@@ -73,8 +73,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file raises anything: UnpicklingError, RuntimeError, EOFError, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise ValueError(f"{path} is damaged, or not a file of weights ({reason})") from error
+        raise ValueError(
+            f"{path} is damaged, or not a file of weights: give one that torch.save wrote, with tensors by name"
+        ) from error
     if isinstance(content, dict):
         inside = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), content)
         tensors = {str(name).removeprefix(PREFIX): value for name, value in inside.items() if torch.is_tensor(value)}
