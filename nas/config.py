@@ -19,12 +19,14 @@ __all__ = [
     "ArchitectureConfig",
     "CosineSgdConfig",
     "Decay",
+    "Engine",
     "LoaderConfig",
     "OptimizerName",
     "Precision",
     "RunConfig",
     "SearchConfig",
     "SgdConfig",
+    "SupernetConfig",
     "differences",
     "from_plain",
     "load_recipe",
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Engine = Literal["plain", "fast"]
 OptimizerName = Literal["sgd", "adam"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
@@ -113,6 +116,19 @@ class ArchitectureConfig:
 
 
 @dataclass(frozen=True)
+class SupernetConfig:
+    """How the supernet is computed; what it computes is the same."""
+
+    engine: Engine = "fast"
+    """fast, the operations of many edges in one call; or plain, the loop over all of them that the fast one is checked
+    against. Equal to rounding; a run may change from one to the other with --resume."""
+
+    def __post_init__(self) -> None:
+        names = get_args(Engine)
+        require(self.engine in names, f"supernet.engine is {self.engine!r}: give one of {', '.join(names)}")
+
+
+@dataclass(frozen=True)
 class LoaderConfig:
     """How a data set is read; its name and folder are the settings `data` and `data_root`."""
 
@@ -186,6 +202,8 @@ class SearchConfig(RunConfig):
     """In place of the space's number of blocks."""
     filter_multiplier: int | None = None
     """In place of the space's filter multiplier."""
+    supernet: SupernetConfig = field(default_factory=SupernetConfig)
+    """How the supernet is computed."""
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nas.config import Decay, OptimizerName, SgdConfig
 from search_spaces.traits import Projected, project, undecayed
 
-__all__ = ["convolution_weights", "make_optimizer", "multiplier"]
+__all__ = ["convolution_weights", "load_optimizer_state", "make_optimizer", "multiplier", "optimizer_state"]
 
 ADAM_BETA2, ADAM_EPS = 0.999, 1e-8
 
@@ -76,6 +76,68 @@ def make_optimizer(
     if any(isinstance(module, Projected) for module in network.modules()):
         optimizer.register_step_post_hook(lambda *_: project(network))
     return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
+    """The state of an optimiser by the names of parameters, in plain containers.
+
+    Where a module of the network holds the parameters of several joined (it has `joined`, as the nodes of the fast
+    engine), the state is given for each of them, under the names that they have apart.
+    """
+    joined = _joined(network)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    state: dict[str, dict[str, Any]] = {}
+    for parameter, values in optimizer.state.items():
+        own = names[parameter]
+        apart, how = joined.get(own, ([own], None))
+        for key, value in values.items():
+            parts = [value] * len(apart)
+            if how is not None and torch.is_tensor(value) and value.shape == parameter.shape:
+                parts = how.separate(value, len(apart))
+            for name, part in zip(apart, parts, strict=True):
+                state.setdefault(name, {})[key] = part
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return {"by_name": state, "groups": groups}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, state: Mapping[str, Any]) -> None:
+    """Puts back what `optimizer_state` gave, of this network or of one that holds its parameters otherwise joined.
+
+    Raises:
+        ValueError: The state is of other parameters.
+    """
+    if "by_name" not in state:  # an older checkpoint
+        optimizer.load_state_dict(dict(state))
+        return
+    joined = _joined(network)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    indices: dict[int, Tensor] = {}
+    numbered = optimizer.state_dict()
+    for group, saved, own in zip(numbered["param_groups"], state["groups"], optimizer.param_groups, strict=True):
+        group.update(saved)
+        indices.update(zip(group["params"], own["params"], strict=True))
+    for index, parameter in indices.items():
+        apart, how = joined.get(names[parameter], ([names[parameter]], None))
+        values = [state["by_name"].get(name) for name in apart]
+        if values[0] is None:
+            continue  # no step was taken yet
+        numbered["state"][index] = {
+            key: how.join([value[key] for value in values])
+            if how is not None and torch.is_tensor(first) and first.shape == how.shape
+            else first
+            for key, first in values[0].items()
+        }
+    optimizer.load_state_dict(numbered)
+
+
+def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
+    """(names apart, how they are joined) of every tensor that a module of the network says is several joined."""
+    found = {}
+    for path, module in network.named_modules():
+        if hasattr(module, "joined"):
+            for name, names, how in module.joined():
+                found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
+    return found
 
 
 def multiplier(group: Mapping[str, Any]) -> float:

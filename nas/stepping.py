@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nas.config import Precision
 from nas.devices import autocast, grad_scaler
 from nas.loss import check_finite, cross_entropy
-from nas.optimizers import multiplier
+from nas.optimizers import load_optimizer_state, multiplier, optimizer_state
 
 __all__ = ["Stepper"]
 
@@ -83,9 +83,9 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimiser and loss scaling, for a checkpoint."""
-        return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        return {"optimizer": optimizer_state(self.optimizer, self.network), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Puts back what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, self.network, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])

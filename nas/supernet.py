@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
+from nas.config import Engine
+from nas.fast_node import FastNode, Mixing
 from nas.node import Node, Source
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
@@ -75,13 +77,16 @@ class Supernet(nn.Module):
     Args:
         space: The search space.
         classes: Number of classes, at least 2.
+        engine: plain, the loop over operations as the paper writes it (`nas.node`); or fast, in far fewer calls
+            (`nas.fast_node`). Both draw the same weights from the same seed, and state dicts of one load in the other.
 
     Raises:
         ValueError: Fewer than two classes; in training mode, a batch of one image where the head pools the image.
     """
 
-    def __init__(self, space: SearchSpace, classes: int) -> None:
+    def __init__(self, space: SearchSpace, classes: int, engine: Engine = "plain") -> None:
         super().__init__()
+        node, self.engine = {"plain": Node, "fast": FastNode}[engine], engine
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space = space
@@ -92,7 +97,7 @@ class Supernet(nn.Module):
             for level in space.node_levels(layer):
                 incoming = [self._source(layer - 1, s) for s in _incoming_levels(space, layer, level)]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = Node(space, level, incoming, before)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
 
     def weights(self) -> list[nn.Parameter]:
@@ -104,11 +109,11 @@ class Supernet(nn.Module):
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         alpha, beta = self.architecture()
         before, stem = self.stem(x)
-        outputs = self.trellis(before, stem, alpha, beta)
+        outputs = self.trellis(before, stem, alpha if self.engine == "plain" else Mixing(self.space, alpha), beta)
         predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
         return torch.stack(predictions).sum(0)  # (N, classes, H, W)
 
-    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor) -> list[Tensor]:
+    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor | Mixing, beta: Tensor) -> list[Tensor]:
         """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first."""
         space = self.space
         sizes = [_size(stem)]

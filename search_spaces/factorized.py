@@ -74,6 +74,28 @@ class FactorizedConv2d(nn.Module):
         return self.horizontal(self.activation(self.vertical(x)))
 
 
+class JoinChannels(nn.Module):
+    """Tensors (N, C_i, H, W) side by side: (N, sum of C_i, H, W). A module, so that a search can batch it."""
+
+    def forward(self, tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors, dim=1)
+
+
+class AddChannels(nn.Module):
+    """`x` plus `y` over the channels that both have: (N, C_x, H, W) and (N, C_y, H, W) -> (N, C_x, H, W)."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        surplus = x.shape[1] - y.shape[1]
+        return x + (F.pad(y, (0, 0, 0, 0, 0, surplus)) if surplus else y)  # a negative pad cuts
+
+
+class Residual(nn.Module):
+    """A module's output plus its input: (N, C, H, W) twice -> (N, C, H, W)."""
+
+    def forward(self, y: Tensor, x: Tensor) -> Tensor:
+        return y + x
+
+
 def branch_widths(channels: int, branches: int) -> tuple[int, ...]:
     """Widths that add up to `channels`, as even as can be, the wider ones first; fewer branches for fewer channels."""
     count = min(branches, channels)
@@ -127,8 +149,10 @@ class FactorizedPyramid(nn.Module):
             raise ValueError(f"factorization is {factorization!r}: give one of {', '.join(FACTORIZATIONS)}")
         widths = branch_widths(channels_out, len(rates))
         width = widths[0]
-        self.fusion, self.pre_activation = fusion, pre_activation
-        self.residual = stride == 1 and channels_in == channels_out
+        self.fusion = fusion
+        self.activation = nn.ReLU() if pre_activation else None
+        self.add, self.join = AddChannels(), JoinChannels()
+        self.add_input = Residual() if stride == 1 and channels_in == channels_out else None
         self.reduce = nn.Conv2d(channels_in, width, 1, bias=stride > 1)
         self.local = _convolution(width, width, 1, stride, split=factorization == "all")
         self.branches = nn.ModuleList(
@@ -138,17 +162,17 @@ class FactorizedPyramid(nn.Module):
         self.batch_norm = batch_norm(channels_out)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        if self.pre_activation:
-            x = F.relu(x)
+        if self.activation is not None:
+            x = self.activation(x)
         y = self.local(self.reduce(x))  # (N, n, h, w)
         branches = [branch(y) for branch in self.branches]
         if self.fusion == "stage1":
-            branches = [_add(branch, y) for branch in branches]
+            branches = [self.add(branch, y) for branch in branches]
         elif self.fusion == "pair":
             for receiver, giver in _pairs(len(branches)):
-                branches[receiver] = _add(branches[receiver], branches[giver])
-        output = torch.cat(branches, dim=1)  # (N, C, h, w)
-        return self.batch_norm(output + x if self.residual else output, source)
+                branches[receiver] = self.add(branches[receiver], branches[giver])
+        output = self.join(branches)  # (N, C, h, w)
+        return self.batch_norm(output if self.add_input is None else self.add_input(output, x), source)
 
 
 class FPL(nn.Module):
@@ -244,13 +268,14 @@ class FactorizedAtrousConvolution(nn.Module):
     def __init__(self, channels: int, stride: int, batch_norm: BatchNormFactory) -> None:
         super().__init__()
         self.stride = stride
+        self.activation = nn.ReLU()
         self.convolution = FactorizedConv2d(channels, channels, rate=2 if stride == 1 else 1)
         self.batch_norm = batch_norm(channels)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         height, width = x.shape[-2:]
         x = resize(x, (-(-height // self.stride), -(-width // self.stride)))
-        return self.batch_norm(self.convolution(F.relu(x)), source)
+        return self.batch_norm(self.convolution(self.activation(x)), source)
 
 
 def _convolution(channels_in: int, channels_out: int, rate: int, stride: int, split: bool) -> nn.Module:
@@ -258,12 +283,6 @@ def _convolution(channels_in: int, channels_out: int, rate: int, stride: int, sp
     if split:
         return FactorizedConv2d(channels_in, channels_out, rate, stride)
     return nn.Conv2d(channels_in, channels_out, 3, stride, rate, dilation=rate, bias=False)
-
-
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """`x` plus `y`, over the channels that both have."""
-    surplus = x.shape[1] - y.shape[1]
-    return x + (F.pad(y, (0, 0, 0, 0, 0, surplus)) if surplus else y)  # a negative pad cuts
 
 
 def _pairs(branches: int) -> list[tuple[int, int]]:

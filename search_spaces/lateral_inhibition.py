@@ -27,6 +27,7 @@ __all__ = [
     "LateralInhibition",
     "inhibition_kernel",
     "lateral_inhibition",
+    "sum_neighbours",
 ]
 
 ConvolutionKind = Literal["full", "depthwise", "separable"]
@@ -55,18 +56,18 @@ class _Inhibit(torch.autograd.Function):
         ctx.save_for_backward(x, intensity, neighbours)
         ctx.rate = rate
         # In this form W = 0 leaves x as it is, bit for bit, in whatever precision a device convolves.
-        return torch.addcmul(x, intensity.to(x.dtype)[:, None, None], _sum_neighbours(x, neighbours, rate), value=-1)
+        return torch.addcmul(x, intensity.to(x.dtype)[:, None, None], sum_neighbours(x, neighbours, rate), value=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = gradients
         x, intensity, neighbours = ctx.saved_tensors
-        received = _sum_neighbours(gradient, neighbours, ctx.rate)
+        received = sum_neighbours(gradient, neighbours, ctx.rate)
         of_x = torch.addcmul(gradient, intensity.to(gradient.dtype)[:, None, None], received, value=-1)
         return of_x, -(x * received).sum((0, 2, 3), dtype=intensity.dtype), None, None
 
 
-def _sum_neighbours(x: Tensor, neighbours: Tensor, rate: int) -> Tensor:
+def sum_neighbours(x: Tensor, neighbours: Tensor, rate: int) -> Tensor:
     """K x: every channel of (N, C, H, W) filtered with [1, 1, z, z], zeros around."""
     channels, zone = x.shape[1], neighbours.shape[-1]
     # One depthwise convolution whose filters are the same memory: far faster than one of N * C images of a channel.

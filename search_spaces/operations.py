@@ -72,14 +72,20 @@ class Operation:
     """Short name, for pictures and tables."""
     color: str
     """Colour in pictures: one hue a family, safe for colour-blind readers (Okabe and Ito's palette)."""
+    ends_in: str | None = None
+    """How the search batches it: the path of the batch norm that ends its module at stride 1, where all that the module
+    does treats channels alike or is done by children that `nas.batching` knows. The modules of many edges are then
+    computed as one. None: they are computed one by one (those without weights, once for all)."""
 
 
 OPERATIONS: Registry[Operation] = Registry("candidate operation")
 
 
-def _register(name: str, label: str, color: str, has_weights: bool, cost: CostFunction) -> Callable[[Build], Build]:
+def _register(
+    name: str, label: str, color: str, has_weights: bool, cost: CostFunction, ends_in: str | None = None
+) -> Callable[[Build], Build]:
     def add(build: Build) -> Build:
-        OPERATIONS.register(name, Operation(name, build, has_weights, cost, label, color))
+        OPERATIONS.register(name, Operation(name, build, has_weights, cost, label, color, ends_in))
         return build
 
     return add
@@ -93,6 +99,7 @@ def _register_class(
     where: str,
     takes: str = "channels stride batch_norm",
     has_weights: bool = True,
+    ends_in: str | None = None,
     **arguments: Any,
 ) -> None:
     """Registers the class at `where`, "module:class" in this package; it is imported when one is built.
@@ -101,7 +108,7 @@ def _register_class(
     """
     module, _, class_name = where.partition(":")
 
-    @_register(name, label, color, has_weights, cost)
+    @_register(name, label, color, has_weights, cost, ends_in)
     def build(
         channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
     ) -> nn.Module:
@@ -199,31 +206,43 @@ for _kind, _label in (("max", "max"), ("average", "avg")):
     )
 for _kernel in (3, 5):
     _size = f"{_kernel}x{_kernel}"
-    for _name, _label, _color, _cost, _where in (
-        ("separable", "sep", SEPARABLE, _separable_cost(_kernel, times=2), "modules:SeparableConvolution"),
-        ("atrous", "atr", ATROUS, _atrous_cost(_kernel), "modules:AtrousConvolution"),
+    for _name, _label, _color, _cost, _class, _last in (
+        (
+            "separable",
+            "sep",
+            SEPARABLE,
+            _separable_cost(_kernel, times=2),
+            "SeparableConvolution",
+            "second.batch_norm",
+        ),
+        ("atrous", "atr", ATROUS, _atrous_cost(_kernel), "AtrousConvolution", "body.batch_norm"),
         (
             "dilated_separable",
             "dil sep",
             DILATED_SEPARABLE,
             _separable_cost(_kernel, times=1),
-            "modules:DilatedSeparableConvolution",
+            "DilatedSeparableConvolution",
+            "batch_norm",
         ),
     ):
-        _register_class(f"{_name}_{_size}", f"{_label} {_size}", _color, _cost, _where, kernel=_kernel)
+        _register_class(
+            f"{_name}_{_size}", f"{_label} {_size}", _color, _cost, f"modules:{_class}", ends_in=_last, kernel=_kernel
+        )
 
-for _name, _label, _cost, _where, _kernel in (
-    ("li_atrous_3x3", "li atr 3x3", _inhibited(_atrous_cost(3), True), "LIAtrousConvolution", 3),
-    ("li_atrous_5x5", "li atr 5x5", _inhibited(_atrous_cost(5), True), "LIAtrousConvolution", 5),
+for _name, _label, _cost, _class, _kernel, _last in (
+    ("li_atrous_3x3", "li atr 3x3", _inhibited(_atrous_cost(3), True), "LIAtrousConvolution", 3, "body.batch_norm"),
+    ("li_atrous_5x5", "li atr 5x5", _inhibited(_atrous_cost(5), True), "LIAtrousConvolution", 5, "body.batch_norm"),
     (
         "li_dilated_separable_3x3",
         "li dsep 3x3",
         _inhibited(_separable_cost(3, times=1), False),
         "LIDilatedSeparableConvolution",
         3,
+        "batch_norm",
     ),
 ):
-    _register_class(_name, _label, INHIBITED, _cost, f"lateral_inhibition:{_where}", WITH_SETTINGS, kernel=_kernel)
+    _where = f"lateral_inhibition:{_class}"
+    _register_class(_name, _label, INHIBITED, _cost, _where, WITH_SETTINGS, ends_in=_last, kernel=_kernel)
 
 for _kind, _label, _learned in (
     ("average", "avg", 0),
@@ -238,16 +257,22 @@ for _kind, _label, _learned in (
         _smoothed(_atrous_cost(3), _learned),
         "smoothing:SmoothedAtrousConvolution",
         WITH_SETTINGS,
+        ends_in="body.batch_norm",
         kernel=3,
         smoothing=_kind,
     )
 
 _register_class(
-    "factorized_atrous_3x3", "fac atr 3x3", FACTORIZED, _factorized_cost, "factorized:FactorizedAtrousConvolution"
+    "factorized_atrous_3x3",
+    "fac atr 3x3",
+    FACTORIZED,
+    _factorized_cost,
+    "factorized:FactorizedAtrousConvolution",
+    ends_in="batch_norm",
 )
 
 
-@_register("fpl", "fpl", FACTORIZED, True, _fpl_cost)
+@_register("fpl", "fpl", FACTORIZED, True, _fpl_cost, "batch_norm")
 def _fpl(channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS) -> nn.Module:
     from search_spaces import factorized
 

@@ -32,6 +32,10 @@ class Reporting:
         """The numbers by name."""
         raise NotImplementedError
 
+    def reports(self) -> dict[str, tuple[str, dict[str, float]]]:
+        """(class, numbers) of each module that this one stands for, by its path from here: here, only itself."""
+        return {"": (type(self).__name__, self.report())}
+
 
 @torch.no_grad()
 def project(network: nn.Module) -> None:
@@ -51,7 +55,8 @@ def reported(network: nn.Module) -> dict[str, float]:
     by_class: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
     for name, module in network.named_modules():
         if isinstance(module, Reporting):
-            by_class[type(module).__name__][name] = module.report()
+            for path, (kind, report) in module.reports().items():
+                by_class[kind][f"{name}.{path}" if path else name] = report
     numbers: dict[str, float] = {}
     for kind, modules in by_class.items():
         if len(modules) <= REPORTED_BY_NAME:

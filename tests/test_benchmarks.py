@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import documents  # noqa: E402
 import networks as benchmark  # noqa: E402
+import supernet as engines  # noqa: E402
 
 ROW = re.compile(r"^\| `(?P<name>[\w-]+)` \|(?P<cells>.*)\|$", re.MULTILINE)
 
@@ -52,3 +53,13 @@ def test_the_table_goes_between_the_markers(tmp_path: Path) -> None:
     file.write_text("no markers")
     with pytest.raises(SystemExit, match="has no lines"):
         documents.put(table, file)
+
+
+def test_the_engines_are_compared(tmp_path: Path) -> None:
+    words = ["--spaces", "autodeeplab-tiny", "--crops", "17", "--layers", "2", "--blocks", "1", "--repeats", "1"]
+    table = engines.make_table(engines.parse_arguments(words))
+    assert "python benchmarks/supernet.py --spaces autodeeplab-tiny --crops 17" in table and "--layers 2" in table
+    cells = rows(table)["autodeeplab-tiny"]
+    assert cells[0] == "17" and len(cells) == 10 and all(float(cell.replace(",", "")) >= 0 for cell in cells)
+    with pytest.raises(SystemExit):
+        engines.parse_arguments(["--batch-size", "1"])

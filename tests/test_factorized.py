@@ -194,7 +194,7 @@ def test_esp_by_hand(stride: int) -> None:
 def test_what_is_added_and_what_has_a_bias() -> None:
     for channels_in, stride, residual, bias in ((8, 1, True, False), (6, 1, False, False), (8, 2, False, True)):
         pyramid = FactorizedPyramid(channels_in, 8, BatchNorm, stride)
-        assert pyramid.residual == residual
+        assert (pyramid.add_input is not None) == residual
         biased = [key for key, value in pyramid.named_parameters() if key.endswith(".bias") and "batch_norm" not in key]
         assert biased == ["reduce.bias"] * bias
 

@@ -245,7 +245,7 @@ def test_a_stepper_with_groups_goes_on_exactly(name: Any) -> None:
     resumed = stepper_of(second, config)
     second.load_state_dict(first.state_dict())
     resumed.load_state_dict(copy.deepcopy(half.state_dict()))
-    multipliers = {group["lr_multiplier"] for group in half.state_dict()["optimizer"]["param_groups"]}
+    multipliers = {group["lr_multiplier"] for group in half.state_dict()["optimizer"]["groups"]}
     assert multipliers == {1.0, 10.0, 20.0}
     run(second, resumed, range(2, 5))
     for name, tensor in straight.state_dict().items():

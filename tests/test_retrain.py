@@ -403,7 +403,7 @@ def test_a_run_with_groups_and_class_weights_goes_on_exactly(
     expected = inverse_log(class_shares(training_split(config)))
     assert torch.equal(saved["class_weights"], expected)
     assert f"class weights: background {expected[0]:.2f}, disc {expected[1]:.2f}" in (straight / "log.txt").read_text()
-    groups = saved["stepper"]["optimizer"]["param_groups"]
+    groups = saved["stepper"]["optimizer"]["groups"]
     assert {group["weight_decay"] for group in groups} == {0, optimizer.weight_decay}
     assert len(groups) == (5 if optimizer is ADAM else 2)
 
@@ -471,7 +471,7 @@ def test_a_run_from_before_there_were_these_settings_goes_on(tmp_path: Path, run
     plain["network"] = {key: plain["network"][key] for key in (*old, "drop_path_keep", "batch_norm_momentum")}
     plain["genotype"], plain["epochs"] = saved["config"]["genotype"], 3
     saved["config"] = plain
-    del saved["class_weights"], saved["stepper"]["optimizer"]["param_groups"][0]["lr_multiplier"]
+    del saved["class_weights"], saved["stepper"]["optimizer"]["groups"][0]["lr_multiplier"]
     for name in ("checkpoint.pt", "best.pt"):
         save_checkpoint(folder / name, "retrain", saved)
     assert load_trained(folder).config.loss == LossConfig()

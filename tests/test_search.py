@@ -158,7 +158,7 @@ def test_numbers_of_modules_are_recorded_and_a_search_with_groups_goes_on_exactl
             search(again, quiet=True)
     search(again, resume=tmp_path / "again", quiet=True)
     check_same_run(folder, tmp_path / "again", "search")
-    groups = load_checkpoint(folder / "checkpoint.pt", "search")["weights"]["optimizer"]["param_groups"]
+    groups = load_checkpoint(folder / "checkpoint.pt", "search")["weights"]["optimizer"]["groups"]
     assert [group["weight_decay"] for group in groups] == [3e-4, 0]
 
 

@@ -1,0 +1,44 @@
+"""The depthwise convolution against PyTorch's, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.depthwise import depthwise
+
+sides = st.integers(1, 9)
+
+
+@given(sides, sides, st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(1, 5), st.booleans())
+def test_equals_pytorch(height: int, width: int, kernel: int, rate: int, channels: int, channels_last: bool) -> None:
+    torch.manual_seed(height * 9 + width)
+    x = torch.randn(2, channels, height, width, dtype=torch.float64)
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    x.requires_grad_()
+    weight = torch.randn(channels, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    y = depthwise(x, weight, rate)
+    expected = F.conv2d(x, weight, None, 1, rate * (kernel // 2), rate, channels)
+    torch.testing.assert_close(y, expected)
+    direction = torch.randn_like(y)
+    for own, other in zip(*(torch.autograd.grad(z, (x, weight), direction) for z in (y, expected)), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("of_x", [True, False])
+def test_only_what_is_asked_for_is_computed(of_x: bool) -> None:
+    x = torch.randn(1, 2, 5, 5, requires_grad=of_x)
+    weight = torch.randn(2, 1, 3, 3, requires_grad=not of_x)
+    depthwise(x, weight, 2).sum().backward()
+    assert (x.grad is not None, weight.grad is not None) == (of_x, not of_x)
+
+
+def test_a_small_one_by_gradcheck() -> None:
+    x = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    for kernel in (3, 5):
+        weight = torch.randn(2, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+        assert torch.autograd.gradcheck(lambda a, b: depthwise(a, b, 2), (x, weight))
