@@ -127,8 +127,10 @@ def make_table(values: argparse.Namespace) -> str:
             for step in STEPS:
                 cells += [f"{plain[step]:.2f}", f"{fast[step]:.2f}", f"{plain[step] / fast[step]:.2f}"]
                 speeds.append(plain[step] / fast[step])
-            memories.append(fast["memory"] / plain["memory"])
-            cells += [f"{plain['memory']:,.0f}", f"{fast['memory']:,.0f}", f"{memories[-1]:.2f}"]
+            cells += [f"{plain['memory']:,.0f}", f"{fast['memory']:,.0f}"]
+            if min(plain["memory"], fast["memory"]) > 0:  # steps smaller than what the process had to spare show none
+                memories.append(fast["memory"] / plain["memory"])
+            cells.append(f"{memories[-1]:.2f}" if memories else "")
             lines.append(line(cells))
     device = choose_device(values.device)
     command = (
@@ -139,7 +141,7 @@ def make_table(values: argparse.Namespace) -> str:
     command += "".join(f" --{name} {getattr(values, name)}" for name in ("layers", "blocks") if getattr(values, name))
     note = (
         f"The fast engine takes its steps {statistics.geometric_mean(speeds):.2f} times as fast as the plain loop, in "
-        f"{statistics.geometric_mean(memories):.2f} of its memory (geometric means of the ratios below). "
+        f"{statistics.geometric_mean(memories or [1]):.2f} of its memory (geometric means of the ratios below). "
         f"On {hardware(device, values.threads)}, PyTorch {torch.__version__}, float32, medians of {values.repeats}. "
         f"Made by\n\n    {command}\n"
     )
