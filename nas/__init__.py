@@ -6,7 +6,16 @@ from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from nas.architecture import Architecture
-    from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, RunConfig, SearchConfig, SgdConfig, recipe
+    from nas.config import (
+        ArchitectureConfig,
+        CosineSgdConfig,
+        LoaderConfig,
+        RunConfig,
+        SearchConfig,
+        SgdConfig,
+        SupernetConfig,
+        recipe,
+    )
     from nas.cost import count_parameters, describe, measure
     from nas.darts import SearchResult, resolve_space, search
     from nas.data.base import DataError, open_dataset
@@ -32,6 +41,7 @@ _EXPORTS = {
     "SearchResult": "nas.darts",
     "SgdConfig": "nas.config",
     "Supernet": "nas.supernet",
+    "SupernetConfig": "nas.config",
     "count_parameters": "nas.cost",
     "describe": "nas.cost",
     "make_optimizer": "nas.optimizers",
