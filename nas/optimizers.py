@@ -106,7 +106,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
     Raises:
         ValueError: The state is of other parameters.
     """
-    if "by_name" not in state:  # an older checkpoint
+    if "by_name" not in state:  # a checkpoint from before there were two engines
+        if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+            raise ValueError("the checkpoint is older than the fast engine: go on with --supernet.engine plain")
         optimizer.load_state_dict(dict(state))
         return
     joined = _joined(network)

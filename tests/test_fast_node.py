@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.batching import Batch
 from nas.config import CosineSgdConfig
 from nas.layout import Layout, deep, wide
-from nas.optimizers import make_optimizer
+from nas.optimizers import load_optimizer_state, make_optimizer
 from nas.stepping import Stepper
 from nas.supernet import Supernet
 from search_spaces.modules import BatchNorm
@@ -171,6 +171,16 @@ def test_a_run_goes_on_in_the_other_engine(first: str) -> None:
     torch.save(saved, file := io.BytesIO())
     file.seek(0)
     torch.load(file, weights_only=True)
+
+
+def test_an_older_checkpoint_goes_on_in_the_plain_engine_only() -> None:
+    space = small(load("autodeeplab"), layers=1)
+    plain, fast = engines(space)
+    optimizers = [make_optimizer(supernet, supernet.weights(), CosineSgdConfig()) for supernet in (plain, fast)]
+    older = optimizers[0].state_dict()
+    load_optimizer_state(optimizers[0], plain, older)
+    with pytest.raises(ValueError, match="older than the fast engine: go on with --supernet.engine plain"):
+        load_optimizer_state(optimizers[1], fast, older)
 
 
 def test_both_engines_draw_the_same_weights_and_report_the_same() -> None:
