@@ -179,7 +179,7 @@ def test_an_older_checkpoint_goes_on_in_the_plain_engine_only() -> None:
     optimizers = [make_optimizer(supernet, supernet.weights(), CosineSgdConfig()) for supernet in (plain, fast)]
     older = optimizers[0].state_dict()
     load_optimizer_state(optimizers[0], plain, older)
-    with pytest.raises(ValueError, match="older than the fast engine: go on with --supernet.engine plain"):
+    with pytest.raises(ValueError, match=r"older than the fast engine: go on with --supernet\.engine plain"):
         load_optimizer_state(optimizers[1], fast, older)
 
 
