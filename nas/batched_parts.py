@@ -1,7 +1,7 @@
 """What computes m modules of a kind as one: the leaves of a batch (see `nas.batching`).
 
-Each part takes the m modules, whose parameters it joins, and the layout of the tensors that it will get (`nas.layout`,
-which has the shapes).
+Each part takes the modules of all edges, whose parameters it joins, and the layout (`nas.layout`). Shapes: as in
+`nas.views`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.depthwise import depthwise
-from nas.layout import Joined, Layout, deep, of_rows, per_edge, rows_of, wide
+from nas.frugal import convolve
+from nas.layout import Joined, Layout
+from nas.views import deep, of_rows, rows_of, wide
 from search_spaces.factorized import AddChannels, JoinChannels, Residual
 from search_spaces.lateral_inhibition import LateralInhibition, sum_neighbours
-from search_spaces.modules import BatchNorm
+from search_spaces.modules import BatchNorm, repeating
 from search_spaces.smoothing import AggregatedFilter, AggregationCoefficients, SharedFilter, SmoothedConv2d
 from search_spaces.traits import Projected, Reporting
 
@@ -29,7 +30,7 @@ FEW = 16
 
 
 class _Part(nn.Module):
-    """A leaf of a batch: m modules of one kind, whose parameters are joined along their first dimension."""
+    """A leaf of a batch: the modules of one kind on all edges, their parameters joined along the first dimension."""
 
     def __init__(self, members: Sequence[nn.Module], layout: Layout) -> None:
         super().__init__()
@@ -43,7 +44,6 @@ class BatchedConvolution(_Part):
     """m convolutions of stride 1: (N, K * C_in, H, W) if they read a state, else (N, K * m * C_in, H, W)."""
 
     weight: Tensor
-    identity: Tensor
 
     def __init__(self, members: Sequence[nn.Conv2d], layout: Layout) -> None:
         super().__init__(members, layout)
@@ -54,31 +54,49 @@ class BatchedConvolution(_Part):
         self.padding, self.dilation, side = first.padding, first.dilation, first.kernel_size[0]
         square = first.kernel_size == (side, side) and self.dilation == (self.dilation[0],) * 2
         centred = square and self.padding == (self.dilation[0] * (side // 2),) * 2
+        plain = first.groups == 1 and first.bias is None
         self.depthwise = 1 < self.groups == self.channels == first.out_channels and centred and first.bias is None
+        self.pointwise = plain and first.kernel_size == (1, 1) and self.padding == (0, 0)
         if first.bias is None:
             self.bias = None
-        identity = torch.eye(layout.edges)[:, None, :, None]  # [m, 1, m, 1]
-        self.register_buffer("identity", identity, persistent=False)
+
+    def prepare(self) -> None:
+        """Makes what a forward pass needs of the weights: before the first state, so that all of them find it."""
+        if self.depthwise or (self.pointwise and self._in_groups()):
+            self.layout.repeated(self.weight)
+        elif self.pointwise:
+            self.layout.blocks(self.weight)
+        else:
+            self.layout.own(self.weight)
+
+    def _in_groups(self) -> bool:
+        return self.channels >= FEW or self.layout.small
 
     def forward(self, x: Tensor) -> Tensor:
-        sources, edges = self.layout.sources, self.layout.edges
+        layout, sources, edges = self.layout, self.layout.sources, self.layout.edges
         if self.groups > 1:
-            x = per_edge(x, self.layout, self.channels)
+            x = layout.per_edge(x, self.channels)
         if self.depthwise:  # sources have channels of their own, and the same filters
-            return depthwise(x, self.weight.repeat(sources, 1, 1, 1), self.dilation[0])
-        weight, groups = self.weight, self.groups
-        if x.shape[1] != sources * self.channels:  # each edge has an input of its own
+            return depthwise(x, layout.repeated(self.weight), self.dilation[0], layout)
+        own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has an input of its own
+        if self.pointwise and own_inputs and self._in_groups():
+            return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), sources * edges, layout.recipes)
+        weight, groups = layout.own(self.weight), self.groups
+        if own_inputs and self.pointwise:
+            weight = layout.blocks(self.weight)
+        elif own_inputs:
             groups *= edges
-            if self.channels < FEW and weight.shape[-2:] == (1, 1) and self.groups == 1:
-                weight, groups = self._dense_weight(), 1
+        bias = None if self.bias is None else layout.own(self.bias)
         padding, dilation = (self.padding[0], sources * self.padding[1]), (self.dilation[0], sources * self.dilation[1])
-        return deep(F.conv2d(wide(x, sources), weight, self.bias, 1, padding, dilation, groups), sources)
+        x = layout.once("wide", x, partial(wide, sources=sources))
+        return deep(convolve(x, weight, bias, padding, dilation, groups, layout.recipes), sources)
 
-    def _dense_weight(self) -> Tensor:
-        """[m * C_out, m * C_in, 1, 1] with zeros between the edges: for few channels faster than groups."""
-        edges = self.layout.edges
-        blocks = self.weight.view(edges, -1, 1, self.channels) * self.identity  # [m, C_out, m, C_in]
-        return blocks.view(len(self.weight), edges * self.channels, 1, 1)
+
+def depthwise(x: Tensor, weight: Tensor, rate: int, layout: Layout) -> Tensor:
+    """Filters every channel of (N, C, H, W) with its own kernel of [C, 1, k, k], k odd: cheap to make again."""
+    around = (rate * (weight.shape[-1] // 2),) * 2
+    shape = None, around, (rate, rate), len(weight)
+    return layout.cheap(convolve(x, weight, *shape, layout.recipes), convolve, x, weight, *shape, None)
 
 
 class BatchedBatchNorm(nn.Module):
@@ -91,28 +109,56 @@ class BatchedBatchNorm(nn.Module):
     def __init__(self, members: Sequence[BatchNorm], layout: Layout) -> None:
         super().__init__()
         first = members[0]
+        self.layout, self.sources, self.eps = layout, first.sources, first.eps
+        self.momentum = 0.0 if first.momentum is None else first.momentum
         if first.affine:
             raise ValueError("batch norms with scale and shift cannot be computed for many edges at once")
-        self.layout, self.sources = layout, first.sources
-        self.eps, self.momentum = first.eps, 0.0 if first.momentum is None else first.momentum
         for name in ("running_mean", "running_var"):
-            joined = Joined(1, members[0].get_buffer(name).shape)
-            self.register_buffer(name, joined.join([member.get_buffer(name) for member in members]))  # [K, m * C]
+            buffers = [member.get_buffer(name) for member in members]
+            how = Joined(layout.all_edges, torch.Size((self.sources, len(buffers[0]))), by_source=True)
+            self.register_buffer(name, how.join(buffers))
         counters = [member.get_buffer("num_batches_tracked") for member in members]
         self.register_buffer("num_batches_tracked", torch.stack(counters))  # without effect, but in the state dict
+        self._views: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        self._viewed: Tensor | None = None
+
+    def _statistics(self, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Running means and variances of the state that is being read, and where the batch's go: [K * m * C] each.
+
+        Shared: all sources are the same tensor, of which each keeps statistics: [K, m * C]; the batch's are [m * C].
+        """
+        if self._viewed is not self.running_mean:  # views last until the module is moved
+            self._viewed, self._views = self.running_mean, {}
+        key = self.layout.state, shared
+        if key not in self._views:
+            mean, variance = (self.layout.split(b)[key[0]] for b in (self.running_mean, self.running_var))
+            if shared:
+                mean, variance = mean.view(self.sources, -1), variance.view(self.sources, -1)
+                self._views[key] = mean, variance, torch.zeros_like(mean[0]), torch.zeros_like(variance[0])
+            else:
+                self._views[key] = mean, variance, mean, variance
+        return self._views[key]
 
     def forward(self, x: Tensor, source: int = 0, scale: Tensor | None = None) -> Tensor:
-        if self.training and self.sources == 1:
-            self.num_batches_tracked += 1  # as the plain module does
-        if self.layout.sources == self.sources:
-            mean, variance = self.running_mean.view(-1), self.running_var.view(-1)
-            return F.batch_norm(x, mean, variance, scale, None, self.training, self.momentum, self.eps)
-        # All sources are the same tensor, computed once; each keeps statistics of it.
-        mean, variance = torch.zeros_like(self.running_mean[0]), torch.zeros_like(self.running_var[0])
-        y = F.batch_norm(x, mean, variance, scale, None, True, 1.0, self.eps)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        return y
+        shared = self.layout.sources != self.sources
+        mean, variance, mean_now, variance_now = self._statistics(shared)
+        if not self.training:
+            return F.batch_norm(x, mean, variance, scale, None, False, 0.0, self.eps)
+        momentum = 0.0 if repeating() else self.momentum
+        if self.sources == 1 and not repeating():
+            self.layout.own(self.num_batches_tracked).add_(1)  # as the plain module does
+        y, center, inverse = torch.native_batch_norm(
+            x, scale, None, mean_now, variance_now, True, 1.0 if shared else momentum, self.eps
+        )
+        if shared:
+            mean.lerp_(mean_now, momentum)
+            variance.lerp_(variance_now, momentum)
+        return y if scale is not None else self.layout.cheap(y, _normalized, x, center, inverse)
+
+
+def _normalized(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
+    """(x - mean) * inverse, channel by channel: the batch norm's own arithmetic, given the statistics."""
+    return torch.native_batch_norm(x, None, None, mean, inverse.pow(-2), False, 0.0, 0.0)[0]
 
 
 class BatchedReLU(nn.Module):
@@ -123,7 +169,7 @@ class BatchedReLU(nn.Module):
         self.layout = layout
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layout.once("relu", x, partial(F.relu, x))
+        return self.layout.relu(x)
 
 
 class BatchedPReLU(_Part):
@@ -132,7 +178,7 @@ class BatchedPReLU(_Part):
     weight: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.prelu(x, self.weight.repeat(self.layout.sources))
+        return self.layout.again(F.prelu, x, self.layout.repeated(self.weight))
 
 
 class BatchedLateralInhibition(_Part, Projected, Reporting):
@@ -149,11 +195,10 @@ class BatchedLateralInhibition(_Part, Projected, Reporting):
         self.register_buffer("neighbours", members[0].neighbours, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.layout.once("relu", x, partial(F.relu, x))
-        received = self.layout.once("received", x, partial(sum_neighbours, x, self.neighbours, self.rate))
-        rows, received = (rows_of(tensor, self.layout, self.channels) for tensor in (x, received))
-        intensity = self.intensity.to(x.dtype).view(-1, self.channels)  # [m, C]
-        return of_rows(F.relu(torch.addcmul(rows, intensity, received, value=-1)))
+        layout, x = self.layout, self.layout.relu(x)
+        received = layout.once("received", x, partial(sum_neighbours, neighbours=self.neighbours, rate=self.rate))
+        intensity = layout.own(self.intensity).to(x.dtype).view(-1, self.channels)  # [m, C]
+        return layout.relu(layout.again(partial(_inhibited, layout.sources), x, received, intensity))
 
     @torch.no_grad()
     def reports(self) -> dict[str, tuple[str, dict[str, float]]]:
@@ -161,6 +206,12 @@ class BatchedLateralInhibition(_Part, Projected, Reporting):
         rows = self.intensity.view(-1, self.channels)
         found = [{"mean": row.mean().item(), "max": row.max().item()} for row in rows]
         return {str(edge): (LateralInhibition.__name__, report) for edge, report in enumerate(found)}
+
+
+def _inhibited(sources: int, x: Tensor, received: Tensor, intensity: Tensor) -> Tensor:
+    """Two tensors (N, K * C, H, W), [m, C] -> (N, K * m * C, H, W)."""
+    rows, received = (rows_of(tensor, sources, intensity.shape[1]) for tensor in (x, received))
+    return of_rows(torch.addcmul(rows, intensity, received, value=-1))
 
 
 class BatchedSharedFilter(_Part):
@@ -176,7 +227,7 @@ class BatchedSharedFilter(_Part):
 
     def kernels(self) -> Tensor:
         """[m, 2r - 1, 2r - 1]"""
-        return self.weight.view(-1, *self.identity.shape) + self.identity
+        return self.layout.own(self.weight).view(-1, *self.identity.shape) + self.identity
 
 
 class BatchedAggregatedFilter(nn.Module):
@@ -205,13 +256,18 @@ class BatchedCoefficients(_Part, Reporting):
 
     def forward(self) -> Tensor:
         """[m, 4]: each line positive, with sum 1."""
-        return self.logits.view(-1, len(AggregationCoefficients.names)).softmax(1)
+        return _rows(self.layout.own(self.logits)).softmax(1)
 
     @torch.no_grad()
     def reports(self) -> dict[str, tuple[str, dict[str, float]]]:
         """The coefficients of each of the m by name."""
-        found = [dict(zip(AggregationCoefficients.names, row, strict=True)) for row in self().tolist()]
+        rows = _rows(self.logits).softmax(1).tolist()
+        found = [dict(zip(AggregationCoefficients.names, row, strict=True)) for row in rows]
         return {str(edge): (AggregationCoefficients.__name__, report) for edge, report in enumerate(found)}
+
+
+def _rows(logits: Tensor) -> Tensor:
+    return logits.view(-1, len(AggregationCoefficients.names))
 
 
 class BatchedSmoothedConvolution(BatchedConvolution):
@@ -229,9 +285,10 @@ class BatchedSmoothedConvolution(BatchedConvolution):
         if isinstance(self.smoothing, BatchedSharedFilter | BatchedAggregatedFilter):
             kernels = self.smoothing.kernels().to(x.dtype)
             kernels = kernels[:, None].expand(-1, self.channels, -1, -1).repeat(self.layout.sources, 1, 1, 1)
-            x = depthwise(per_edge(x, self.layout, self.channels), kernels.flatten(0, 1)[:, None], 1)
+            x = self.layout.per_edge(x, self.channels)
+            x = depthwise(x, kernels.flatten(0, 1)[:, None], 1, self.layout)
         elif self.smoothing is not None:
-            x = self.smoothing(x)  # the same for all edges
+            x = self.layout.again(self.smoothing, x)  # the same for all edges
         return super().forward(x)
 
 
@@ -244,7 +301,7 @@ class BatchedJoinChannels(nn.Module):
 
     def forward(self, tensors: Sequence[Tensor]) -> Tensor:
         copies = self.layout.sources * self.layout.edges
-        return of_rows(torch.cat([rows_of(t, self.layout, t.shape[1] // copies) for t in tensors], dim=-1))
+        return of_rows(torch.cat([rows_of(t, self.layout.sources, t.shape[1] // copies) for t in tensors], dim=-1))
 
 
 class BatchedAddChannels(nn.Module):
@@ -256,7 +313,7 @@ class BatchedAddChannels(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         copies = self.layout.sources * self.layout.edges
-        x, y = (rows_of(tensor, self.layout, tensor.shape[1] // copies) for tensor in (x, y))
+        x, y = (rows_of(tensor, self.layout.sources, tensor.shape[1] // copies) for tensor in (x, y))
         return of_rows(x + F.pad(y, (0, x.shape[-1] - y.shape[-1])))
 
 
@@ -269,7 +326,7 @@ class BatchedResidual(nn.Module):
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         channels = x.shape[1] // self.layout.sources
-        return of_rows(rows_of(y, self.layout, channels) + rows_of(x, self.layout, channels))
+        return of_rows(rows_of(y, self.layout.sources, channels) + rows_of(x, self.layout.sources, channels))
 
 
 PARTS: dict[type[nn.Module], Callable[[list[Any], Layout], nn.Module]] = {

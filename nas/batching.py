@@ -1,8 +1,8 @@
 """The modules of many edges as one module: each convolution, batch norm and activation is called once for all of them.
 
-The edges that leave a state of a cell carry the same candidate operations, on the same tensor, with weights of their
-own. `Batch` takes the modules of one operation on those edges and computes them together; the sources of the tensor
-(the K cells that flow into a node share all weights, but no statistics) are computed together, too.
+The edges of a cell carry the same candidate operations with weights of their own, and those that leave a state read
+the same tensor. `Batch` takes the modules of one operation on all edges, and computes those of one state together; the
+sources of the tensor (the K cells that flow into a node share all weights, but no statistics) likewise.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class _Through(nn.Module):
 
 
 class Batch(nn.Module):
-    """The modules of one operation on m edges, computed as one: (N, K * c, H, W) -> (N, K * m * c, H, W).
+    """The modules of one operation, m at a time computed as one: (N, K * c, H, W) -> (N, K * m * c, H, W).
 
     It has the structure of each of the modules, and runs their code; only the leaves are others.
 
     Args:
-        members: The m modules; each maps (N, c, H, W) to the same shape.
+        members: The modules of all edges, ordered by the state that they leave; each maps (N, c, H, W) to this shape.
         last: Name of the batch norm that ends them.
-        layout: Shared by all batches of a state.
+        layout: Shared by all batches of a node.
     """
 
     def __init__(self, members: Sequence[nn.Module], last: str, layout: Layout) -> None:
@@ -54,18 +54,17 @@ class Batch(nn.Module):
 
     def tensors(self) -> Iterator[tuple[str, str, Joined]]:
         """(name here, name in each of the modules, how they are joined) of all parameters and buffers."""
-        edges = self.layout.edges
-        persistent = self.state_dict(keep_vars=True)
-        for name, tensor in persistent.items():
+        edges = self.layout.all_edges
+        for name, tensor in self.state_dict(keep_vars=True).items():
             path, _, leaf = name.rpartition(".")
             inner = f"{self.last_name}.{leaf}" if path == "last" else name.removeprefix("body.")
+            part, rows = self.get_submodule(path), len(tensor) // sum(edges)
             if leaf == "num_batches_tracked":
-                yield name, inner, Joined(0, torch.Size())
-            elif isinstance(self.get_submodule(path), BatchedBatchNorm):
-                shape = (len(tensor), tensor.shape[1] // edges)  # [K, C], and [C] where K is 1
-                yield name, inner, Joined(1, torch.Size(shape if len(tensor) > 1 else shape[1:]))
+                yield name, inner, Joined(edges, torch.Size())
+            elif isinstance(part, BatchedBatchNorm) and part.sources > 1:
+                yield name, inner, Joined(edges, torch.Size((part.sources, rows // part.sources)), by_source=True)
             else:
-                yield name, inner, Joined(0, torch.Size((len(tensor) // edges, *tensor.shape[1:])))
+                yield name, inner, Joined(edges, torch.Size((rows, *tensor.shape[1:])))
 
 
 def _leaves(module: nn.Module) -> list[tuple[str, Callable[[list[Any], Layout], nn.Module]]]:

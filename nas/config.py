@@ -23,6 +23,7 @@ __all__ = [
     "LoaderConfig",
     "OptimizerName",
     "Precision",
+    "Recompute",
     "RunConfig",
     "SearchConfig",
     "SgdConfig",
@@ -37,6 +38,7 @@ __all__ = [
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Engine = Literal["plain", "fast"]
+Recompute = Literal["none", "node", "operation"]
 OptimizerName = Literal["sgd", "adam"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
@@ -122,10 +124,14 @@ class SupernetConfig:
     engine: Engine = "fast"
     """fast, the operations of many edges in one call; or plain, the loop over all of them that the fast one is checked
     against. Equal to rounding; a run may change from one to the other with --resume."""
+    recompute: Recompute = "none"
+    """Memory for time: what lies within each node, or within each candidate operation, is not kept for the backward
+    pass, but computed a second time there. node needs the least memory."""
 
     def __post_init__(self) -> None:
-        names = get_args(Engine)
-        require(self.engine in names, f"supernet.engine is {self.engine!r}: give one of {', '.join(names)}")
+        for name, choices in (("engine", get_args(Engine)), ("recompute", get_args(Recompute))):
+            value = getattr(self, name)
+            require(value in choices, f"supernet.{name} is {value!r}: give one of {', '.join(choices)}")
 
 
 @dataclass(frozen=True)

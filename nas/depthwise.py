@@ -1,77 +1,84 @@
-"""Depthwise convolution with a backward pass for CPUs: what PyTorch's takes most of a supernet's time for.
+"""Gradients of depthwise convolutions for CPUs: where PyTorch's take most of a supernet's time.
 
 The forward pass of a depthwise convolution in channels-last memory is fast on a CPU whatever its kernel; of the
-gradients, only that of a 3x3 kernel at rate 1 is. So all others are put as fast ones:
+gradients, only that of a kernel of at most three columns at rate 1 is. So all others are put as fast ones:
 
 - the gradient of the input is a forward pass with the kernel turned by half a circle;
 - that of a kernel at rate r is that of the same kernel at rate 1, on the r * r interleaved grids of pixels;
-- that of a 5x5 kernel is that of four 3x3 kernels, one in each corner.
-
-Other devices, types and kernels take PyTorch's own.
+- that of a 5x5 kernel is that of its three left columns and that of its two right ones.
 
 Shapes: N images, C channels, H x W pixels, k the side of a kernel.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["depthwise"]
+__all__ = ["depthwise_gradients", "has_own_gradients"]
 
 
-def depthwise(x: Tensor, weight: Tensor, rate: int) -> Tensor:
-    """Filters every channel of (N, C, H, W) with its own kernel of [C, 1, k, k], k odd, zeros around."""
-    if x.device.type == "cpu" and weight.shape[-1] in (3, 5) and torch.is_grad_enabled():
-        return _Depthwise.apply(x, weight, rate)
-    return _forward(x, weight, rate)
+def has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Whether `depthwise_gradients` has those of this convolution, and is faster (the meta device stands for a CPU)."""
+    side, rate = weight.shape[-1], dilation[0]
+    return (
+        x.device.type in ("cpu", "meta")
+        and groups == len(weight) == x.shape[1]
+        and weight.shape[-2:] in ((3, 3), (5, 5))
+        and tuple(dilation) == (rate, rate)
+        and tuple(padding) == (rate * (side // 2),) * 2
+    )
 
 
-def _forward(x: Tensor, weight: Tensor, rate: int) -> Tensor:
-    return F.conv2d(x, weight, None, 1, rate * (weight.shape[-1] // 2), rate, len(weight))
+def depthwise_gradients(
+    gradient: Tensor, x: Tensor, weight: Tensor, rate: int, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The wanted gradients: of the input (N, C, H, W) and of the kernels [C, 1, k, k], given that of the output."""
+    of_x = of_weight = None
+    if wanted[0]:
+        side = weight.shape[-1]
+        of_x = F.conv2d(gradient, weight.flip(2, 3), None, 1, rate * (side // 2), rate, len(weight))
+    if wanted[1]:
+        # Grids of pixels apart from each other: a kernel at rate r meets pixels of one grid only.
+        x, gradient = _grids(x, rate), _grids(gradient, rate)
+        of_weight = _of_weight(x, gradient, 3, 3, 1) if weight.shape[-1] == 3 else _of_5x5(x, gradient)
+    return of_x, of_weight
 
 
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, rate: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.rate = rate
-        return _forward(x, weight, rate)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        of_x = _forward(gradient, weight.flip(2, 3), ctx.rate) if ctx.needs_input_grad[0] else None
-        of_weight = None
-        if ctx.needs_input_grad[1]:
-            # Grids of pixels apart from each other: a kernel at rate r meets pixels of one grid only.
-            x, gradient = _grids(x, ctx.rate), _grids(gradient, ctx.rate)
-            of_weight = _of_3x3(x, gradient) if weight.shape[-1] == 3 else _of_5x5(x, gradient)
-        return of_x, of_weight, None
-
-
-def _of_3x3(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient [C, 1, 3, 3] of a 3x3 kernel, given that of the output."""
-    channels = x.shape[1]
-    weight = x.new_empty(channels, 1, 3, 3)
+def _of_weight(x: Tensor, gradient: Tensor, rows: int, columns: int, padding: int) -> Tensor:
+    """The gradient [C, 1, rows, columns] of a kernel, given that of the output."""
+    weight = _shape_only(x.shape[1], rows, columns, x.dtype, x.device)
     return torch.ops.aten.convolution_backward(
-        gradient, x, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], channels, [False, True, False]
+        gradient,
+        x,
+        weight,
+        None,
+        [1, 1],
+        [rows // 2, padding],
+        [1, 1],
+        False,
+        [0, 0],
+        len(weight),
+        [False, True, False],
     )[1]
 
 
 def _of_5x5(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient [C, 1, 5, 5] of a 5x5 kernel, from those of four 3x3 kernels, one in each corner."""
-    height, width = x.shape[-2:]
-    padded, gradient = F.pad(x, (2, 2, 2, 2)), F.pad(gradient, (1, 1, 1, 1))
-    rows = []
-    for a in (0, 2):
-        left, right = (_of_3x3(padded[..., a : a + height + 2, b : b + width + 2], gradient) for b in (0, 2))
-        rows.append(torch.cat([left, right[..., 1:]], dim=3))  # [C, 1, 3, 5]: the corners share the middle column
-    return torch.cat([rows[0], rows[1][..., 1:, :]], dim=2)
+    """The gradient [C, 1, 5, 5] of a 5x5 kernel, from those of parts that are at most three columns wide."""
+    padded = F.pad(x, (2, 2))
+    left = _of_weight(padded[..., :-2], gradient, 5, 3, 0)
+    right = _of_weight(padded[..., 3:], gradient, 5, 2, 0)
+    return torch.cat([left, right], dim=3)
+
+
+@functools.cache
+def _shape_only(channels: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A kernel of which only the shape is read, where a gradient is asked for by its side."""
+    return torch.empty(channels, 1, rows, columns, dtype=dtype, device=device)
 
 
 def _grids(x: Tensor, rate: int) -> Tensor:

@@ -1,147 +1,224 @@
-"""Where numbers lie in memory when many edges and sources of a node are computed together.
+"""What the parts of a node's operations share: parameters of all edges, and what is computed of a state.
 
-Shapes: N images of H x W pixels, K sources (the cells that flow into a node), m edges, c channels of an operation. A
-state is a tensor (N, K * c, H, W), what its edges make of it (N, K * m * c, H, W): channels are ordered by source, then
-by edge, and memory is channels-last, so that one and the same memory can be read in several ways:
-
-    deep  (N, K * C, H, W)      each source has channels of its own, hence statistics of its own: for batch norms
-    wide  (N, C, H, W * K)      each source has columns of its own, between those of the others, hence shares the
-                                weights of a convolution, which steps over the others with K times the dilation
-    rows  [N, H, W, K, m, C]    in the order of memory, to add, repeat and join
-
-None of them moves a number.
+Shapes: as in `nas.views`, which has the ways in which tensors lie in memory.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Joined", "Layout", "deep", "of_rows", "per_edge", "reread", "rows_of", "wide"]
+from nas.frugal import relu
+from nas.recomputation import Recipes
+from nas.views import repeat
+
+__all__ = ["Joined", "Layout"]
+
+SMALL = 2**16
+"""A node whose tensors have fewer bytes is computed in the fewest calls, for those are what it costs."""
 
 
 class Layout:
-    """What the parts of the batches of one state must know of the tensors that they get, and what they share.
+    """What the parts of a node's operations must know of the tensors that they get, and what they share.
+
+    A part holds the parameters of all edges of the node in one tensor, ordered by the state that the edges leave; what
+    a forward pass needs of them is made for all states at once.
 
     Args:
-        edges: m.
+        edges: For each state, the number of edges that leave it.
         channels: c.
+        keep: Whether autograd keeps all that it needs, even what is cheap to make again.
 
     Attributes:
+        state: The number of the state that is being read.
         sources: K, of the state that is being read.
+        edges: m, of the state that is being read.
+        recipes: Of what is cheap to make again, while a state is being read; None: all is kept.
     """
 
-    def __init__(self, edges: int, channels: int) -> None:
-        self.edges, self.channels, self.sources = edges, channels, 1
-        self._shared: dict[tuple[str, int], Tensor] = {}
+    def __init__(self, edges: Sequence[int], channels: int, keep: bool = False) -> None:
+        self.all_edges, self.channels, self.keep = tuple(edges), channels, keep
+        self.edges, self.sources = 0, 1
+        self.state = 0
+        self._pass = _Pass(())
+        self._once: dict[tuple[str, int], Tensor] = {}
         self._known: dict[int, Tensor] = {}
+        self.recipes: Recipes | None = None
+        self._indices: dict[tuple[Any, ...], Tensor] = {}
 
     @contextmanager
-    def reading(self, state: Tensor) -> Iterator[None]:
-        """While it lasts, what is computed of the state (N, K * c, H, W) alone is computed once."""
-        self.sources = state.shape[1] // self.channels
-        self._known = {id(state): state}
+    def running(self, sources: Sequence[int], like: Tensor) -> Iterator[None]:
+        """A forward pass of the node, given the K of each state, and a state's tensor of one source."""
+        size = like.numel() * like.element_size() * max(k * m for k, m in zip(sources, self.all_edges, strict=True))
+        self._pass = _Pass(tuple(sources), size < SMALL)
         try:
             yield
         finally:
-            self._shared, self._known = {}, {}
+            self._pass = _Pass(())
 
-    def once(self, name: str, x: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """`compute()`, which is `name` of `x`; if x is the state, or was given by this, all who ask get one tensor."""
+    @contextmanager
+    def reading(self, state: int, x: Tensor) -> Iterator[None]:
+        """While it lasts, what is computed of the state x (N, K * c, H, W) alone is computed once."""
+        self.state, self.edges, self.sources = state, self.all_edges[state], x.shape[1] // self.channels
+        self._known = {id(x): x}
+        keep = self.keep or self.small or not torch.is_grad_enabled()
+        self.recipes = None if keep else Recipes(x.device)
+        try:
+            yield
+        finally:
+            self._once, self._known, self.recipes = {}, {}, None
+
+    @property
+    def small(self) -> bool:
+        """Whether the tensors of this forward pass are so small that calls are what it costs."""
+        return self._pass.small
+
+    def again_in(self, function: Callable[..., Tensor], state: int) -> Callable[..., Tensor]:
+        """`function` of a state and more, as a call that can be repeated when this forward pass is over."""
+        this = self._pass
+
+        def repeatable(x: Tensor, *arguments: Any) -> Tensor:
+            before, self._pass = self._pass, this
+            try:
+                with self.reading(state, x):
+                    return function(x, *arguments)
+            finally:
+                self._pass = before
+
+        return repeatable
+
+    def once(self, name: str, x: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute(x)`; if x is the state, or was given by this, all who ask for this `name` of it get one tensor."""
         if id(x) not in self._known:
-            return compute()
+            return compute(x)
         key = name, id(x)
-        if key not in self._shared:
-            result = compute()
-            self._shared[key] = self._known[id(result)] = result
-        return self._shared[key]
+        if key not in self._once:
+            result = compute(x)
+            self._once[key] = self._known[id(result)] = result
+        return self._once[key]
+
+    def relu(self, x: Tensor) -> Tensor:
+        """The ReLU; that of the state is shared."""
+        return self.once("relu", x, partial(relu, recipes=self.recipes))
+
+    def per_edge(self, x: Tensor, channels: int) -> Tensor:
+        """Repeats a state of C channels for each edge, to (N, K * m * C, H, W); another tensor stays as it is."""
+        if x.shape[1] != self.sources * channels or self.edges == 1:
+            return x
+        return self.once("per edge", x, partial(self.again, repeat, self.sources, self.edges))
+
+    def again(self, compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """`compute(*arguments)`, which is cheap: the backward pass makes it again instead of finding it kept."""
+        return self.cheap(compute(*arguments), compute, *arguments)
+
+    def cheap(self, made: Tensor, compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
+        """`made`, which the backward pass makes again as `compute(*arguments)`."""
+        if self.recipes is not None and made.requires_grad:
+            self.recipes.add(made, compute, *arguments)
+        return made
+
+    def own(self, joined: Tensor) -> Tensor:
+        """The part for the edges that leave the state, of a parameter or buffer of all edges."""
+        return self._prepared("own", joined, partial(self.split, joined))
+
+    def split(self, joined: Tensor) -> Sequence[Tensor]:
+        """The parts for the edges that leave each of the states."""
+        rows = len(joined) // sum(self.all_edges)
+        return joined.split([m * rows for m in self.all_edges])
+
+    def repeated(self, joined: Tensor) -> Tensor:
+        """The same for each source: [m * rows, ...] as [K * m * rows, ...]."""
+        sources = self._pass.sources
+        if max(sources) == 1:
+            return self.own(joined)
+        rows = len(joined) // sum(self.all_edges)
+
+        def index() -> Tensor:
+            numbers = self.split(torch.arange(len(joined)))
+            return torch.cat([part.repeat(k) for part, k in zip(numbers, sources, strict=True)])
+
+        def make() -> Sequence[Tensor]:
+            sizes = [k * m * rows for k, m in zip(sources, self.all_edges, strict=True)]
+            return joined.index_select(0, self._index(("repeated", rows, sources), joined, index)).split(sizes)
+
+        return self._prepared("repeated", joined, make)
+
+    def blocks(self, joined: Tensor) -> Tensor:
+        """1x1 convolutions [m * C_out, C_in, 1, 1] as one, [m * C_out, m * C_in, 1, 1]: zeros between the edges."""
+        rows, columns = len(joined) // sum(self.all_edges), joined.shape[1]
+        sizes = [m * rows * m * columns for m in self.all_edges]
+
+        def index() -> Tensor:
+            places = []
+            for m, first in zip(self.all_edges, itertools.accumulate(sizes, initial=0), strict=False):
+                numbers = first + torch.arange(m * rows * m * columns).view(m, rows, m, columns)
+                places.append(numbers.diagonal(dim1=0, dim2=2).permute(2, 0, 1).flatten())  # [m, C_out, C_in]
+            return torch.cat(places)
+
+        def make() -> Sequence[Tensor]:
+            zeros = joined.new_zeros(sum(sizes))
+            filled = zeros.index_copy(0, self._index(("blocks", rows, columns), joined, index), joined.flatten())
+            parts = zip(filled.split(sizes), self.all_edges, strict=True)
+            return [part.view(m * rows, m * columns, 1, 1) for part, m in parts]
+
+        return self._prepared("blocks", joined, make)
+
+    def _prepared(self, kind: str, joined: Tensor, make: Callable[[], Sequence[Tensor]]) -> Tensor:
+        made = self._pass.made
+        if (kind, id(joined)) not in made:
+            made[kind, id(joined)] = make()
+        return made[kind, id(joined)][self.state]
+
+    def _index(self, key: tuple[Any, ...], like: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        key = (*key, like.device)
+        if key not in self._indices:
+            self._indices[key] = make().to(like.device)
+        return self._indices[key]
+
+
+@dataclass
+class _Pass:
+    """A forward pass of a node: K of each state, and what was made of parameters for all states."""
+
+    sources: tuple[int, ...]
+    small: bool = False
+    made: dict[tuple[str, int], Sequence[Tensor]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """How tensors of m modules are one tensor: along a dimension, after they were given one more where they need it."""
+    """How tensors of one shape, one of each edge, are one: side by side, ordered by the state that the edges leave."""
 
-    dimension: int
+    edges: tuple[int, ...]
+    """The number of edges that leave each state."""
     shape: torch.Size
-    """Of each of them."""
+    """Of each of the tensors."""
+    by_source: bool = False
+    """Whether a state's part is ordered by the first dimension, which is of sources, and then only by edge."""
 
-    def separate(self, tensor: Tensor, number: int) -> list[Tensor]:
-        """The tensors of the modules, as views."""
-        parts = (tensor,) if number == 1 else tensor.chunk(number, self.dimension)
-        return [part.reshape(self.shape) for part in parts]
+    def separate(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of the edges, as views."""
+        found: list[Tensor] = []
+        for m, part in zip(
+            self.edges, tensor.split([m * len(tensor) // sum(self.edges) for m in self.edges]), strict=True
+        ):
+            if self.by_source:
+                found += part.view(self.shape[0], m, -1).unbind(1)
+            else:
+                found += part.view(m, *self.shape).unbind()
+        return found
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The one tensor. Scalars become a vector, and vectors along dimension 1 a matrix of one row or of several."""
-        rank = self.dimension + 1
-        return torch.cat([t.reshape((1,) * (rank - t.dim()) + tuple(t.shape)) for t in tensors], self.dimension)
-
-
-class _Reread(torch.autograd.Function):
-    """One dispatched operation in place of the permutations and views that say the same."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        ctx.shape = x.shape
-        return _dense(x).as_strided(shape, _strides(shape))
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _dense(gradients[0]).as_strided(ctx.shape, _strides(ctx.shape)), None
-
-
-def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
-
-
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) == 4:
-        _, channels, height, width = shape
-        return channels * height * width, 1, channels * width, channels
-    return tuple(math.prod(shape[number + 1 :]) for number in range(len(shape)))
-
-
-def reread(x: Tensor, *shape: int) -> Tensor:
-    """The same memory in another shape.
-
-    A shape of four numbers is (N, C, H, W) in channels-last memory; one of more is [N, H, W, ...] in memory's order.
-    """
-    return x if x.shape == shape else _Reread.apply(x, shape)
-
-
-def wide(x: Tensor, sources: int) -> Tensor:
-    """(N, K * C, H, W) -> (N, C, H, W * K)"""
-    n, channels, height, width = x.shape
-    return reread(x, n, channels // sources, height, width * sources)
-
-
-def deep(x: Tensor, sources: int) -> Tensor:
-    """(N, C, H, W * K) -> (N, K * C, H, W)"""
-    n, channels, height, width = x.shape
-    return reread(x, n, channels * sources, height, width // sources)
-
-
-def rows_of(x: Tensor, layout: Layout, channels: int) -> Tensor:
-    """Of C channels: a state (N, K * C, H, W) -> [N, H, W, K, 1, C], another -> [N, H, W, K, m, C]."""
-    n, width_of_all, height, width = x.shape
-    return reread(x, n, height, width, layout.sources, width_of_all // (layout.sources * channels), channels)
-
-
-def of_rows(rows: Tensor) -> Tensor:
-    """[N, H, W, K, m, C] -> (N, K * m * C, H, W)"""
-    n, height, width, *channels = rows.shape
-    return reread(rows, n, math.prod(channels), height, width)
-
-
-def per_edge(x: Tensor, layout: Layout, channels: int) -> Tensor:
-    """Repeats a state of C channels for each edge, to (N, K * m * C, H, W); another tensor stays as it is."""
-    if x.shape[1] != layout.sources * channels or layout.edges == 1:
-        return x
-    return layout.once(
-        "per edge", x, lambda: of_rows(rows_of(x, layout, channels).expand(-1, -1, -1, -1, layout.edges, -1))
-    )
+        """The one tensor."""
+        if not self.by_source:
+            return torch.cat(list(tensors)) if self.shape else torch.stack(list(tensors))
+        ends = list(itertools.accumulate(self.edges))
+        states = [tensors[end - m : end] for m, end in zip(self.edges, ends, strict=True)]
+        return torch.cat([torch.stack(list(members), dim=1).flatten() for members in states])

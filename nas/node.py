@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nas.config import Recompute
+from nas.recomputation import recomputed
 from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
 from search_spaces.operations import DEFAULTS, NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
@@ -58,9 +60,15 @@ class MixedOperation(nn.Module):
     """
 
     def __init__(
-        self, operations: Sequence[str], channels: int, sources: int, settings: OperationSettings = DEFAULTS
+        self,
+        operations: Sequence[str],
+        channels: int,
+        sources: int,
+        settings: OperationSettings = DEFAULTS,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
+        self.recompute = recompute
         self.columns = [column for column, name in enumerate(operations) if name != NONE]
 
         def batch_norm(width: int) -> BatchNorm:
@@ -72,10 +80,10 @@ class MixedOperation(nn.Module):
 
     def forward(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
         """(N, c, H, W), alpha [O] -> (N, c, H, W)."""
-        terms = [
-            alpha[column] * candidate(x, source)
-            for column, candidate in zip(self.columns, self.candidates.values(), strict=True)
-        ]
+        terms = []
+        for column, candidate in zip(self.columns, self.candidates.values(), strict=True):
+            y = recomputed(candidate, x, source) if self.recompute else candidate(x, source)
+            terms.append(alpha[column] * y)
         return torch.stack(terms).sum(0)
 
 
@@ -90,16 +98,25 @@ class Node(nn.Module):
         level: The node's level.
         incoming: The K tensors H^{l-1} that may flow in.
         before: The tensor H^{l-2}, common to the K cells.
+        recompute: operation: the backward pass computes each candidate operation a second time.
     """
 
-    def __init__(self, space: SearchSpace, level: int, incoming: Sequence[Source], before: Source) -> None:
+    def __init__(
+        self,
+        space: SearchSpace,
+        level: int,
+        incoming: Sequence[Source],
+        before: Source,
+        recompute: Recompute = "none",
+    ) -> None:
         super().__init__()
         channels, stride = space.operation_channels(level), space.strides[level]
         self.edges, self.blocks = space.edges, space.blocks
         self.before = Preprocess(before, channels, stride)
         self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
         self.mixed = nn.ModuleList(
-            MixedOperation(space.operations, channels, len(incoming), space.settings) for _ in space.edges
+            MixedOperation(space.operations, channels, len(incoming), space.settings, recompute == "operation")
+            for _ in space.edges
         )
 
     def forward(

@@ -93,7 +93,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dic
         for key, value in values.items():
             parts = [value] * len(apart)
             if how is not None and torch.is_tensor(value) and value.shape == parameter.shape:
-                parts = how.separate(value, len(apart))
+                parts = how.separate(value)
             for name, part in zip(apart, parts, strict=True):
                 state.setdefault(name, {})[key] = part
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]

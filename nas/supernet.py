@@ -8,14 +8,19 @@ Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half 
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.architecture import Architecture
-from nas.config import Engine
+from nas.config import Engine, Recompute
 from nas.fast_node import FastNode, Mixing
 from nas.node import Node, Source
+from nas.recomputation import recomputed
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
 
@@ -79,25 +84,38 @@ class Supernet(nn.Module):
         classes: Number of classes, at least 2.
         engine: plain, the loop over operations as the paper writes it (`nas.node`); or fast, in far fewer calls
             (`nas.fast_node`). Both draw the same weights from the same seed, and state dicts of one load in the other.
+        recompute: none; or what the backward pass computes a second time to save memory, node or operation.
 
     Raises:
         ValueError: Fewer than two classes; in training mode, a batch of one image where the head pools the image.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, engine: Engine = "plain") -> None:
+    transitions: Tensor
+
+    def __init__(
+        self, space: SearchSpace, classes: int, engine: Engine = "plain", recompute: Recompute = "none"
+    ) -> None:
         super().__init__()
-        node, self.engine = {"plain": Node, "fast": FastNode}[engine], engine
+        node = {"plain": Node, "fast": FastNode}[engine]
+        self.engine, self.recompute = engine, recompute
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space = space
         self.architecture = Architecture(space)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
+        transitions: list[tuple[int, int, int]] = []
+        self.incoming: list[int] = []
         for layer in range(1, space.layers + 1):
             for level in space.node_levels(layer):
-                incoming = [self._source(layer - 1, s) for s in _incoming_levels(space, layer, level)]
+                sources = _incoming_levels(space, layer, level)
+                transitions += [(layer - 1, source, level - source + 1) for source in sources]
+                self.incoming.append(len(sources))
+                incoming = [self._source(layer - 1, s) for s in sources]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, recompute)
+        flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
+        self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
 
     def weights(self) -> list[nn.Parameter]:
@@ -109,13 +127,15 @@ class Supernet(nn.Module):
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         alpha, beta = self.architecture()
         before, stem = self.stem(x)
-        outputs = self.trellis(before, stem, alpha if self.engine == "plain" else Mixing(self.space, alpha), beta)
+        outputs = self.trellis(before, stem, alpha, beta)
         predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
         return torch.stack(predictions).sum(0)  # (N, classes, H, W)
 
-    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor | Mixing, beta: Tensor) -> list[Tensor]:
+    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor) -> list[Tensor]:
         """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first."""
         space = self.space
+        mixing = Mixing(space, alpha) if self.engine == "fast" else alpha
+        of_nodes = iter(beta.flatten()[self.transitions].split(self.incoming))  # beta of each node's sources in turn
         sizes = [_size(stem)]
         for _ in range(1, space.levels):
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -124,17 +144,20 @@ class Supernet(nn.Module):
             outputs = []
             for level in space.node_levels(layer):
                 sources = _incoming_levels(space, layer, level)
-                outputs.append(
-                    self.nodes[_key(layer, level)](
-                        incoming=[layers[layer][source] for source in sources],
-                        before=layers[layer - 1][_before_level(space, layer, level)],
-                        alpha=alpha,
-                        beta=torch.stack([beta[layer - 1, source, level - source + 1] for source in sources]),
-                        size=sizes[level],
-                    )
-                )
+                node = self.nodes[_key(layer, level)]
+                incoming = [layers[layer][source] for source in sources]
+                earlier = layers[layer - 1][_before_level(space, layer, level)]
+                inputs = {"incoming": incoming, "before": earlier, "beta": next(of_nodes), "size": sizes[level]}
+                if self.recompute == "node":
+                    outputs.append(recomputed(partial(self._apart, node, **inputs), alpha))
+                else:
+                    outputs.append(node(alpha=mixing, **inputs))
             layers.append(outputs)
         return layers[-1]
+
+    def _apart(self, node: nn.Module, alpha: Tensor, **inputs: Any) -> Tensor:
+        """The output of a node that shares nothing with others, so that it can be computed twice."""
+        return node(alpha=Mixing(self.space, alpha) if self.engine == "fast" else alpha, **inputs)
 
     def _source(self, layer: int, level: int) -> Source:
         """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""

@@ -6,7 +6,9 @@ Order everywhere: ReLU, convolution, batch norm; no convolution has a bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -21,10 +23,30 @@ __all__ = [
     "NoConnection",
     "Pooling",
     "ReluConvBatchNorm",
+    "repeated_pass",
+    "repeating",
     "SeparableConvolution",
     "Skip",
     "resize",
 ]
+
+_repeated = ContextVar("repeated", default=False)
+
+
+@contextmanager
+def repeated_pass() -> Iterator[None]:
+    """Within it a forward pass is repeated: batch norms have seen the batch, and leave running statistics alone."""
+    before = _repeated.set(True)
+    try:
+        yield
+    finally:
+        _repeated.reset(before)
+
+
+def repeating() -> bool:
+    """Whether this is a `repeated_pass`."""
+    return _repeated.get()
+
 
 BatchNormFactory = Callable[[int], "BatchNorm"]
 """Builds the batch norm for a number of channels."""
@@ -70,10 +92,13 @@ class BatchNorm(nn.BatchNorm2d):
         return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        momentum = 0.0 if self.momentum is None or repeating() else self.momentum
         if self.sources == 1:
-            return super().forward(x)
-        mean, variance = self.running_mean[source], self.running_var[source]  # views: updated in place
-        momentum = 0.0 if self.momentum is None else self.momentum
+            if self.training and not repeating():
+                self.get_buffer("num_batches_tracked").add_(1)
+            mean, variance = self.running_mean, self.running_var
+        else:
+            mean, variance = self.running_mean[source], self.running_var[source]  # views: updated in place
         return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, momentum, self.eps)
 
     def extra_repr(self) -> str:

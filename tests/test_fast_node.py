@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.batching import Batch
 from nas.config import CosineSgdConfig
-from nas.layout import Layout, deep, wide
+from nas.layout import Layout
 from nas.optimizers import load_optimizer_state, make_optimizer
 from nas.stepping import Stepper
 from nas.supernet import Supernet
+from nas.views import deep, wide
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
@@ -242,7 +243,7 @@ def test_wide_and_deep_are_the_same_memory() -> None:
 
 def test_modules_that_cannot_be_batched_are_refused() -> None:
     with pytest.raises(ValueError, match="Linear cannot be computed for many edges at once"):
-        Batch([nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", Layout(2, 2))
+        Batch([nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", Layout([2], 2))
 
 
 class Counted(TorchDispatchMode):

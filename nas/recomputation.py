@@ -1,0 +1,107 @@
+"""Memory for time: what the backward pass computes again instead of finding it kept.
+
+Two grains. `Recipes`, for tensors that are cheap to make of others that are kept anyway: the operations of
+`nas.frugal` keep how such a tensor is made. `recomputed`, for a module of which nothing but its inputs is kept (Chen et
+al., "Training deep nets with sublinear memory cost", 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from search_spaces.modules import repeated_pass
+
+__all__ = ["Kept", "Recipes", "recomputed"]
+
+
+def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
+    """`function(*arguments)`, of which only the arguments are kept; the backward pass calls it once more.
+
+    Batch norms keep their running statistics as they are in the second call.
+    """
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), repeated_pass()
+
+    if not torch.is_grad_enabled():
+        return function(*arguments)
+    result = checkpoint(
+        function,
+        *arguments,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=contexts,
+        determinism_check="none",
+    )
+    assert isinstance(result, Tensor)  # for the type checker
+    return result
+
+
+class _Recipe:
+    """How a tensor is made again. What was made is let go with the last of its users."""
+
+    def __init__(
+        self, autocast: tuple[str, torch.dtype, bool], function: Callable[..., Tensor], arguments: Sequence[Any]
+    ) -> None:
+        self.autocast, self.function, self.arguments = autocast, function, arguments
+        self.users = 0
+        self.made: Tensor | None = None
+
+    def make(self) -> Tensor:
+        """Called once by each user."""
+        if self.made is None:
+            arguments = [a.get() if isinstance(a, Kept) else a for a in self.arguments]
+            with torch.no_grad(), torch.autocast(*self.autocast):
+                self.made = self.function(*arguments)
+        made = self.made
+        self.users -= 1
+        if self.users == 0:
+            self.made = None
+        return made
+
+
+class Kept:
+    """What is kept in place of a tensor that a recipe makes, or of a view of it."""
+
+    def __init__(self, recipe: _Recipe, tensor: Tensor) -> None:
+        self.recipe, self.view = recipe, (tensor.shape, tensor.stride(), tensor.storage_offset())
+        recipe.users += 1
+
+    def get(self) -> Tensor:
+        """The tensor; may be asked for once."""
+        made = self.recipe.make()
+        return made if (made.shape, made.stride(), made.storage_offset()) == self.view else made.as_strided(*self.view)
+
+
+class Recipes:
+    """The tensors that are made again rather than kept.
+
+    They are told apart by their memory, so that views of one are known, too; therefore all are held until this goes, or
+    new ones could get the memory of old ones.
+
+    Args:
+        device: Where the tensors are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._autocast = device.type, torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
+        self._known: dict[int, tuple[_Recipe, Tensor]] = {}
+
+    def add(self, made: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:
+        """From now on `made` is not kept: `function(*arguments)` makes it again."""
+        self._known[_memory(made)] = _Recipe(self._autocast, function, [self.keep(a) for a in arguments]), made
+
+    def keep(self, value: Any) -> Any:
+        """What to keep of a tensor or of another argument: itself, or how it is made."""
+        found = self._known.get(_memory(value)) if isinstance(value, Tensor) else None
+        return value if found is None else Kept(found[0], value)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # unlike an address, it tells tensors apart on the meta device, too

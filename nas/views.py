@@ -1,0 +1,129 @@
+"""Where numbers lie in memory when many edges and sources of a node are computed together.
+
+Shapes: N images of H x W pixels, K sources (the cells that flow into a node), m edges, c channels of an operation. A
+state is a tensor (N, K * c, H, W), what its edges make of it (N, K * m * c, H, W): channels are ordered by source, then
+by edge, and memory is channels-last, so that one and the same memory can be read in several ways:
+
+    deep  (N, K * C, H, W)      each source has channels of its own, hence statistics of its own: for batch norms
+    wide  (N, C, H, W * K)      each source has columns of its own, between those of the others, hence shares the
+                                weights of a convolution, which steps over the others with K times the dilation
+    rows  [N, H, W, K, m, C]    in the order of memory, to add, repeat and join
+
+None of them moves a number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["deep", "of_rows", "repeat", "reread", "rows_of", "side_by_side", "wide"]
+
+
+class _Reread(torch.autograd.Function):
+    """One dispatched operation in place of the permutations and views that say the same."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        ctx.shape = x.shape
+        return _dense(x).as_strided(shape, _strides(shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _dense(gradients[0]).as_strided(ctx.shape, _strides(ctx.shape)), None
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 4:
+        _, channels, height, width = shape
+        return channels * height * width, 1, channels * width, channels
+    return tuple(math.prod(shape[number + 1 :]) for number in range(len(shape)))
+
+
+def reread(x: Tensor, *shape: int) -> Tensor:
+    """The same memory in another shape.
+
+    A shape of four numbers is (N, C, H, W) in channels-last memory; one of more is [N, H, W, ...] in memory's order.
+    """
+    return x if x.shape == shape else _Reread.apply(x, shape)
+
+
+def wide(x: Tensor, sources: int) -> Tensor:
+    """(N, K * C, H, W) -> (N, C, H, W * K)"""
+    n, channels, height, width = x.shape
+    return reread(x, n, channels // sources, height, width * sources)
+
+
+def deep(x: Tensor, sources: int) -> Tensor:
+    """(N, C, H, W * K) -> (N, K * C, H, W)"""
+    n, channels, height, width = x.shape
+    return reread(x, n, channels * sources, height, width // sources)
+
+
+def rows_of(x: Tensor, sources: int, channels: int) -> Tensor:
+    """Of C channels: a state (N, K * C, H, W) -> [N, H, W, K, 1, C], another -> [N, H, W, K, m, C]."""
+    n, width_of_all, height, width = x.shape
+    return reread(x, n, height, width, sources, width_of_all // (sources * channels), channels)
+
+
+def of_rows(rows: Tensor) -> Tensor:
+    """[N, H, W, K, m, C] -> (N, K * m * C, H, W)"""
+    n, height, width, *channels = rows.shape
+    return reread(rows, n, math.prod(channels), height, width)
+
+
+def repeat(sources: int, edges: int, x: Tensor) -> Tensor:
+    """Repeats a state for each edge: (N, K * C, H, W) -> (N, K * m * C, H, W)."""
+    return _PerEdge.apply(x, sources, edges)
+
+
+class _PerEdge(torch.autograd.Function):
+    """(N, K * C, H, W) -> (N, K * m * C, H, W)"""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sources: int, edges: int) -> Tensor:
+        n, channels, height, width = x.shape
+        ctx.shape, ctx.rows = x.shape, (n, height, width, sources, edges, channels // sources)
+        *outer, _, inner = _strides((n, height, width, sources, 1, channels // sources))
+        rows = _dense(x).as_strided(ctx.rows, (*outer, 0, inner)).clone(memory_format=torch.contiguous_format)
+        shape = (n, channels * edges, height, width)
+        return rows.as_strided(shape, _strides(shape))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        rows = _dense(gradients[0]).as_strided(ctx.rows, _strides(ctx.rows)).sum(4)  # [N, H, W, K, C]
+        return rows.as_strided(ctx.shape, _strides(ctx.shape)), None, None
+
+
+def side_by_side(sources: int, *tensors: Tensor) -> Tensor:
+    """T tensors (N, K * C, H, W) as one in the wide form, (N, T * C, H, W * K)."""
+    return _SideBySide.apply(sources, *tensors)
+
+
+class _SideBySide(torch.autograd.Function):
+    """In place of `wide` and `torch.cat`: the backward pass copies once, not once for each tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, sources: int, *tensors: Tensor) -> Tensor:
+        n, channels, height, width = tensors[0].shape
+        ctx.shape, ctx.number, ctx.sources = tensors[0].shape, len(tensors), sources
+        shape = (n, channels // sources, height, width * sources)
+        return torch.cat([_dense(x).as_strided(shape, _strides(shape)) for x in tensors], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        n, channels, height, width = ctx.shape
+        each = channels // ctx.sources
+        memory = (n, height, width, ctx.sources, ctx.number, each)
+        s = _strides(memory)
+        rows = _dense(gradients[0]).as_strided((ctx.number, *memory[:4], each), (s[4], *s[:4], s[5]))
+        shape = (ctx.number * n, channels, height, width)
+        one = rows.clone(memory_format=torch.contiguous_format).as_strided(shape, _strides(shape))
+        return None, *one.split(n)  # [T, N, H, W, K, C] in memory
