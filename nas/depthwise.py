@@ -26,6 +26,8 @@ __all__ = ["depthwise"]
 def depthwise(x: Tensor, weight: Tensor, rate: int) -> Tensor:
     """Filters every channel of (N, C, H, W) with its own kernel of [C, 1, k, k], k odd, zeros around."""
     if x.device.type == "cpu" and weight.shape[-1] in (3, 5) and torch.is_grad_enabled():
+        if torch.is_autocast_enabled("cpu"):  # here, so that the backward pass, which is not under it, sees one type
+            x, weight = (tensor.to(torch.get_autocast_dtype("cpu")) for tensor in (x, weight))
         return _Depthwise.apply(x, weight, rate)
     return _forward(x, weight, rate)
 
