@@ -364,6 +364,31 @@ def test_the_first_variant_is_measured_in_every_group(monkeypatch: pytest.Monkey
     assert groups == [["fast"]]
 
 
+def test_a_gpu_has_columns_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alone:
+        def __init__(self, *arguments: Any) -> None: ...
+        def __enter__(self) -> Alone:
+            return self
+
+        def __exit__(self, *arguments: Any) -> None: ...
+        def ask(self, method: str) -> int:
+            return {"largest_batch": 34}[method]
+
+    def cost_in_turn(trials: list[Any], repeats: int, more: list[Any]) -> list[dict[str, Any] | None]:
+        assert all(hasattr(Trial, method) for _, method, *_ in more)
+        cost = {"weight": 2, "architecture": 1, "memory": 9, "kernels_weight": 1234, "kernels_architecture": 567}
+        return [{**cost, "traffic": 300, "copy_speed": 200, "dispatched": 8} for _ in trials]
+
+    monkeypatch.setattr(supernet, "choose_device", torch.device)
+    monkeypatch.setattr(supernet, "hardware", lambda device, threads: "a GPU")
+    monkeypatch.setattr(supernet, "Remote", Alone)
+    monkeypatch.setattr(supernet, "cost_in_turn", cost_in_turn)
+    config = SupernetBench(spaces=("autodeeplab",), crops=(33,), variants=("fast",), device="cuda", largest_batch=True)
+    text = supernet.make_table(supernet.measure(config))
+    assert "| kernels, weight step | kernels, architecture step | share of a copy's speed | largest batch |" in text
+    assert "| 1,234 | 567 | 0.75 | 34 |" in text  # 300 bytes in 2 s, where a copy moves 200 a second
+
+
 def test_a_line_is_fitted() -> None:
     line = scaling.fit([1, 2, 4], [5, 7, 11])
     assert line == {"start": pytest.approx(3), "slope": pytest.approx(2), "deviation": pytest.approx(0, abs=1e-9)}
