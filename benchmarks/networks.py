@@ -1,129 +1,180 @@
-"""The table of docs/networks.md, made from the registry: parameters, multiply-adds, and relative speed.
+"""Networks: parameters, multiply-adds, and how many images a second they label and learn from.
 
-    python benchmarks/networks.py                                # prints the table
-    python benchmarks/networks.py --into docs/networks.md        # and puts it between the markers of that file
-
-Speed is that of a forward pass of one image in eval mode, float32. Each network is measured in turn with the base line,
-so that a machine that slows down slows both; the ratio is that of the two medians. Absolute times are printed on the
-screen only: they are this machine's.
+Inference is a forward pass in eval mode; a training step is forward, cross entropy, backward and SGD. With a network to
+relate them to, each is measured in turn with that one, so that a machine that slows down slows both, and the ratio of
+the two medians is given: absolute times are one machine's.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
-import time
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from documents import hardware, line, put
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.config import NetworksBench, numbers
+from benchmarks.documents import command, hardware, number, table
+from benchmarks.timing import in_turn, seconds
+from nas.config import CosineSgdConfig
 from nas.cost import describe
-from nas.devices import choose_device
-from retrain.networks import NETWORKS, PublishedNetwork, build
+from nas.devices import autocast, choose_device
+from nas.optimizers import make_optimizer
+from nas.stepping import Stepper
+from retrain.networks import NETWORKS, build
 
-BASE_LINE = "espnet"
+__all__ = ["COST_SIZE", "make_table", "measure"]
+
 COST_SIZE = (512, 1024)
+CLASSES = 19
+"""Of a genotype's network; a published one has those of its paper's count of parameters."""
+ALL = "all"
+
 Size = tuple[int, int]
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--sizes", nargs="*", default=["512x1024", "360x480"], help="Input sizes, HEIGHTxWIDTH; none: no speed."
-    )
-    parser.add_argument("--repeats", type=int, default=5, help="Timed passes of each network; the median counts.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N.")
-    parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU.")
-    parser.add_argument("--only", nargs="+", choices=tuple(NETWORKS), help="Only these networks.")
-    parser.add_argument("--into", type=Path, help="Markdown file with the two markers.")
-    values = parser.parse_args(arguments)
-    if values.repeats < 1 or values.threads < 1:
-        parser.error("--repeats and --threads are at least 1")
-    values.sizes = [tuple(map(int, size.split("x"))) for size in values.sizes]
-    return values
+def measure(config: NetworksBench) -> dict[str, Any]:
+    """Measures every network at every size in every mode.
 
+    Returns:
+        `rows`: name, description, paper, printed, parameters, classes, multiply_adds at `COST_SIZE`, and `speeds`, by
+        mode and size: images a second, or the speed relative to the other network; None for what did not fit into a
+        GPU's memory. And `command`, `machine`, `precision`, `modes`, `sizes`, `relative_to`.
 
-@torch.inference_mode()
-def forward_time(network: nn.Module, images: torch.Tensor) -> float:
-    """Seconds of one forward pass, with the device idle before and after."""
-    cuda = images.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize()
-    began = time.perf_counter()
-    network(images)
-    if cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
-def relative_speed(network: nn.Module, base_line: nn.Module, size: Size, device: torch.device, repeats: int) -> float:
-    """Median time of the base line over that of the network, both measured in turn."""
-    images = torch.randn(1, 3, *size, device=device)
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(1 + repeats):
-        for entry, subject in zip(times, (base_line, network), strict=True):
-            entry.append(forward_time(subject, images))
-    base, own = (statistics.median(entry[1:]) for entry in times)  # the first pass of each allocates and chooses
-    print(f"  {size[0]}x{size[1]}: {1e3 * own:.1f} ms, {BASE_LINE} {1e3 * base:.1f} ms", file=sys.stderr)
-    return base / own
-
-
-def make_row(record: PublishedNetwork, speeds: list[float]) -> list[str]:
-    """One network's line of the table."""
+    Raises:
+        ValueError: There is no such network, genotype file or device.
+    """
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads)
+    names = [one for name in config.networks for one in (NETWORKS if name == ALL else (name,))]
+    names = list(dict.fromkeys(names))
     with torch.device("meta"):
-        costs = describe(build(record.name, record.classes), COST_SIZE)
-    return [
-        f"`{record.name}`",
-        record.description,
-        record.printed or "",
-        f"{costs['parameters']:,}",
-        str(record.classes),
-        f"{costs['multiply_adds'] / 1e9:.3f}",
-        *(f"{speed:.3g}" for speed in speeds),
-    ]
-
-
-def make_table(values: argparse.Namespace) -> str:
-    """The whole table, with what it needs to be made again."""
-    device = choose_device(values.device)
-    torch.set_num_threads(values.threads)
-    base_line = build(BASE_LINE, NETWORKS[BASE_LINE].classes).eval().to(device)
-    heads = ["name", "network", "printed", "parameters", "classes", f"G multiply-adds at {_text(COST_SIZE)}"]
-    heads += [f"speed at {_text(size)}" for size in values.sizes]
-    lines: list[str] = []
-    paper = ""
-    for name in values.only or NETWORKS:
-        record = NETWORKS[name]
+        if config.relative_to is not None:
+            build(config.relative_to, _classes(config.relative_to))
+        costs = {name: describe(build(name, _classes(name)), COST_SIZE) for name in names}
+    rows = []
+    for name in names:
         print(name, file=sys.stderr)
-        network = build(name, record.classes).eval().to(device)
-        speeds = [relative_speed(network, base_line, size, device, values.repeats) for size in values.sizes]
-        if record.paper != paper:
-            paper = record.paper
-            lines += ["", paper, "", line(heads), line(["---"] * 3 + ["---:"] * (len(heads) - 3))]
-        lines.append(line(make_row(record, speeds)))
-    if not values.sizes:
-        return "\n".join(["Made by `python benchmarks/networks.py --sizes`.", *lines])
-    sizes = " ".join(_text(size) for size in values.sizes)
-    command = f"python benchmarks/networks.py --sizes {sizes} --repeats {values.repeats} --device {values.device}"
-    note = (
-        f"Speed is relative to `{BASE_LINE}`, 1 being as fast (medians of {values.repeats} forward passes of one image "
-        f"in float32, measured in turn, on {hardware(device, values.threads)}, PyTorch {torch.__version__}). Made by"
-        f"\n\n    {command} --threads {values.threads}"
+        rows.append({**_facts(name, costs[name]), "speeds": _speeds(config, name, device)})
+    return {
+        "command": command("networks", config),
+        "machine": hardware(config.device, config.threads),
+        "precision": config.precision,
+        "repeats": config.repeats,
+        "batches": {"inference": config.inference_batch, "training": config.training_batch},
+        "modes": list(config.modes),
+        "sizes": list(config.sizes),
+        "relative_to": config.relative_to,
+        "rows": rows,
+    }
+
+
+def _classes(name: str) -> int:
+    return NETWORKS[name].classes if name in NETWORKS else CLASSES
+
+
+def _facts(name: str, cost: Mapping[str, Any]) -> dict[str, Any]:
+    record = NETWORKS[name] if name in NETWORKS else None  # noqa: SIM401 (a registry's `get` raises)
+    return {
+        "name": name,
+        "description": record.description if record else "a genotype's DeepLab-style network",
+        "paper": record.paper if record else "Genotypes",
+        "printed": record.printed if record else None,
+        "parameters": cost["parameters"],
+        "classes": _classes(name),
+        "multiply_adds": cost["multiply_adds"],
+    }
+
+
+def _speeds(config: NetworksBench, name: str, device: torch.device) -> dict[str, dict[str, float | None]]:
+    speeds: dict[str, dict[str, float | None]] = {}
+    measured = [name] if config.relative_to is None else [name, config.relative_to]
+    for mode in config.modes:
+        batch_size = config.inference_batch if mode == "inference" else config.training_batch
+        speeds[mode] = {}
+        for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
+            try:
+                times = _times(config, mode, measured, (batch_size, *size), device)
+            except torch.OutOfMemoryError:
+                speeds[mode][text] = None
+                continue
+            print(f"  {mode} at {text}: " + ", ".join(f"{1e3 * time:.1f} ms" for time in times), file=sys.stderr)
+            speeds[mode][text] = batch_size / times[0] if len(times) == 1 else times[1] / times[0]
+    return speeds
+
+
+def _times(
+    config: NetworksBench, mode: str, names: Sequence[str], shape: Sequence[int], device: torch.device
+) -> list[float]:
+    """Median seconds of each network's pass over a batch of `shape`, (N, H, W)."""
+    batch_size, height, width = shape
+    images = torch.randn(batch_size, 3, height, width, device=device)
+    works = []
+    for name in names:
+        network = build(name, _classes(name)).to(device)
+        if mode == "inference":
+            works.append(_inference(network, images, config))
+        else:
+            works.append(_training(network, images, _classes(name), config))
+    return [statistics.median(times) for times in in_turn([partial(seconds, w, device) for w in works], config.repeats)]
+
+
+def _inference(network: nn.Module, images: Tensor, config: NetworksBench) -> Callable[[], object]:
+    network.eval()
+
+    def work() -> None:
+        with torch.inference_mode(), autocast(images.device, config.precision):
+            network(images)
+
+    return work
+
+
+def _training(network: nn.Module, images: Tensor, classes: int, config: NetworksBench) -> Callable[[], object]:
+    optimizer = make_optimizer(network, network.parameters(), CosineSgdConfig())
+    stepper = Stepper("training", network, optimizer, images.device, config.precision)
+    labels = torch.randint(classes, (images.shape[0], *images.shape[2:]), device=images.device)
+    return lambda: stepper.step(images, labels, "here")
+
+
+def make_table(data: Mapping[str, Any]) -> str:
+    """A table for each paper in Markdown, with what they need to be made again."""
+    relative = data["relative_to"]
+    heads = ["name", "network", "printed", "parameters", "classes"]
+    heads.append(f"G multiply-adds at {'x'.join(map(str, COST_SIZE))}")
+    for mode in data["modes"]:
+        unit = f"{mode}, images/s" if relative is None else "speed" if mode == "inference" else "training speed"
+        heads += [f"{unit} at {size}" for size in data["sizes"]]
+    lines = [f"{_note(data)} Made by", "", f"    {data['command']}"]
+    for paper in dict.fromkeys(row["paper"] for row in data["rows"]):
+        cells = [
+            [
+                f"`{row['name']}`",
+                row["description"],
+                row["printed"] or "",
+                f"{row['parameters']:,}",
+                str(row["classes"]),
+                f"{row['multiply_adds'] / 1e9:.3f}",
+                *(number(row["speeds"][mode][size], ".3g") for mode in data["modes"] for size in data["sizes"]),
+            ]
+            for row in data["rows"]
+            if row["paper"] == paper
+        ]
+        lines += ["", paper, "", *table(heads, cells, 3)]
+    return "\n".join(lines)
+
+
+def _note(data: Mapping[str, Any]) -> str:
+    if not data["sizes"]:
+        return "Parameters are the trainable ones."
+    passes = {"inference": "forward passes", "training": "training steps"}
+    counts = " and ".join(
+        f"{passes[mode]} of {data['batches'][mode]} image{'s' * (data['batches'][mode] > 1)}" for mode in data["modes"]
     )
-    return "\n".join([note, *lines])
-
-
-def _text(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
-
-
-if __name__ == "__main__":
-    settings = parse_arguments()
-    result = make_table(settings)
-    print(result)
-    if settings.into is not None:
-        put(result, settings.into)
+    how = f"medians of {data['repeats']} {counts} in {data['precision']}"
+    if data["relative_to"] is None:
+        return f"Images a second ({how}, on {data['machine']}); -- did not fit into memory."
+    how += f", measured in turn, on {data['machine']}"
+    return f"Speed is relative to `{data['relative_to']}`, 1 being as fast ({how})."

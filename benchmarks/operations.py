@@ -1,9 +1,4 @@
-"""Speed and memory of the convolutional operations, against the plain dilated convolution. Prints Markdown.
-
-    python benchmarks/operations.py
-    python benchmarks/operations.py --into benchmarks/operations.md     # ... and puts it between that file's markers
-    python benchmarks/operations.py --threads 2 --repeats 31 --shapes 2x8x81x81
-    python benchmarks/operations.py --device cuda
+"""Speed and memory of the convolutional operations, against the plain dilated convolution.
 
 First the candidate operations with weights, and G interact in their frame, at stride 1, against `atrous_3x3`. Then the
 smoothed and the laterally inhibited convolutions alone at the shapes of DeepLabv2 (Efficient Smoothing of Dilated
@@ -17,30 +12,32 @@ pass, parameters left out, as a multiple of the input.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
+from typing import Any, get_args
 
 import torch
-from documents import hardware, line, put
 from torch import Tensor, nn
 
-from nas.cost import measure
+from benchmarks.config import OperationsBench, numbers
+from benchmarks.documents import command, hardware, table
+from benchmarks.timing import in_turn, seconds
+from nas.cost import measure as measure_cost
 from nas.devices import choose_device
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from search_spaces.lateral_inhibition import LIConv2d
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import DEFAULTS, OPERATIONS
-from search_spaces.smoothing import SmoothedAtrousConvolution, SmoothedConv2d
+from search_spaces.smoothing import SmoothedAtrousConvolution, SmoothedConv2d, Smoothing
+
+__all__ = ["convolutions", "make_table", "measure", "operations", "saved_bytes"]
 
 BASE_LINE = "atrous_3x3"
 HEADS = ("operation", "time", "ms", "saved", "parameters", "M multiply-adds")
-SMOOTHINGS = ("average", "gaussian", "ss_conv", "g_interact", "aggregated")
+SMOOTHINGS: tuple[Smoothing, ...] = ("average", "gaussian", "ss_conv", "g_interact", "aggregated")
 PAPER_SHAPES = ((2, 256, 41, 41, 2), (2, 512, 41, 41, 4))
 """N, C, H, W and the rate of the last two residual stages' dilated convolutions."""
 
@@ -48,28 +45,6 @@ NETWORK_SHAPE = (2, 3, 321, 321)
 
 Builders = Mapping[str, Callable[[], nn.Module]]
 Shape = tuple[int, int, int, int]
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="*", default=["6x40x81x81"], help="Of the operations' input, NxCxHxW.")
-    parser.add_argument("--repeats", type=int, default=15, help="Timed passes of each operation; the median counts.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N.")
-    parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU.")
-    parser.add_argument("--slow-repeats", type=int, default=3, help="The same for the ResNets, of many seconds each.")
-    parser.add_argument("--only-operations", action="store_true", help="Only the candidate operations at --shapes.")
-    parser.add_argument("--into", type=Path, help="Markdown file with the two markers.")
-    values = parser.parse_args(arguments)
-    if min(values.repeats, values.slow_repeats, values.threads) < 1:
-        parser.error("--repeats, --slow-repeats and --threads are at least 1")
-    try:
-        values.shapes = [tuple(map(int, shape.split("x"))) for shape in values.shapes]
-    except ValueError:
-        values.shapes = [()]
-    if any(len(shape) != 4 or min(shape) < 1 for shape in values.shapes):
-        parser.error("--shapes are four numbers of at least 1 each, such as 6x40x81x81")
-    return values
 
 
 def operations(channels: int) -> Builders:
@@ -97,7 +72,7 @@ def smoothed_networks() -> Builders:
         f"{name} {smoothing}": partial(
             build, name, NETWORKS[name].classes, NetworkConfig(smoothing=smoothing, frozen_batch_norm=True)
         )
-        for smoothing in ("none", *SMOOTHINGS)
+        for smoothing in get_args(Smoothing)
     }
 
 
@@ -108,15 +83,15 @@ def inhibited_networks() -> Builders:
 
 
 def training_time(module: nn.Module, x: Tensor) -> float:
-    """Seconds of a forward and a backward pass, with the device idle before and after."""
+    """Seconds of a forward and a backward pass."""
     module.zero_grad()
     x.grad = None
-    _finish(x.device)
-    began = time.perf_counter()
-    output = module(x)
-    output.backward(output.detach())
-    _finish(x.device)
-    return time.perf_counter() - began
+
+    def work() -> None:
+        output = module(x)
+        output.backward(output.detach())
+
+    return seconds(work, x.device)
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> int:
@@ -135,68 +110,84 @@ def saved_bytes(module: nn.Module, x: Tensor) -> int:
     return sum(size for address, size in kept.items() if address not in own)
 
 
-def make_table(builders: Builders, shape: Shape, device: torch.device, repeats: int) -> list[str]:
-    """One table: every builder's module at one shape, against the first one's."""
+def compare(builders: Builders, shape: Shape, device: torch.device, repeats: int) -> list[dict[str, Any]]:
+    """Every builder's module at one shape, against the first one's."""
     x = torch.randn(shape, device=device, requires_grad=True)
     base_line = next(iter(builders.values()))().to(device)
-    lines = [line(HEADS), line(["---"] + ["---:"] * (len(HEADS) - 1))]
+    rows = []
     for name, builder in builders.items():
         print(f"  {name}", file=sys.stderr)
         module = builder().to(device)
-        pairs = [[training_time(one, x) for one in (base_line, module)] for _ in range(1 + repeats)]
-        del pairs[0]  # it allocates, and chooses algorithms
-        cost = measure(module, (shape[2], shape[3]), channels=shape[1])
-        cells = [
-            f"`{name}`",
-            f"{statistics.median(own / base for base, own in pairs):.2f}",
-            f"{1e3 * statistics.median(own for _, own in pairs):.1f}",
-            f"{saved_bytes(module, x) / x.untyped_storage().nbytes():.2f}",
-            f"{cost.parameters:,}",
-            f"{cost.multiply_adds / 1e6:,.1f}",
-        ]
-        lines.append(line(cells))
-    return lines
+        base, own = in_turn([partial(training_time, one, x) for one in (base_line, module)], repeats)
+        cost = measure_cost(module, (shape[2], shape[3]), channels=shape[1])
+        rows.append(
+            {
+                "operation": name,
+                "time": statistics.median(mine / its for its, mine in zip(base, own, strict=True)),
+                "seconds": statistics.median(own),
+                "saved": saved_bytes(module, x) / x.untyped_storage().nbytes(),
+                "parameters": cost.parameters,
+                "multiply_adds": cost.multiply_adds,
+            }
+        )
+    return rows
 
 
-def make_tables(values: argparse.Namespace) -> str:
-    """All tables, with what they need to be made again."""
-    device = choose_device(values.device)
-    torch.set_num_threads(values.threads)
-    shapes = ["x".join(map(str, shape)) for shape in values.shapes]
-    arguments = ["--shapes", *shapes, "--repeats", str(values.repeats), "--device", values.device]
-    arguments += ["--threads", str(values.threads), "--slow-repeats", str(values.slow_repeats)]
-    arguments += ["--only-operations"] * values.only_operations
+def measure(config: OperationsBench) -> dict[str, Any]:
+    """Measures the operations at each shape; unless only these are asked for, the convolutions and the networks, too.
+
+    Returns:
+        `tables`, each with a `title` and `rows`: operation, `time` beside the first row's, `seconds`, `saved` as a
+        multiple of the input, parameters, multiply-adds of one image. And `command`, `machine`.
+
+    Raises:
+        ValueError: There is no such device.
+    """
+    device = choose_device(config.device)
+    torch.set_num_threads(config.threads)
+    parts: list[tuple[str, Builders, Shape, int]] = []
+    for text, shape in zip(config.shapes, numbers("shapes", config.shapes, 4, ""), strict=True):
+        parts.append((f"Candidate operations at {text}", operations(shape[1]), shape, config.repeats))  # type: ignore[arg-type]
+    if not config.only_operations:
+        for *paper_shape, rate in PAPER_SHAPES:
+            n, channels, height, width = paper_shape
+            title = f"Convolutions at rate {rate}, {n}x{channels}x{height}x{width}"
+            parts.append((title, convolutions(channels, rate), (n, channels, height, width), config.repeats))
+        title = f"Networks at {'x'.join(map(str, NETWORK_SHAPE))}"
+        parts.append((title, smoothed_networks(), NETWORK_SHAPE, config.slow_repeats))
+        parts.append((title, inhibited_networks(), NETWORK_SHAPE, config.repeats))
+    return {
+        "command": command("operations", config),
+        "machine": hardware(config.device, config.threads),
+        "repeats": config.repeats,
+        "slow_repeats": config.slow_repeats,
+        "tables": [
+            {"title": title, "rows": compare(builders, shape, device, repeats)}
+            for title, builders, shape, repeats in parts
+        ],
+    }
+
+
+def make_table(data: Mapping[str, Any]) -> str:
+    """All tables in Markdown, with what they need to be made again."""
     lines = [
-        f"On {hardware(device, values.threads)}, PyTorch {torch.__version__}: a forward and a backward pass in "
-        f"float32, medians of {values.repeats} (ResNets: {values.slow_repeats}). Time is relative to the "
-        "first line's; saved is what autograd keeps, as a multiple of the input; multiply-adds are those of one image. "
-        "Made by",
+        f"On {data['machine']}: a forward and a backward pass in float32, medians of {data['repeats']} (ResNets: "
+        f"{data['slow_repeats']}). Time is relative to the first line's; saved is what autograd keeps, as a multiple "
+        "of the input; multiply-adds are those of one image. Made by",
         "",
-        f"    python benchmarks/operations.py {' '.join(arguments)}",
+        f"    {data['command']}",
     ]
-    for text, shape in zip(shapes, values.shapes, strict=True):
-        lines += ["", f"Candidate operations at {text}:", ""]
-        lines += make_table(operations(shape[1]), shape, device, values.repeats)
-    if values.only_operations:
-        return "\n".join(lines)
-    for *paper_shape, rate in PAPER_SHAPES:
-        n, channels, height, width = paper_shape
-        lines += ["", f"Convolutions at rate {rate}, {n}x{channels}x{height}x{width}:", ""]
-        lines += make_table(convolutions(channels, rate), (n, channels, height, width), device, values.repeats)
-    for builders, repeats in ((smoothed_networks(), values.slow_repeats), (inhibited_networks(), values.repeats)):
-        lines += ["", f"Networks at {'x'.join(map(str, NETWORK_SHAPE))}:", ""]
-        lines += make_table(builders, NETWORK_SHAPE, device, repeats)
+    for part in data["tables"]:
+        rows = [
+            [
+                f"`{row['operation']}`",
+                f"{row['time']:.2f}",
+                f"{1e3 * row['seconds']:.1f}",
+                f"{row['saved']:.2f}",
+                f"{row['parameters']:,}",
+                f"{row['multiply_adds'] / 1e6:,.1f}",
+            ]
+            for row in part["rows"]
+        ]
+        lines += ["", f"{part['title']}:", "", *table(HEADS, rows)]
     return "\n".join(lines)
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-if __name__ == "__main__":
-    settings = parse_arguments()
-    result = make_tables(settings)
-    print(result)
-    if settings.into is not None:
-        put(result, settings.into)

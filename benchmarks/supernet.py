@@ -1,156 +1,181 @@
-"""Time and memory of the two steps of a search, by both engines. Prints Markdown.
+"""Time and memory of the two steps of a search, by each way to compute the supernet.
 
-    python benchmarks/supernet.py
-    python benchmarks/supernet.py --spaces autodeeplab-dw --crops 65 --repeats 7 --into benchmarks/supernet.md
-    python benchmarks/supernet.py --device cuda --crops 321
-
-Each engine has a process of its own; the two take their steps in turn, so that a machine that slows down slows both. A
-weight step is the forward pass, the loss, the backward pass to all weights and SGD; an architecture step, the same to
-alpha and beta with Adam. Memory is the process's peak (on a GPU, the allocator's) above what it has before the first
-step, with the supernet built.
+Each way has a process of its own, beside one of the first way; they take their steps in turn, so that a machine that
+slows down slows both. A weight step is the forward pass, the loss, the backward pass to all weights and SGD; an
+architecture step, the same to alpha and beta with Adam. Memory is the process's peak (on a GPU, the allocator's) above
+what it has before the first step, with the supernet built.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import resource
 import statistics
 import sys
-import time
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from documents import hardware, line, put
-
-from nas.config import CosineSgdConfig
+from benchmarks.config import VARIANTS, SupernetBench
+from benchmarks.documents import command, hardware, number, table
+from benchmarks.protocol import protocol_hours
+from benchmarks.remote import Remote
+from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
+from nas.config import require
 from nas.devices import choose_device
-from nas.optimizers import make_optimizer
-from nas.stepping import Stepper
-from nas.supernet import Supernet
-from search_spaces.space import load
+from search_spaces.space import SearchSpace, load
 
-ENGINES = ("plain", "fast")
-STEPS = ("weight", "architecture")
-CLASSES = 19
-MIB = 2**20
+__all__ = ["geometric_means", "make_table", "measure"]
 
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--spaces", nargs="+", default=["autodeeplab", "autodeeplab-dw"], help="Search spaces.")
-    parser.add_argument("--crops", nargs="+", type=int, default=[65, 129, 321], help="Sides of the square images.")
-    parser.add_argument("--layers", type=int, help="In place of the space's number of layers.")
-    parser.add_argument("--blocks", type=int, help="In place of the space's number of blocks.")
-    parser.add_argument("--filter-multiplier", type=int, default=8, help="F.")
-    parser.add_argument("--batch-size", type=int, default=2, help="Images in a step.")
-    parser.add_argument("--repeats", type=int, default=3, help="Timed steps of each kind; the median counts.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N.")
-    parser.add_argument("--threads", type=int, default=1, help="Threads on the CPU.")
-    parser.add_argument("--into", type=Path, help="Markdown file with the two markers.")
-    values = parser.parse_args(arguments)
-    if min(values.repeats, values.threads, *values.crops) < 1 or values.batch_size < 2:
-        parser.error("--repeats, --threads and --crops are at least 1, --batch-size at least 2")
-    return values
+RATIOS = (*STEPS, "memory")
+ON_GPU = (
+    *((f"kernels_{step}", "kernels", step) for step in STEPS),
+    ("traffic", "traffic", STEPS[0]),
+    ("copy_speed", "copy_speed"),
+)
+"""What is asked of each trial on a GPU, besides the steps: its name, the method of `Trial` and arguments."""
 
 
-def measure(pipe: Connection, engine: str, space: str, crop: int, values: argparse.Namespace) -> None:
-    """The process of an engine: answers each name of a step with its seconds, and the end with MiB of memory."""
-    torch.set_num_threads(values.threads)
-    device = choose_device(values.device)
-    changes = {name: getattr(values, name) for name in ("layers", "blocks", "filter_multiplier")}
-    searched = dataclasses.replace(load(space), **{name: value for name, value in changes.items() if value})
-    torch.manual_seed(0)
-    supernet = Supernet(searched, CLASSES, engine).to(device)  # type: ignore[arg-type]
-    images = torch.randn(values.batch_size, 3, crop, crop)
-    labels = torch.randint(CLASSES, (values.batch_size, crop, crop))
-    sgd = make_optimizer(supernet, supernet.weights(), CosineSgdConfig())
-    adam = torch.optim.Adam(supernet.architecture.parameters(), 3e-3)
-    steppers = {
-        name: Stepper(name, supernet, optimizer, device, "float32")
-        for name, optimizer in zip(STEPS, (sgd, adam), strict=True)
+def measure(config: SupernetBench) -> dict[str, Any]:
+    """Measures every variant in every space at every crop.
+
+    Returns:
+        `rows`: space, crop, variant, seconds of a `weight` and an `architecture` step, `memory` in MiB, `hours` of the
+        paper's protocol, `ratios` to the first variant as measured beside it (how many times as fast each step is, and
+        the share of its memory), and on a GPU kernels of each step, `bandwidth`, the weight step's share of the speed
+        of a copy, and `largest_batch`; None for what did not fit into memory. `dispatched`: tensor operations by space
+        and variant. `means`: see `geometric_means`. And `command`, `machine`, `precision`.
+
+    Raises:
+        ValueError: An unknown space or device, or --largest-batch on the CPU.
+    """
+    device = choose_device(config.device)
+    require(
+        device.type == "cuda" or not config.largest_batch,
+        "largest_batch is for a GPU: where the CPU's memory ends, other processes suffer. Leave it out, or give "
+        "--device cuda",
+    )
+    spaces = {name: dataclasses.replace(load(name), **config.changes()) for name in config.spaces}  # type: ignore[arg-type]
+    rows: list[dict[str, Any]] = []
+    dispatched: list[dict[str, Any]] = []
+    for name, space in spaces.items():
+        for crop in config.crops:
+            found = _compare(config, space, crop, device.type == "cuda")
+            for variant, (cost, base) in found.items():
+                if crop == config.crops[0]:
+                    count = None if cost is None else cost["dispatched"]
+                    dispatched.append({"space": name, "variant": variant, "operations": count})
+                rows.append({"space": name, "crop": crop, "variant": variant, **_row(config, cost, base)})
+                print(rows[-1], file=sys.stderr)
+    return {
+        "command": command("supernet", config),
+        "machine": hardware(config.device, config.threads),
+        "precision": config.precision,
+        "repeats": config.repeats,
+        "rows": rows,
+        "dispatched": dispatched,
+        "means": geometric_means(rows),
     }
-    idle = _peak(device)
-    pipe.send(None)
-    while (step := pipe.recv()) is not None:
-        began = time.perf_counter()
-        steppers[step].step(images, labels, "here")  # its check of the loss waits for the device
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        pipe.send(time.perf_counter() - began)
-    pipe.send(_peak(device) - idle)
 
 
-def _peak(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
-
-
-def compare(space: str, crop: int, values: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median seconds of each step and MiB, by engine."""
-    context, pipes = get_context("spawn"), {}
-    for engine in ENGINES:
-        pipes[engine], other = context.Pipe()
-        context.Process(target=measure, args=(other, engine, space, crop, values), daemon=True).start()
-    for pipe in pipes.values():
-        pipe.recv()
-    times: dict[tuple[str, str], list[float]] = {(engine, step): [] for engine in ENGINES for step in STEPS}
-    for _ in range(1 + values.repeats):
-        for engine, step in times:
-            pipes[engine].send(step)
-            times[engine, step].append(pipes[engine].recv())
-    found: dict[str, dict[str, float]] = {}
-    for engine, pipe in pipes.items():
-        pipe.send(None)
-        found[engine] = {step: statistics.median(times[engine, step][1:]) for step in STEPS}  # the first one allocates
-        found[engine]["memory"] = pipe.recv()
-    print(f"{space} {crop}: {found}", file=sys.stderr)
+def _compare(
+    config: SupernetBench, space: SearchSpace, crop: int, on_gpu: bool
+) -> dict[str, tuple[dict[str, Any] | None, dict[str, Any] | None]]:
+    """By variant: its cost, and that of the first variant, measured in turn with it."""
+    by_name = {variant.name: variant for variant in VARIANTS}
+    machine = (config.device, config.threads, config.precision)
+    trials = {name: (space, by_name[name], crop, config.batch_size, *machine) for name in config.variants}
+    more = [*(ON_GPU if on_gpu else ()), *([("dispatched", "dispatched")] if crop == config.crops[0] else ())]
+    first, *others = config.variants
+    size = config.together - 1
+    found: dict[str, tuple[dict[str, Any] | None, dict[str, Any] | None]] = {}
+    for start in range(0, max(len(others), 1), size):
+        group = [first, *others[start : start + size]]
+        costs = cost_in_turn([trials[name] for name in group], config.repeats, more)
+        for name, cost in zip(group, costs, strict=True):
+            found.setdefault(name, (cost, costs[0]))
+    if config.largest_batch:
+        for name, (cost, _) in found.items():
+            if cost is not None:
+                with Remote(Trial, *trials[name]) as alone:
+                    cost["largest_batch"] = alone.ask("largest_batch")
     return found
 
 
-def make_table(values: argparse.Namespace) -> str:
-    """The table, with what it needs to be made again."""
-    heads = ["space", "crop", f"{STEPS[0]} step, s: plain", "fast", "ratio"]
-    heads += [f"{STEPS[1]} step, s: plain", "fast", "ratio", "memory, MiB: plain", "fast", "ratio"]
-    lines = [line(heads), line(["---"] + ["---:"] * (len(heads) - 1))]
-    speeds, memories = [], []
-    for space in values.spaces:
-        for crop in values.crops:
-            found = compare(space, crop, values)
-            plain, fast = (found[engine] for engine in ENGINES)
-            cells: list[Any] = [f"`{space}`", str(crop)]
-            for step in STEPS:
-                cells += [f"{plain[step]:.2f}", f"{fast[step]:.2f}", f"{plain[step] / fast[step]:.2f}"]
-                speeds.append(plain[step] / fast[step])
-            cells += [f"{plain['memory']:,.0f}", f"{fast['memory']:,.0f}"]
-            if min(plain["memory"], fast["memory"]) > 0:  # steps smaller than what the process had to spare show none
-                memories.append(fast["memory"] / plain["memory"])
-            cells.append(f"{memories[-1]:.2f}" if memories else "")
-            lines.append(line(cells))
-    device = choose_device(values.device)
-    command = (
-        f"python benchmarks/supernet.py --spaces {' '.join(values.spaces)} --crops {' '.join(map(str, values.crops))}"
-    )
-    command += f" --filter-multiplier {values.filter_multiplier} --batch-size {values.batch_size}"
-    command += f" --repeats {values.repeats} --device {values.device} --threads {values.threads}"
-    command += "".join(f" --{name} {getattr(values, name)}" for name in ("layers", "blocks") if getattr(values, name))
-    note = (
-        f"The fast engine takes its steps {statistics.geometric_mean(speeds):.2f} times as fast as the plain loop, in "
-        f"{statistics.geometric_mean(memories or [1]):.2f} of its memory (geometric means of the ratios below). "
-        f"On {hardware(device, values.threads)}, PyTorch {torch.__version__}, float32, medians of {values.repeats}. "
-        f"Made by\n\n    {command}\n"
-    )
-    return "\n".join([note, *lines])
+def _row(config: SupernetBench, cost: Mapping[str, Any] | None, base: Mapping[str, Any] | None) -> dict[str, Any]:
+    if cost is None:
+        return {**dict.fromkeys((*RATIOS, "hours")), "ratios": dict.fromkeys(RATIOS)}
+    row = {name: cost[name] for name in RATIOS}
+    row["hours"] = protocol_hours(cost["weight"], cost["architecture"], config.batch_size)
+    row["ratios"] = {name: base[name] / cost[name] if base else None for name in STEPS}
+    known = base is not None and base["memory"] and cost["memory"]
+    row["ratios"]["memory"] = cost["memory"] / base["memory"] if base and known else None
+    if "traffic" in cost:
+        row |= {f"kernels_{step}": cost[f"kernels_{step}"] for step in STEPS}
+        row["bandwidth"] = cost["traffic"] / cost["weight"] / cost["copy_speed"]
+    if "largest_batch" in cost:
+        row["largest_batch"] = cost["largest_batch"]
+    return row
 
 
-if __name__ == "__main__":
-    settings = parse_arguments()
-    result = make_table(settings)
-    print(result)
-    if settings.into is not None:
-        put(result, settings.into)
+def geometric_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The geometric means over the crops of the `ratios` of `rows`, as `measure` gives them, by space and variant.
+
+    Returns:
+        By space and variant but the first: `weight`, `architecture` and `memory`; None where no crop has a ratio.
+    """
+    means = []
+    for space, variant in dict.fromkeys((row["space"], row["variant"]) for row in rows):
+        if variant == rows[0]["variant"]:
+            continue
+        mean: dict[str, Any] = {"space": space, "variant": variant}
+        for name in RATIOS:
+            own = [row["ratios"][name] for row in rows if (row["space"], row["variant"]) == (space, variant)]
+            known = [ratio for ratio in own if ratio is not None]
+            mean[name] = statistics.geometric_mean(known) if known else None
+        means.append(mean)
+    return means
+
+
+def make_table(data: Mapping[str, Any]) -> str:
+    """The tables in Markdown, with what they need to be made again."""
+    labels = {variant.name: variant.label for variant in VARIANTS}
+    first = labels[data["rows"][0]["variant"]]
+    lines = [
+        f"On {data['machine']}, {data['precision']}, medians of {data['repeats']}; -- did not fit into memory. Made by",
+        "",
+        f"    {data['command']}",
+        "",
+    ]
+    if data["means"]:
+        heads = ["space", "variant", "weight step, times as fast", "architecture step, times as fast", "memory, share"]
+        cells = [
+            [f"`{mean['space']}`", labels[mean["variant"]], *(number(mean[name]) for name in RATIOS)]
+            for mean in data["means"]
+        ]
+        lines += [f"Beside {first} (geometric means over the crops):", "", *table(heads, cells, 2), ""]
+    optional = {
+        "kernels_weight": ("kernels, weight step", ",d"),
+        "kernels_architecture": ("kernels, architecture step", ",d"),
+        "bandwidth": ("share of a copy's speed", ".2f"),
+        "largest_batch": ("largest batch", "d"),
+    }
+    shown = {name: what for name, what in optional.items() if any(name in row for row in data["rows"])}
+    heads = ["space", "crop", "variant", "weight step, s", "times as fast", "architecture step, s", "times as fast"]
+    heads += ["memory, MiB", "share", "the paper's protocol, h", *(head for head, _ in shown.values())]
+    forms = {**dict.fromkeys(STEPS, ".4g"), "memory": ",.0f"}
+    cells = [
+        [
+            f"`{row['space']}`",
+            str(row["crop"]),
+            labels[row["variant"]],
+            *(text for name in RATIOS for text in (number(row[name], forms[name]), number(row["ratios"][name]))),
+            number(row["hours"], ",.1f"),
+            *(number(row.get(name), form) for name, (_, form) in shown.items()),
+        ]
+        for row in data["rows"]
+    ]
+    lines += ["Steps:", "", *table(heads, cells, 3), ""]
+    cells = [
+        [f"`{row['space']}`", labels[row["variant"]], number(row["operations"], ",d")] for row in data["dispatched"]
+    ]
+    lines += [f"Tensor operations that a forward and a backward pass dispatch (crop {COUNTED_CROP}):", ""]
+    return "\n".join([*lines, *table(["space", "variant", "operations"], cells, 2)])

@@ -35,7 +35,7 @@ def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         return f"{match[1].strip(',').upper()} is missing"
     if match := re.match(r"Group '(\S+)' does not accept option '(\S+)'", text):
         return f"there is no setting {match[1]}.{match[2]}{did_you_mean(f'{match[1]}.{match[2]}', options)}"
-    if not (match := re.match(r'Parser key "([^"]+)": (.*)', text)):
+    if not (match := re.match(r'Parser key "([^"]+)"(?: element \d+)?: (.*)', text)):
         return text
     name, problem = match.groups()
     if any(argument.partition("=")[0] == f"--{name}" for argument in arguments):

@@ -118,7 +118,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "400")
     text = call(command, "--help").out
     entries = re.findall(r"^  (-\S.*?|[A-Z]+)(?: {2,}(.*)|)\n(?: {5,}(\S.*))?", text, re.MULTILINE)
-    assert len(entries) >= 3
+    assert len(entries) >= 2
     for option, same_line, next_line in entries:
         words = re.sub(r"\((?:type|default|required).*", "", same_line or next_line)
         assert len(words.split()) >= 2, f"{option} has no help text"
@@ -129,7 +129,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
-    needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"]}
+    needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
     assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 

@@ -18,7 +18,7 @@ def depthwise(x: torch.Tensor, weight: torch.Tensor, rate: int) -> torch.Tensor:
     return convolve(x, weight, None, (around, around), (rate, rate), len(weight), None)
 
 
-@settings(deadline=None)
+@settings(deadline=None)  # a busy machine is no failure
 @given(sides, sides, st.sampled_from([1, 3, 5, 7]), st.integers(1, 3), st.integers(1, 5), st.booleans())
 def test_equals_pytorch(height: int, width: int, kernel: int, rate: int, channels: int, channels_last: bool) -> None:
     torch.manual_seed(height * 9 + width)
@@ -41,6 +41,20 @@ def test_only_what_is_asked_for_is_computed(of_x: bool) -> None:
     weight = torch.randn(2, 1, 3, 3, requires_grad=not of_x)
     depthwise(x, weight, 2).sum().backward()
     assert (x.grad is not None, weight.grad is not None) == (of_x, not of_x)
+
+
+@pytest.mark.parametrize(("kernel", "rate"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_mixed_precision_is_that_of_pytorch(kernel: int, rate: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 9, 9, requires_grad=True), torch.randn(3, 1, kernel, kernel, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = depthwise(x, weight, rate)
+        expected = F.conv2d(x, weight, None, 1, rate * (kernel // 2), rate, 3)
+    assert y.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(y, expected)
+    for own, other in zip(*(torch.autograd.grad(z.sum(), (x, weight)) for z in (y, expected)), strict=True):
+        assert own.dtype == torch.float32
+        torch.testing.assert_close(own, other, atol=0.3, rtol=0.02)  # of sums of 162 numbers with 8 bits each
 
 
 def test_a_small_one_by_gradcheck() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("search_spaces", "decoders", "nas", "retrain", "cli")
+PACKAGES = ("search_spaces", "decoders", "nas", "retrain", "benchmarks", "cli")
 """Each may import itself and those to its left."""
 EXPORTING = ("search_spaces", "decoders", "nas", "nas.data", "retrain", "retrain.networks")
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -258,23 +256,3 @@ def test_registry() -> None:
         registry.get("three")
     with pytest.raises(ValueError, match=r"candidate operation.*separable_3x3"):
         OPERATIONS.get("separable")
-
-
-def test_the_benchmark_prints_a_line_for_every_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    benchmark = importlib.import_module("operations")
-    text = benchmark.make_tables(
-        benchmark.parse_arguments(["--shapes", "2x4x9x7", "--repeats", "1", "--only-operations"])
-    )
-    assert "python benchmarks/operations.py --shapes 2x4x9x7 --repeats 1 --device cpu --threads 1" in text
-    rows = {cells[1].strip(" `"): cells for line in text.splitlines() if len(cells := line.split("|")) > 2}
-    assert {name for name in OPERATIONS if OPERATIONS[name].has_weights} < set(rows)
-    saved = {name: float(rows[name][4]) for name in ("atrous_3x3", "li_atrous_3x3")}
-    # The ReLU's output and the convolution's; and what is inhibited. Batch norm's statistics are small.
-    assert saved == pytest.approx({"atrous_3x3": 2, "li_atrous_3x3": 3}, abs=0.1)
-    builders = benchmark.convolutions(4, 2)
-    assert {name: build()(torch.randn(1, 4, 5, 5)).shape[1] for name, build in builders.items()} == dict.fromkeys(
-        ("plain", "average", "gaussian", "ss_conv", "g_interact", "aggregated", "li"), 4
-    )
-    with pytest.raises(SystemExit):
-        benchmark.parse_arguments(["--shapes", "40x81"])

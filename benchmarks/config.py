@@ -1,0 +1,282 @@
+"""Settings of the verbs of `nas-bench`, one dataclass each. No torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, get_args
+
+from nas.config import Engine, Precision, require
+
+__all__ = [
+    "AXES",
+    "VARIANTS",
+    "Axis",
+    "DecodingBench",
+    "NetworksBench",
+    "OperationsBench",
+    "ScalingBench",
+    "StartupBench",
+    "SupernetBench",
+    "Variant",
+    "numbers",
+]
+
+
+class Variant(NamedTuple):
+    """A way in which a supernet is computed."""
+
+    label: str
+    """In tables."""
+    engine: Engine
+    recompute: str
+    """What the backward pass computes anew instead of keeping it: none, node, operation."""
+
+    @property
+    def name(self) -> str:
+        """On the command line."""
+        return self.engine if self.recompute == "none" else f"{self.engine}-{self.recompute}"
+
+
+VARIANTS = (
+    Variant("plain", "plain", "none"),
+    Variant("fast", "fast", "none"),
+    Variant("fast, recompute node", "fast", "node"),
+    Variant("fast, recompute operation", "fast", "operation"),
+)
+
+
+class Axis(NamedTuple):
+    """A number on which the cost of a step depends."""
+
+    name: str
+    label: str
+    values: tuple[int, ...]
+    """The usual ones."""
+    work: str | None = None
+    """What the work is linear in, in words; None: in nothing simple."""
+
+    def amount(self, value: int) -> int:
+        """How much of `work` there is at a value of the axis; the value itself where there is no such thing."""
+        return {"blocks": value * (value + 3) // 2, "crop": value * value}.get(self.name, value)
+
+
+AXES = (
+    Axis("layers", "layers L", (4, 6, 8, 10, 12), "layers"),
+    Axis("blocks", "blocks B", (1, 2, 3, 4, 5), "edges of a cell, B (B + 3) / 2"),
+    Axis("filter_multiplier", "filter multiplier F", (2, 4, 8, 16)),
+    Axis("crop", "crop", (33, 65, 97, 129, 161), "pixels of an image"),
+    Axis("batch_size", "batch size", (2, 4, 6, 8), "images"),
+    Axis("operations", "candidate operations", (2, 3, 4, 5, 6, 7, 8)),
+)
+"""Fewer layers than levels would leave levels out: from there on, each layer adds the same nodes."""
+
+
+def numbers(name: str, texts: Sequence[str], count: int, example: str) -> list[tuple[int, ...]]:
+    """Texts such as 512x1024 as numbers.
+
+    Raises:
+        ValueError: One is not `count` numbers of at least 1 with an x between them.
+    """
+    out = []
+    for text in texts:
+        parts = text.lower().split("x")
+        require(
+            len(parts) == count and all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts),
+            f"{name} has {text!r}: give {count} numbers of at least 1 with an x between them, such as {example}",
+        )
+        out.append(tuple(map(int, parts)))
+    return out
+
+
+def _at_least(config: object, low: int, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        for entry in value if isinstance(value, tuple) else (value,):
+            require(entry is None or entry >= low, f"{name} is {entry}: give a whole number of at least {low}")
+
+
+def _among(name: str, given: Sequence[str], known: Sequence[str]) -> None:
+    require(len(given) > 0, f"{name} is empty: give some of {', '.join(known)}")
+    for entry in given:
+        require(entry in known, f"{name} has {entry!r}: give some of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class StartupBench:
+    """Settings of `nas-bench startup`."""
+
+    commands: tuple[str, ...] = ("nas-search",)
+    """Commands whose --help is timed."""
+    repeats: int = 7
+    """Timed runs of each; the median counts."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "repeats")
+        require(len(self.commands) > 0, "commands is empty: give some, such as nas-search")
+
+
+@dataclass(frozen=True)
+class DecodingBench:
+    """Settings of `nas-bench decoding`."""
+
+    repeats: int = 21
+    """Timed decodings of each kind; the median counts."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "repeats")
+
+
+@dataclass(frozen=True)
+class MachineConfig:
+    """What the measurements on tensors share."""
+
+    device: str = "cpu"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
+    threads: int = 1
+    """Threads on the CPU."""
+    repeats: int = 3
+    """Timed steps of each kind, behind one that is not counted; the median counts."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "threads", "repeats")
+
+
+@dataclass(frozen=True)
+class OperationsBench(MachineConfig):
+    """Settings of `nas-bench operations`."""
+
+    repeats: int = 15
+    """Timed passes of each operation, behind one that is not counted; the median counts."""
+    slow_repeats: int = 3
+    """The same for the ResNets, of many seconds each."""
+    shapes: tuple[str, ...] = ("6x40x81x81",)
+    """Of the candidate operations' input, NxCxHxW."""
+    only_operations: bool = False
+    """Only the candidate operations at --shapes: no convolutions alone, no networks."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "slow_repeats")
+        numbers("shapes", self.shapes, 4, "6x40x81x81")
+
+
+@dataclass(frozen=True)
+class NetworksBench(MachineConfig):
+    """Settings of `nas-bench networks`."""
+
+    repeats: int = 5
+    """Timed passes of each kind, behind one that is not counted; the median counts."""
+    networks: tuple[str, ...] = ("auto-deeplab-s", "fplnet", "espnet", "mnv2-li-aspp")
+    """Published networks by name (all: every one), or genotype files."""
+    sizes: tuple[str, ...] = ("512x1024", "1025x2049")
+    """Of the images, HEIGHTxWIDTH; none: parameters and multiply-adds alone."""
+    modes: tuple[str, ...] = ("inference", "training")
+    """inference: a forward pass in eval mode; training: forward, loss, backward and a step of SGD."""
+    relative_to: str | None = None
+    """A network to measure each one in turn with: its time over theirs is given in place of images a second."""
+    inference_batch: int = 1
+    """Images in a forward pass."""
+    training_batch: int = 2
+    """Images in a training step, at least 2."""
+    precision: Precision = "float32"
+    """float32, or automatic mixed precision in bfloat16 or float16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "inference_batch")
+        _at_least(self, 2, "training_batch")
+        _among("precision", (self.precision,), get_args(Precision))
+        _among("modes", self.modes, ("inference", "training"))
+        require(len(self.networks) > 0, "networks is empty: give some, such as espnet, or all")
+        numbers("sizes", self.sizes, 2, "512x1024")
+        require(
+            self.relative_to is None or len(self.sizes) > 0,
+            f"relative_to is {self.relative_to!r}, but there are no sizes: give --sizes, or leave it out",
+        )
+
+
+@dataclass(frozen=True)
+class SupernetBench(MachineConfig):
+    """Settings of `nas-bench supernet`."""
+
+    spaces: tuple[str, ...] = ("autodeeplab", "autodeeplab-dw")
+    """Search spaces: shipped ones by name, or YAML files."""
+    crops: tuple[int, ...] = (65, 129, 321)
+    """Sides of the square images, in pixels."""
+    variants: tuple[str, ...] = tuple(variant.name for variant in VARIANTS)
+    """Ways to compute the supernet, each compared with the first: plain, fast, and the fast engine that recomputes,
+    fast-node, fast-operation."""
+    layers: int | None = None
+    """In place of the space's number of layers."""
+    blocks: int | None = None
+    """In place of the space's number of blocks."""
+    filter_multiplier: int | None = None
+    """In place of the space's filter multiplier."""
+    batch_size: int = 2
+    """Images in a step, at least 2."""
+    precision: Precision = "float32"
+    """float32, or automatic mixed precision in bfloat16 or float16."""
+    together: int = 2
+    """Variants alive at the same time, the first among them, at least 2: more are quicker, as the first is measured in
+    each group, and take the memory of all."""
+    largest_batch: bool = False
+    """On a GPU: also seek the largest batch of which both steps fit into its memory."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 2, "batch_size", "together")
+        _at_least(self, 1, "crops", "layers", "blocks", "filter_multiplier")
+        _among("precision", (self.precision,), get_args(Precision))
+        _among("variants", self.variants, [variant.name for variant in VARIANTS])
+        for name in ("spaces", "crops", "variants"):
+            given = getattr(self, name)
+            require(len(given) > 0, f"{name} is empty: give at least one")
+            require(len(set(given)) == len(given), f"{name} is {' '.join(map(str, given))}: give each one once")
+
+    def changes(self) -> dict[str, int]:
+        """The numbers given in place of the spaces' own."""
+        names = ("layers", "blocks", "filter_multiplier")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class ScalingBench(MachineConfig):
+    """Settings of `nas-bench scaling`: the base, and what is varied around it, one at a time."""
+
+    repeats: int = 5
+    """Timed steps of each kind, behind one that is not counted; the median counts."""
+    space: str = "autodeeplab"
+    """Search space: a shipped one by name, or a YAML file."""
+    layers: int = 4
+    """L of the base."""
+    blocks: int = 3
+    """B of the base."""
+    filter_multiplier: int = 4
+    """F of the base."""
+    crop: int = 65
+    """Side of the base's square images, in pixels."""
+    batch_size: int = 2
+    """Images in a step of the base, at least 2."""
+    vary: tuple[str, ...] = tuple(axis.name for axis in AXES)
+    """What is varied: some of layers, blocks, filter_multiplier, crop, batch_size, operations."""
+    at: tuple[int, ...] = ()
+    """Values of the one thing that is varied; not given: the usual ones of each."""
+    variant: str = "fast"
+    """The way to compute the supernet: plain, fast, fast-node, fast-operation."""
+    precision: Precision = "float32"
+    """float32, or automatic mixed precision in bfloat16 or float16."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _at_least(self, 1, "layers", "blocks", "filter_multiplier", "crop", "at")
+        _at_least(self, 2, "batch_size")
+        _among("precision", (self.precision,), get_args(Precision))
+        _among("vary", self.vary, [axis.name for axis in AXES])
+        _among("variant", (self.variant,), [variant.name for variant in VARIANTS])
+        require(
+            not self.at or len(self.vary) == 1,
+            f"at is {' '.join(map(str, self.at))}, but {len(self.vary)} things are varied: name one with --vary",
+        )
+        if self.vary == ("batch_size",):
+            _at_least(self, 2, "at")

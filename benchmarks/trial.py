@@ -1,0 +1,167 @@
+"""A supernet on trial: takes both steps of a search on random images, and says what they cost."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from benchmarks.config import Variant
+from benchmarks.counting import Dispatched, kernels_launched, largest
+from benchmarks.memory import PeakMemory
+from benchmarks.remote import Remote, out_of_memory
+from benchmarks.timing import copy_speed, in_turn, seconds
+from nas.config import CosineSgdConfig, Precision
+from nas.devices import choose_device
+from nas.optimizers import make_optimizer
+from nas.stepping import Stepper
+from nas.supernet import Supernet
+from search_spaces.space import SearchSpace
+
+__all__ = ["CLASSES", "STEPS", "Trial", "cost_in_turn"]
+
+STEPS = ("weight", "architecture")
+CLASSES = 19
+COUNTED_CROP = 33
+LARGEST_BATCH = 4096
+"""No larger one is tried."""
+
+Step = Literal["weight", "architecture"]
+
+
+class Trial:
+    """A supernet, SGD for its weights, Adam for alpha and beta, and a batch of random images.
+
+    Args:
+        space: The search space.
+        variant: How the supernet is computed.
+        crop: Side of the square images, in pixels.
+        batch_size: Images in a step.
+        device, threads, precision: Where and in what the steps are computed.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        variant: Variant,
+        crop: int,
+        batch_size: int,
+        device: str,
+        threads: int,
+        precision: Precision,
+    ) -> None:
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self.device = choose_device(device)
+        recompute: dict[str, Any] = {} if variant.recompute == "none" else {"recompute": variant.recompute}
+        self.supernet = Supernet(space, CLASSES, variant.engine, **recompute).to(self.device)
+        sgd = make_optimizer(self.supernet, self.supernet.weights(), CosineSgdConfig())
+        adam = torch.optim.Adam(self.supernet.architecture.parameters(), 3e-3)
+        self.steppers = {
+            name: Stepper(name, self.supernet, optimizer, self.device, precision)
+            for name, optimizer in zip(STEPS, (sgd, adam), strict=True)
+        }
+        self.crop = crop
+        self.draw(batch_size)
+        self.peak = PeakMemory(self.device)
+
+    def draw(self, batch_size: int) -> None:
+        """Draws another batch."""
+        self.images = torch.randn(batch_size, 3, self.crop, self.crop)
+        self.labels = torch.randint(CLASSES, (batch_size, self.crop, self.crop))
+
+    def _take(self, step: Step) -> None:
+        self.steppers[step].step(self.images, self.labels, "here")
+
+    def step(self, step: Step) -> float:
+        """Seconds of a step."""
+        return seconds(partial(self._take, step), self.device)
+
+    def memory(self) -> float | None:
+        """MiB that the steps so far needed at most, besides the supernet; None where the system does not say."""
+        return self.peak.mib()
+
+    def dispatched(self) -> int:
+        """Tensor operations of a forward pass and the backward pass of its sum, in float32 at crop 33."""
+        images = torch.randn(2, 3, COUNTED_CROP, COUNTED_CROP, device=self.device)
+        self.supernet.train()
+        with Dispatched() as counted:
+            self.supernet(images).sum().backward()
+        return counted.operations
+
+    def kernels(self, step: Step) -> int:
+        """Kernels that a step launches on a GPU."""
+        return kernels_launched(partial(self._take, step))
+
+    def traffic(self, step: Step) -> int:
+        """Bytes that a step's tensor operations read and write; see `Dispatched`."""
+        with Dispatched() as counted:
+            self._take(step)
+        return counted.bytes
+
+    def copy_speed(self) -> float:
+        """Bytes a second that the device reads and writes in a copy."""
+        return copy_speed(self.device)
+
+    def largest_batch(self) -> int:
+        """The largest batch of which both steps fit into memory, 0 if none does; for a GPU, which survives trying."""
+
+        def fits(batch_size: int) -> bool:
+            self.draw(batch_size)
+            try:
+                for step in STEPS:
+                    self._take(step)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                enough = False
+            else:
+                enough = True
+            self.supernet.zero_grad()
+            torch.cuda.empty_cache()  # behind the handler: until then the traceback holds what was computed
+            return enough
+
+        return largest(fits, 2, LARGEST_BATCH)
+
+
+def cost_in_turn(
+    trials: Sequence[tuple[Any, ...]], repeats: int, more: Sequence[tuple[Any, ...]] = ()
+) -> list[dict[str, Any] | None]:
+    """What the steps of several trials cost, each in a process of its own, all at the same time and in turn.
+
+    Args:
+        trials: Arguments of each `Trial`.
+        repeats: Timed steps of each kind.
+        more: Further questions to each at the end: (name, method, arguments of the method ...).
+
+    Returns:
+        For each, the median seconds of a `weight` and an `architecture` step, `memory` in MiB, and `more` by name.
+        None for one that ran out of memory.
+    """
+    with ExitStack() as stack:
+        remotes: list[Remote | None] = [stack.enter_context(Remote(Trial, *arguments)) for arguments in trials]
+
+        def ask(number: int, method: str, *arguments: Any) -> Any:
+            remote = remotes[number]
+            if remote is None:
+                return 0.0
+            try:
+                return remote.ask(method, *arguments)
+            except MemoryError:
+                remotes[number] = None
+                return 0.0
+
+        kinds = [(number, step) for number in range(len(trials)) for step in STEPS]
+        times = in_turn([partial(ask, number, "step", step) for number, step in kinds], repeats)
+        found: list[dict[str, Any] | None] = []
+        for number in range(len(trials)):
+            cost = {step: statistics.median(times[kinds.index((number, step))]) for step in STEPS}
+            cost["memory"] = ask(number, "memory")
+            for name, method, *arguments in more:
+                cost[name] = ask(number, method, *arguments)
+            found.append(None if remotes[number] is None else cost)
+        return found
