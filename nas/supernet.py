@@ -79,25 +79,30 @@ class Supernet(nn.Module):
         classes: Number of classes, at least 2.
         engine: plain, the loop over operations as the paper writes it (`nas.node`); or fast, in far fewer calls
             (`nas.fast_node`). Both draw the same weights from the same seed, and state dicts of one load in the other.
+        partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
+            edges into a block are weighed (PC-DARTS; see `nas.node`). 1: all channels, no weights of edges.
 
     Raises:
-        ValueError: Fewer than two classes; in training mode, a batch of one image where the head pools the image.
+        ValueError: Fewer than two classes; partial channels that cannot be; in training mode, a batch of one image
+            where the head pools the image.
     """
 
-    def __init__(self, space: SearchSpace, classes: int, engine: Engine = "plain") -> None:
+    def __init__(self, space: SearchSpace, classes: int, engine: Engine = "plain", partial_channels: int = 1) -> None:
         super().__init__()
+        _check_partial_channels(partial_channels, space, engine)
         node, self.engine = {"plain": Node, "fast": FastNode}[engine], engine
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space = space
-        self.architecture = Architecture(space)
+        partial = {"partial_channels": partial_channels} if partial_channels > 1 else {}  # fast nodes take none
+        self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
         for layer in range(1, space.layers + 1):
             for level in space.node_levels(layer):
                 incoming = [self._source(layer - 1, s) for s in _incoming_levels(space, layer, level)]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, **partial)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
 
     def weights(self) -> list[nn.Parameter]:
@@ -109,13 +114,20 @@ class Supernet(nn.Module):
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         alpha, beta = self.architecture()
         before, stem = self.stem(x)
-        outputs = self.trellis(before, stem, alpha if self.engine == "plain" else Mixing(self.space, alpha), beta)
+        mixing = alpha if self.engine == "plain" else Mixing(self.space, alpha)
+        outputs = self.trellis(before, stem, mixing, beta, self.architecture.edge_weights())
         predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
         return torch.stack(predictions).sum(0)  # (N, classes, H, W)
 
-    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor | Mixing, beta: Tensor) -> list[Tensor]:
-        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first."""
+    def trellis(
+        self, before: Tensor, stem: Tensor, alpha: Tensor | Mixing, beta: Tensor, edge_weights: Tensor | None = None
+    ) -> list[Tensor]:
+        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first.
+
+        `edge_weights` [E] is for nodes with partial channels.
+        """
         space = self.space
+        weights = {} if edge_weights is None else {"edge_weights": edge_weights}  # fast nodes take none
         sizes = [_size(stem)]
         for _ in range(1, space.levels):
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -131,6 +143,7 @@ class Supernet(nn.Module):
                         alpha=alpha,
                         beta=torch.stack([beta[layer - 1, source, level - source + 1] for source in sources]),
                         size=sizes[level],
+                        **weights,
                     )
                 )
             layers.append(outputs)
@@ -144,6 +157,21 @@ class Supernet(nn.Module):
         if layer == 0 or len(stem.strides) == 1:
             return Source(self.space.stem_channels[-1], stem.stride)
         return Source(self.space.stem_channels[-2], stem.stride // stem.strides[-1])
+
+
+def _check_partial_channels(number: int, space: SearchSpace, engine: Engine) -> None:
+    if number < 1:
+        raise ValueError(f"partial_channels is {number}: give a whole number from 1; 1 mixes all channels")
+    if number > 1 and engine == "fast":
+        raise ValueError(
+            f"partial_channels is {number}, which the fast engine does not compute: give supernet.engine plain, or "
+            "partial_channels 1"
+        )
+    if space.filter_multiplier % number:  # the finest level's channels, of which the coarser ones' are multiples
+        raise ValueError(
+            f"partial_channels is {number}, which does not divide the {space.filter_multiplier} channels of an edge at "
+            f"stride {space.strides[0]}: give a divisor of them, or a filter_multiplier that is a multiple of {number}"
+        )
 
 
 def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
