@@ -10,9 +10,10 @@ from typing import Any
 from cli import common
 
 DESCRIPTION = """\
-Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path), prints the cell as a table and
-the path as a small trellis with its probability, draws both with --draw, and writes the result with --output; FILE
-itself is left alone. A file without alpha and beta (hand-written, or a published one) is only printed and drawn."""
+Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; where the search weighed the edges, these
+weights count, too), prints the cell as a table and the path as a small trellis with its probability, draws both with
+--draw, and writes the result with --output; FILE itself is left alone. A file without alpha and beta (hand-written, or
+a published one) is only printed and drawn."""
 
 
 def make_parser() -> common.Parser:
@@ -73,6 +74,8 @@ def main(arguments: list[str]) -> None:
     print()
     print(path_trellis(genotype))
     print()
+    if relaxed and genotype.edge_weights is not None and not values.as_is:
+        print("inputs of a block are ranked by alpha times edge_weights (a search with partial channels)")
     if probability is None:
         print("no alpha and beta in the file: nothing was decoded, this is the architecture as it stands there")
     else:

@@ -2,7 +2,8 @@
 
 Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Cell Architecture". The strength of an edge is the largest
 probability among its operations other than `none`. `none` is left out of the ranking AND of the choice of the
-operation: leaving it out of the ranking alone decodes edges that carry nothing.
+operation: leaving it out of the ranking alone decodes edges that carry nothing. Where the search weighed the edges into
+a block, the weight of an edge is a factor of its strength (PC-DARTS, Xu et al., 2020, section 3.3).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from search_spaces.operations import NONE
 __all__ = ["greedy_cell"]
 
 
-def greedy_cell(alpha: np.ndarray, operations: Sequence[str]) -> tuple[Block, ...]:
+def greedy_cell(
+    alpha: np.ndarray, operations: Sequence[str], edge_weights: np.ndarray | None = None
+) -> tuple[Block, ...]:
     """Keeps two distinct predecessors for each block and one operation other than `none` on each.
 
     Ties are settled by position: of equally strong predecessors the earlier state is kept (`l-2`, `l-1`, `block1`,
@@ -29,13 +32,14 @@ def greedy_cell(alpha: np.ndarray, operations: Sequence[str]) -> tuple[Block, ..
         alpha: Probabilities [edges, operations], rows in the order of `SearchSpace.edges`: B * (B + 3) / 2 of them,
             from which B follows.
         operations: Names of the columns.
+        edge_weights: Weights of the edges, [edges]; None: all are alike.
 
     Returns:
         One entry a block.
 
     Raises:
-        ValueError: No B gives that number of rows, the columns are not as many as the names, an entry is not finite,
-            or there is no operation other than `none`.
+        ValueError: No B gives that number of rows, the columns are not as many as the names, the weights are not as
+            many as the rows, an entry is not finite, or there is no operation other than `none`.
     """
     alpha = np.asarray(alpha)
     if alpha.ndim != 2 or alpha.shape[1] != len(operations):
@@ -51,6 +55,8 @@ def greedy_cell(alpha: np.ndarray, operations: Sequence[str]) -> tuple[Block, ..
 
     connecting = alpha[:, columns]  # [edges, operations other than none]
     strength = connecting.max(axis=1)  # [edges]
+    if edge_weights is not None:
+        strength = strength * _checked_weights(edge_weights, len(alpha))
     chosen = connecting.argmax(axis=1)  # [edges]; argmax returns the first of equals
     states, cell, first = state_names(blocks), [], 0
     for block in range(blocks):
@@ -61,6 +67,15 @@ def greedy_cell(alpha: np.ndarray, operations: Sequence[str]) -> tuple[Block, ..
         cell.append(Block((states[low], states[high]), (names[0], names[1])))
         first += inputs
     return tuple(cell)
+
+
+def _checked_weights(edge_weights: np.ndarray, edges: int) -> np.ndarray:
+    weights = np.asarray(edge_weights)
+    if weights.shape != (edges,):
+        raise ValueError(f"edge_weights has shape {list(weights.shape)}: expected [{edges}], one number a row of alpha")
+    if not np.isfinite(weights).all():
+        raise ValueError("edge_weights has an entry that is not finite: expected numbers from 0 to 1")
+    return weights
 
 
 def _number_of_blocks(edges: int) -> int:

@@ -33,14 +33,20 @@ class Architecture(nn.Module):
     Alpha is normalised over the operations of an edge (Auto-DeepLab, Eq. 3-4); beta over the outgoing transitions of a
     node (Eq. 7-8): entry [l, s] is the distribution of the step from level s of layer l to the finer, the same and the
     coarser level of layer l + 1, where layer 0 is the stem. Transitions that the trellis has not are exactly zero.
+
+    Args:
+        space: The search space.
+        weighs_edges: Have logits of the edges, too; drawn last, so that those of alpha and beta stay the same.
     """
 
     mask: Tensor
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, weighs_edges: bool = False) -> None:
         super().__init__()
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges), len(space.operations)))
         self.beta = nn.Parameter(INITIAL_SPREAD * torch.randn(space.layers, space.levels, 3))
+        self.edges = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges))) if weighs_edges else None
+        self.edges_into = [2 + block for block in range(space.blocks)]  # each block, in the order of alpha
         self.register_buffer("mask", transition_mask(space), persistent=False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -50,3 +56,13 @@ class Architecture(nn.Module):
         lowest = torch.finfo(self.beta.dtype).min
         beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
         return alpha, beta
+
+    def edge_weights(self) -> Tensor | None:
+        """The share of each edge in the block that it ends in: [edges], sum 1 over the edges into a block.
+
+        Source: PC-DARTS (Xu et al., 2020), section 3.3, "edge normalization", whose beta is not the beta of here.
+        None if edges are not weighed.
+        """
+        if self.edges is None:
+            return None
+        return torch.cat([logits.softmax(0) for logits in self.edges.split(self.edges_into)])

@@ -23,13 +23,13 @@ from search_spaces.modules import BatchNorm, repeating
 from search_spaces.smoothing import AggregatedFilter, AggregationCoefficients, SharedFilter, SmoothedConv2d
 from search_spaces.traits import Projected, Reporting
 
-__all__ = ["PARTS", "BatchedBatchNorm"]
+__all__ = ["PARTS", "BatchedBatchNorm", "Part"]
 
 FEW = 16
 """With fewer channels, convolutions in groups are slower than one that has zeros between them."""
 
 
-class _Part(nn.Module):
+class Part(nn.Module):
     """A leaf of a batch: the modules of one kind on all edges, their parameters joined along the first dimension."""
 
     def __init__(self, members: Sequence[nn.Module], layout: Layout) -> None:
@@ -39,8 +39,13 @@ class _Part(nn.Module):
         for name in names:
             self.register_parameter(name, nn.Parameter(torch.cat([member.get_parameter(name) for member in members])))
 
+    def prepare(self) -> None:
+        """Makes what a forward pass needs of the parameters: before the first state, so that all of them find it."""
+        for parameter in self.parameters(recurse=False):
+            self.layout.own(parameter)
 
-class BatchedConvolution(_Part):
+
+class BatchedConvolution(Part):
     """m convolutions of stride 1: (N, K * C_in, H, W) if they read a state, else (N, K * m * C_in, H, W)."""
 
     weight: Tensor
@@ -61,13 +66,12 @@ class BatchedConvolution(_Part):
             self.bias = None
 
     def prepare(self) -> None:
-        """Makes what a forward pass needs of the weights: before the first state, so that all of them find it."""
         if self.depthwise or (self.pointwise and self._in_groups()):
             self.layout.repeated(self.weight)
         elif self.pointwise:
             self.layout.blocks(self.weight)
         else:
-            self.layout.own(self.weight)
+            super().prepare()
 
     def _in_groups(self) -> bool:
         return self.channels >= FEW or self.layout.small
@@ -81,11 +85,10 @@ class BatchedConvolution(_Part):
         own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has an input of its own
         if self.pointwise and own_inputs and self._in_groups():
             return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), sources * edges, layout.recipes)
-        weight, groups = layout.own(self.weight), self.groups
-        if own_inputs and self.pointwise:
-            weight = layout.blocks(self.weight)
-        elif own_inputs:
-            groups *= edges
+        if self.pointwise and own_inputs:
+            weight, groups = layout.blocks(self.weight), 1
+        else:
+            weight, groups = layout.own(self.weight), self.groups * (edges if own_inputs else 1)
         bias = None if self.bias is None else layout.own(self.bias)
         padding, dilation = (self.padding[0], sources * self.padding[1]), (self.dilation[0], sources * self.dilation[1])
         x = layout.once("wide", x, partial(wide, sources=sources))
@@ -172,16 +175,19 @@ class BatchedReLU(nn.Module):
         return self.layout.relu(x)
 
 
-class BatchedPReLU(_Part):
+class BatchedPReLU(Part):
     """m PReLUs of C slopes each: (N, K * m * C, H, W) -> the same."""
 
     weight: Tensor
+
+    def prepare(self) -> None:
+        self.layout.repeated(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layout.again(F.prelu, x, self.layout.repeated(self.weight))
 
 
-class BatchedLateralInhibition(_Part, Projected, Reporting):
+class BatchedLateralInhibition(Part, Projected, Reporting):
     """m lateral inhibitions of C channels: a state, (N, K * C, H, W), or not -> (N, K * m * C, H, W)."""
 
     undecayed = LateralInhibition.undecayed
@@ -214,7 +220,7 @@ def _inhibited(sources: int, x: Tensor, received: Tensor, intensity: Tensor) -> 
     return of_rows(torch.addcmul(rows, intensity, received, value=-1))
 
 
-class BatchedSharedFilter(_Part):
+class BatchedSharedFilter(Part):
     """m filters of SS conv."""
 
     undecayed = SharedFilter.undecayed
@@ -248,7 +254,7 @@ class BatchedAggregatedFilter(nn.Module):
         return torch.einsum("mf,fhw->mhw", coefficients[:, :-1], self.fixed) + learned
 
 
-class BatchedCoefficients(_Part, Reporting):
+class BatchedCoefficients(Part, Reporting):
     """m times the four logits of an aggregated filter."""
 
     undecayed = AggregationCoefficients.undecayed

@@ -208,6 +208,9 @@ class SearchConfig(RunConfig):
     """In place of the space's number of blocks."""
     filter_multiplier: int | None = None
     """In place of the space's filter multiplier."""
+    partial_channels: int = 1
+    """P: the operations of an edge work on 1/P of its channels, the others bypass them, and the edges into a block are
+    weighed by a softmax (PC-DARTS). A divisor of the filter multiplier; 1 mixes all channels."""
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     """How the supernet is computed."""
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
@@ -217,6 +220,10 @@ class SearchConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.partial_channels >= 1,
+            f"partial_channels is {self.partial_channels}: give a whole number from 1; 1 mixes all channels",
+        )
         require(
             self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch}, but there are only {self.epochs} epochs: "

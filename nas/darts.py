@@ -94,7 +94,9 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
     folder = new_folder(config, f"search-{space.name}-{config.data}") if resume is None else Path(resume)
     train_set, validation = training_split(config), validation_split(config)
     classes = len(train_set.classes)
-    supernet = Supernet(space, classes, config.supernet.engine, config.supernet.recompute).to(device)
+    supernet = Supernet(space, classes, config.supernet.engine, config.supernet.recompute, config.partial_channels).to(
+        device
+    )
     weights, architecture = _steppers(config, supernet, device)
     state, split = _State(), split_dataset(train_set, config.seed)
     steps = steps_per_epoch(min(len(part) for part in split), config.loader.batch_size)

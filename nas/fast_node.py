@@ -8,7 +8,8 @@ What is computed once where the plain loop repeats it:
 - An operation without weights is the same on all edges that leave a state.
 - Alpha is the scale of the batch norm that ends an operation: to weigh costs nothing.
 
-Shapes: as in `nas.views`; C = B * c channels of a node, E edges, O operations.
+Shapes: as in `nas.views`; C = B * c channels of a node, E edges, O operations. With partial channels, P > 1, the
+operations read c / P channels of a state, and the others bypass them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.batched_parts import BatchedConvolution
+from nas.batched_parts import Part
 from nas.batching import Batch
 from nas.config import Recompute
 from nas.frugal import convolve
 from nas.layout import Joined, Layout
 from nas.node import Node, Source
 from nas.recomputation import recomputed
-from nas.views import deep, of_rows, reread, side_by_side
+from nas.views import deep, of_rows, reread, rows_of, side_by_side
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
 
@@ -41,15 +42,23 @@ class Mixing:
     Args:
         space: The search space.
         alpha: [E, O].
+        edge_weights: [E]; None: all edges alike.
     """
 
-    def __init__(self, space: SearchSpace, alpha: Tensor) -> None:
-        self._edges, self._alpha = space.edges, alpha
+    def __init__(self, space: SearchSpace, alpha: Tensor, edge_weights: Tensor | None = None) -> None:
+        self._edges, self._edge_weights = space.edges, edge_weights
+        self._alpha = alpha if edge_weights is None else edge_weights[:, None] * alpha
         self._made: dict[tuple[Any, ...], Tensor] = {}
 
     def rows(self, state: int) -> Tensor:
-        """Alpha of the m edges that leave a state: [m, O]."""
+        """Alpha of the m edges that leave a state, times their weights: [m, O]."""
         return self._once((state,), lambda: self._alpha[_leaving(self._edges, state)])
+
+    def bypassing(self, state: int) -> Tensor:
+        """The weights of the m edges that leave a state: [m, 1]."""
+        assert self._edge_weights is not None  # for the type checker
+        weights = self._edge_weights
+        return self._once(("bypassing", state), lambda: weights[_leaving(self._edges, state), None])
 
     def scales(self, columns: tuple[int, ...], channels: int, sources: tuple[int, ...]) -> list[list[Tensor]]:
         """Alpha of some operations as scales of batch norms: for each state and operation [K * m * c]."""
@@ -107,15 +116,17 @@ class FastNode(nn.Module):
         level: int,
         incoming: Sequence[Source],
         before: Source,
+        partial_channels: int = 1,
         recompute: Recompute = "none",
     ) -> None:
         super().__init__()
-        plain = Node(space, level, incoming, before)
+        plain = Node(space, level, incoming, before, partial_channels)
         self.channels, self.sources = space.operation_channels(level), len(incoming)
+        self.partial_channels, self.mixed_channels = partial_channels, self.channels // partial_channels
         self.before, self.incoming = plain.before, plain.incoming
         by_state = [_leaving(space.edges, state) for state in range(1 + space.blocks)]
         self.edges = [edge for edges in by_state for edge in edges]
-        self.layout = Layout([len(edges) for edges in by_state], self.channels, keep=recompute != "none")
+        self.layout = Layout([len(edges) for edges in by_state], self.mixed_channels, keep=recompute != "none")
         self.recompute = recompute
         self.batches, self.free, self.loops = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         columns: dict[nn.Module, list[int]] = {self.batches: [], self.free: [], self.loops: []}
@@ -131,7 +142,7 @@ class FastNode(nn.Module):
                 kind[name] = nn.ModuleList(members) if record.has_weights else members[0]
             columns[kind].append(column)
         self.batch_columns, self.free_columns, self.loop_columns = map(tuple, columns.values())
-        self.convolutions = [part for part in self.batches.modules() if isinstance(part, BatchedConvolution)]
+        self.parts = [part for part in self.batches.modules() if isinstance(part, Part)]
         self.register_state_dict_post_hook(_separate)
         self.register_load_state_dict_pre_hook(_join)
 
@@ -145,28 +156,32 @@ class FastNode(nn.Module):
         second = torch.cat([preprocess(x, size) for preprocess, x in zip(self.incoming, incoming, strict=True)], dim=1)
         states = len(self.layout.all_edges)
         sources = (first.shape[1] // self.channels, *[self.sources] * (states - 1))
-        scales = alpha.scales(self.batch_columns, self.channels, sources)
-        with self.layout.running(sources, first[:, : self.channels]):
-            for convolution in self.convolutions:
-                convolution.prepare()
+        scales = alpha.scales(self.batch_columns, self.mixed_channels, sources)
+        with self.layout.running(sources, first[:, : self.mixed_channels]):
+            for part in self.parts:
+                part.prepare()
             pending = self._added(0, first, alpha, scales[0])  # [N, H, W, 1 or K, B * c]
             pending = pending + self._added(1, second, alpha, scales[1])  # [N, H, W, K, B * c]
             blocks = []
             for state in range(2, states):
                 block, pending = pending.split([self.channels, pending.shape[-1] - self.channels], dim=-1)
-                blocks.append(block)
-                pending = pending + self._added(state, of_rows(block), alpha, scales[state])
-        cells = torch.cat([*blocks, pending], dim=-1)  # [N, H, W, K, C]
+                blocks.append(self._shuffled(block))
+                pending = pending + self._added(state, of_rows(blocks[-1]), alpha, scales[state])
+        cells = torch.cat([*blocks, self._shuffled(pending)], dim=-1)  # [N, H, W, K, C]
         return (cells * beta[:, None]).sum(3).permute(0, 3, 1, 2)
 
     def _added(self, state: int, x: Tensor, mixing: Mixing, scales: Sequence[Tensor]) -> Tensor:
         """What a state (N, K * c, H, W) adds to the m blocks that read it: [N, H, W, K, m * c]."""
         n, channels, height, width = x.shape
         sources = channels // self.channels
+        if self.partial_channels > 1:
+            rows = rows_of(x, sources, self.channels)  # [N, H, W, K, 1, c]
+            taken, bypassed = rows.split([self.mixed_channels, self.channels - self.mixed_channels], dim=-1)
+            x = of_rows(taken)
         terms = []
         with self.layout.reading(state, x):
             if self.free:
-                terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.channels)))
+                terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
                 if self.recompute == "operation":
                     terms.append(recomputed(self.layout.again_in(batch, state), x, scale))
@@ -177,7 +192,17 @@ class FastNode(nn.Module):
         total = terms[0]
         for term in terms[1:]:
             total = total + term
+        if self.partial_channels > 1:
+            mixed = rows_of(total, sources, self.mixed_channels)  # [N, H, W, K, m, c / P]
+            joined = torch.cat([mixed, mixing.bypassing(state).to(x.dtype) * bypassed], dim=-1)
+            return joined.flatten(-2)
         return reread(total, n, height, width, sources, total.shape[1] // sources)
+
+    def _shuffled(self, block: Tensor) -> Tensor:
+        """The sum of a block's edges [..., c] with its channels shuffled: as `nas.node.join_shuffled` does on each."""
+        if self.partial_channels == 1:
+            return block
+        return block.unflatten(-1, (self.partial_channels, -1)).transpose(-1, -2).flatten(-2)
 
     def _free(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Operations without weights: once for all edges, and alpha as the 1x1 convolution of their outputs."""
@@ -188,9 +213,9 @@ class FastNode(nn.Module):
 
     def _loop(self, state: int, members: Sequence[nn.Module], x: Tensor, alpha: Tensor) -> Tensor:
         """An operation that has no batched form: each edge and source on its own."""
-        sources, first = x.shape[1] // self.channels, sum(self.layout.all_edges[:state])
+        sources, first = x.shape[1] // self.mixed_channels, sum(self.layout.all_edges[:state])
         outputs = []
-        for source, tensor in enumerate(x.split(self.channels, dim=1)):
+        for source, tensor in enumerate(x.split(self.mixed_channels, dim=1)):
             copies = range(self.sources) if sources == 1 else [source]  # statistics of all who share the tensor
             for member, weight in zip(members[first : first + len(alpha)], alpha.unbind(), strict=True):
                 y = [member(tensor, copy) for copy in copies][-1]

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from decoders.decoding import decode
 from decoders.path import path_probability
@@ -34,8 +34,14 @@ def package_version() -> str:
 
 def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
     """Decodes the architecture as it stands: greedy cell, Viterbi path."""
-    alpha, beta = (p.detach().double().cpu().numpy() for p in supernet.architecture())
-    return decode(supernet.space, alpha, beta, {"package_version": package_version(), **provenance})
+    alpha, beta = (_array(p) for p in supernet.architecture())
+    weights = supernet.architecture.edge_weights()
+    provenance = {"package_version": package_version(), **provenance}
+    return decode(supernet.space, alpha, beta, provenance, None if weights is None else _array(weights))
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
 
 
 def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
@@ -89,6 +95,8 @@ def report_epoch(
     )
     board.add_histogram("architecture/alpha_values", genotype.alpha, epoch)
     board.add_histogram("architecture/beta_values", genotype.beta, epoch)
+    if genotype.edge_weights is not None:
+        board.add_histogram("architecture/edge_weights", genotype.edge_weights, epoch)
     for name, draw in (("cell", draw_cell), ("trellis", draw_trellis)):
         figure = draw(genotype)
         save_figure(figure, run.path / f"{name}.svg")

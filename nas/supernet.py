@@ -85,23 +85,32 @@ class Supernet(nn.Module):
         engine: plain, the loop over operations as the paper writes it (`nas.node`); or fast, in far fewer calls
             (`nas.fast_node`). Both draw the same weights from the same seed, and state dicts of one load in the other.
         recompute: none; or what the backward pass computes a second time to save memory, node or operation.
+        partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
+            edges into a block are weighed (PC-DARTS; see `nas.node`). 1: all channels, no weights of edges.
 
     Raises:
-        ValueError: Fewer than two classes; in training mode, a batch of one image where the head pools the image.
+        ValueError: Fewer than two classes; partial channels that cannot be; in training mode, a batch of one image
+            where the head pools the image.
     """
 
     transitions: Tensor
 
     def __init__(
-        self, space: SearchSpace, classes: int, engine: Engine = "plain", recompute: Recompute = "none"
+        self,
+        space: SearchSpace,
+        classes: int,
+        engine: Engine = "plain",
+        recompute: Recompute = "none",
+        partial_channels: int = 1,
     ) -> None:
         super().__init__()
+        _check_partial_channels(partial_channels, space)
         node = {"plain": Node, "fast": FastNode}[engine]
         self.engine, self.recompute = engine, recompute
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space = space
-        self.architecture = Architecture(space)
+        self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
         transitions: list[tuple[int, int, int]] = []
@@ -113,7 +122,7 @@ class Supernet(nn.Module):
                 self.incoming.append(len(sources))
                 incoming = [self._source(layer - 1, s) for s in sources]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before, recompute)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels, recompute)
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
@@ -127,14 +136,19 @@ class Supernet(nn.Module):
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         alpha, beta = self.architecture()
         before, stem = self.stem(x)
-        outputs = self.trellis(before, stem, alpha, beta)
+        outputs = self.trellis(before, stem, alpha, beta, self.architecture.edge_weights())
         predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
         return torch.stack(predictions).sum(0)  # (N, classes, H, W)
 
-    def trellis(self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor) -> list[Tensor]:
-        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first."""
+    def trellis(
+        self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
+    ) -> list[Tensor]:
+        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first.
+
+        `edge_weights` [E] is for nodes with partial channels.
+        """
         space = self.space
-        mixing = Mixing(space, alpha) if self.engine == "fast" else alpha
+        shared = self._shared(alpha, edge_weights)
         of_nodes = iter(beta.flatten()[self.transitions].split(self.incoming))  # beta of each node's sources in turn
         sizes = [_size(stem)]
         for _ in range(1, space.levels):
@@ -145,19 +159,28 @@ class Supernet(nn.Module):
             for level in space.node_levels(layer):
                 sources = _incoming_levels(space, layer, level)
                 node = self.nodes[_key(layer, level)]
-                incoming = [layers[layer][source] for source in sources]
-                earlier = layers[layer - 1][_before_level(space, layer, level)]
-                inputs = {"incoming": incoming, "before": earlier, "beta": next(of_nodes), "size": sizes[level]}
+                inputs = {
+                    "incoming": [layers[layer][source] for source in sources],
+                    "before": layers[layer - 1][_before_level(space, layer, level)],
+                    "beta": next(of_nodes),
+                    "size": sizes[level],
+                }
                 if self.recompute == "node":
-                    outputs.append(recomputed(partial(self._apart, node, **inputs), alpha))
+                    outputs.append(recomputed(partial(self._apart, node, **inputs), alpha, edge_weights))
                 else:
-                    outputs.append(node(alpha=mixing, **inputs))
+                    outputs.append(node(**shared, **inputs))
             layers.append(outputs)
         return layers[-1]
 
-    def _apart(self, node: nn.Module, alpha: Tensor, **inputs: Any) -> Tensor:
+    def _shared(self, alpha: Tensor, edge_weights: Tensor | None) -> dict[str, Any]:
+        """What all nodes get: alpha, in the engine's form, and the weights of the edges."""
+        if self.engine == "plain":
+            return {"alpha": alpha, "edge_weights": edge_weights}
+        return {"alpha": Mixing(self.space, alpha, edge_weights)}
+
+    def _apart(self, node: nn.Module, alpha: Tensor, edge_weights: Tensor | None, **inputs: Any) -> Tensor:
         """The output of a node that shares nothing with others, so that it can be computed twice."""
-        return node(alpha=Mixing(self.space, alpha) if self.engine == "fast" else alpha, **inputs)
+        return node(**self._shared(alpha, edge_weights), **inputs)
 
     def _source(self, layer: int, level: int) -> Source:
         """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
@@ -167,6 +190,16 @@ class Supernet(nn.Module):
         if layer == 0 or len(stem.strides) == 1:
             return Source(self.space.stem_channels[-1], stem.stride)
         return Source(self.space.stem_channels[-2], stem.stride // stem.strides[-1])
+
+
+def _check_partial_channels(number: int, space: SearchSpace) -> None:
+    if number < 1:
+        raise ValueError(f"partial_channels is {number}: give a whole number from 1; 1 mixes all channels")
+    if space.filter_multiplier % number:  # the finest level's channels, of which the coarser ones' are multiples
+        raise ValueError(
+            f"partial_channels is {number}, which does not divide the {space.filter_multiplier} channels of an edge at "
+            f"stride {space.strides[0]}: give a divisor of them, or a filter_multiplier that is a multiple of {number}"
+        )
 
 
 def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:

@@ -6,6 +6,7 @@
       "cell": [{"inputs": ["l-2", "l-1"], "operations": ["atrous_5x5", "separable_3x3"]}, ...],     one entry a block
       "path": [4, 4, 8, ...],                            the stride of each layer
       "alpha": [[...]], "beta": [[[...]]],               the relaxed result as probabilities; may be missing
+      "edge_weights": [...],                             where the search weighed the edges into a block; else missing
       "provenance": {...}                                where it comes from
     }
 
@@ -70,6 +71,9 @@ class Genotype:
     beta: np.ndarray | None = None
     """Probabilities [layers, levels, 3]: of the step from layer l-1 at that level to the finer, the same and the
     coarser level in layer l; zero where the trellis has no such edge. Or None."""
+    edge_weights: np.ndarray | None = None
+    """Weights [edges] in the order of `space.edges`, sum 1 over the edges into a block; decoding ranks a block's inputs
+    by weight times alpha. Or None: they were not weighed, and alpha alone ranks them."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """Where it comes from: package version, data set, seed, epoch, metrics."""
 
@@ -80,6 +84,8 @@ class Genotype:
             _check_alpha(self.space, self.alpha)
         if self.beta is not None:
             _check_beta(self.space, self.beta)
+        if self.edge_weights is not None:
+            _check_edge_weights(self.space, self.edge_weights, self.alpha)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -99,6 +105,8 @@ class Genotype:
             lines.append(_rows("alpha", self.alpha.tolist()))
         if self.beta is not None:
             lines.append(_rows("beta", self.beta.tolist()))
+        if self.edge_weights is not None:
+            lines.append(f'"edge_weights": {json.dumps(self.edge_weights.tolist())}')
         lines.append(f'"provenance": {json.dumps(dict(self.provenance))}')
         return "{\n  " + ",\n  ".join(lines) + "\n}\n"
 
@@ -114,7 +122,7 @@ class Genotype:
             GenotypeError: A field is missing, unknown or wrong.
         """
         fields = _object("the genotype", data, required=("format", "version", "space", "cell", "path"))
-        known = {"format", "version", "space", "cell", "path", "alpha", "beta", "provenance"}
+        known = {"format", "version", "space", "cell", "path", "alpha", "beta", "edge_weights", "provenance"}
         for name in fields:
             if name not in known:
                 expected = ", ".join(sorted(known))
@@ -134,6 +142,7 @@ class Genotype:
             path=tuple(_list("path", fields["path"])),
             alpha=_array("alpha", fields.get("alpha")),
             beta=_array("beta", fields.get("beta")),
+            edge_weights=_array("edge_weights", fields.get("edge_weights")),
             provenance=dict(_object("provenance", fields.get("provenance", {}))),
         )
 
@@ -262,9 +271,26 @@ def _check_beta(space: SearchSpace, beta: np.ndarray) -> None:
         raise GenotypeError(f"beta[{layer}][{level}][{step}] is not 0: expected 0, as the trellis has no such edge")
 
 
-def _check_distributions(name: str, array: np.ndarray, used: np.ndarray) -> None:
+def _check_edge_weights(space: SearchSpace, weights: np.ndarray, alpha: np.ndarray | None) -> None:
+    if alpha is None:
+        raise GenotypeError("edge_weights is there, but alpha is not: expected both, or neither")
+    if weights.shape != (len(space.edges),):
+        raise GenotypeError(f"edge_weights has shape {list(weights.shape)}: expected [edges] = [{len(space.edges)}]")
+    _check_probabilities("edge_weights", weights)
+    blocks = np.array([block for _, block in space.edges])
+    for block in range(space.blocks):
+        total = weights[blocks == block].sum()
+        if abs(total - 1) > PROBABILITY_TOLERANCE:
+            raise GenotypeError(f"edge_weights of the edges into block{block + 1} sum to {total:.6g}: expected 1")
+
+
+def _check_probabilities(name: str, array: np.ndarray) -> None:
     if not np.isfinite(array).all() or (array < 0).any() or (array > 1 + PROBABILITY_TOLERANCE).any():
         raise GenotypeError(f"{name} has an entry that is not a probability: expected numbers from 0 to 1")
+
+
+def _check_distributions(name: str, array: np.ndarray, used: np.ndarray) -> None:
+    _check_probabilities(name, array)
     wrong = np.argwhere(used & (np.abs(array.sum(axis=-1) - 1) > PROBABILITY_TOLERANCE))
     if len(wrong):
         where = "".join(f"[{int(i)}]" for i in wrong[0])

@@ -194,6 +194,8 @@ REFUSED = [
     ("nas-search", "architecture.lr", "0"),
     ("nas-search", "architecture.weight_decay", "-1"),
     ("nas-search", "architecture.start_epoch", "-1"),
+    ("nas-search", "partial_channels", "0"),
+    ("nas-search", "partial_channels", "-1"),
     ("nas-retrain", "optimizer.power", "-1"),
     ("nas-retrain", "optimizer.eps", "0.01"),
     ("nas-retrain", "optimizer.head_lr_multiplier", "0"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
 import io
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import nas.layout
 from nas.batching import Batch
 from nas.config import CosineSgdConfig
 from nas.layout import Layout
@@ -40,10 +42,13 @@ def small(space: SearchSpace, **fields: Any) -> SearchSpace:
     return dataclasses.replace(space, **{**numbers, **fields})
 
 
-def engines(space: SearchSpace, dtype: torch.dtype = torch.float64, seed: int = 0) -> tuple[Supernet, Supernet]:
+def engines(
+    space: SearchSpace, dtype: torch.dtype = torch.float64, seed: int = 0, **options: Any
+) -> tuple[Supernet, Supernet]:
     """The plain and the fast supernet with the same random weights, architecture and running statistics."""
     torch.manual_seed(seed)
-    plain, fast = (Supernet(space, CLASSES, engine).to(dtype) for engine in ("plain", "fast"))
+    plain = Supernet(space, CLASSES, "plain", partial_channels=options.get("partial_channels", 1)).to(dtype)
+    fast = Supernet(space, CLASSES, "fast", **options).to(dtype)
     with torch.no_grad():
         for name, parameter in plain.named_parameters():
             if name.startswith("architecture"):
@@ -72,8 +77,11 @@ def gradients(supernet: Supernet) -> dict[str, Tensor]:
     return found
 
 
-def check_equal(space: SearchSpace, size: tuple[int, int], training: bool, seed: int = 0) -> None:
-    plain, fast = engines(space, seed=seed)
+def check_equal(space: SearchSpace, size: tuple[int, int], training: bool, seed: int = 0, **options: Any) -> None:
+    compare(*engines(space, seed=seed, **options), size, training)
+
+
+def compare(plain: Supernet, fast: Supernet, size: tuple[int, int], training: bool) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
     seen: list[tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]] = []
     direction = torch.randn(2, CLASSES, *size, dtype=torch.float64)
@@ -92,9 +100,16 @@ def check_equal(space: SearchSpace, size: tuple[int, int], training: bool, seed:
         torch.testing.assert_close(other[name], state[name], rtol=1e-10, atol=1e-10)
 
 
+@pytest.fixture(params=["small", "large"])
+def sized(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors that the fast engine takes for small, and so for large ones, which it computes otherwise."""
+    monkeypatch.setattr(nas.layout, "SMALL", {"small": 2**40, "large": 0}[request.param])
+
+
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name != NONE])
 @pytest.mark.filterwarnings("ignore:the official window")
+@pytest.mark.usefixtures("sized")
 def test_each_operation_equals_the_loop(name: str, training: bool) -> None:
     for number, changed in enumerate((OperationSettings(), OTHER)):
         space = SearchSpace("one", operations=(NONE, name, "skip")[: 2 + (name != "skip")], settings=changed)
@@ -102,8 +117,36 @@ def test_each_operation_equals_the_loop(name: str, training: bool) -> None:
 
 
 @pytest.mark.parametrize("name", available())
+@pytest.mark.usefixtures("sized")
 def test_each_shipped_space_equals_the_loop(name: str) -> None:
     check_equal(small(load(name), layers=4, levels=3, filter_multiplier=2), (20, 17), training=True)
+
+
+@pytest.mark.usefixtures("sized")
+def test_many_channels_equal_the_loop() -> None:
+    """Convolutions of many channels are computed in groups, those of few as one."""
+    check_equal(small(load("autodeeplab"), filter_multiplier=16), (20, 17), training=True)
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.usefixtures("sized")
+def test_partial_channels_equal_the_loop(training: bool) -> None:
+    space = small(load("autodeeplab-extended"), layers=2, filter_multiplier=4)
+    check_equal(space, (20, 17), training, partial_channels=2)
+
+
+@pytest.mark.parametrize("partial_channels", [1, 2])
+@pytest.mark.parametrize("recompute", ["node", "operation"])
+@pytest.mark.parametrize("engine", ["plain", "fast"])
+def test_recomputed_is_equal(engine: Any, recompute: Any, partial_channels: int) -> None:
+    """Twice, so that running statistics that saw a batch twice would tell."""
+    space = small(load("autodeeplab-extended"), layers=2, filter_multiplier=4)
+    plain, _ = engines(space, partial_channels=partial_channels)
+    other = Supernet(space, CLASSES, engine, recompute, partial_channels).double()
+    other.load_state_dict(plain.state_dict())
+    for _ in range(2):
+        compare(plain, other, (20, 17), training=True)
+        plain.zero_grad(), other.zero_grad()
 
 
 @settings(max_examples=15)
@@ -111,10 +154,34 @@ def test_each_shipped_space_equals_the_loop(name: str) -> None:
     strategies.spaces(max_layers=3, max_levels=3, max_blocks=3),
     st.tuples(st.integers(2, 12), st.integers(2, 12)),
     st.booleans(),
+    st.booleans(),
+    st.sampled_from(["none", "node", "operation"]),
     st.integers(0, 99),
 )
-def test_random_spaces_equal_the_loop(space: SearchSpace, size: tuple[int, int], training: bool, seed: int) -> None:
-    check_equal(dataclasses.replace(space, filter_multiplier=1 + space.filter_multiplier % 3), size, training, seed)
+def test_random_spaces_equal_the_loop(
+    space: SearchSpace, size: tuple[int, int], training: bool, large: bool, recompute: str, seed: int
+) -> None:
+    space = dataclasses.replace(space, filter_multiplier=1 + space.filter_multiplier % 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nas.layout, "SMALL", 0 if large else 2**40)
+        check_equal(space, size, training, seed, recompute=recompute)
+
+
+def test_a_step_leaves_nothing_behind() -> None:
+    """The graph of a step goes with its last reference: nothing that it keeps is kept by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nas.layout, "SMALL", 0)
+        supernet = Supernet(small(load("autodeeplab-extended"), layers=2), CLASSES, "fast")
+        images, alive = torch.randn(2, 3, 18, 14), []
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                supernet(images).sum().backward()
+                alive.append(sum(type(thing) is Tensor for thing in gc.get_objects()))
+        finally:
+            gc.enable()
+    assert alive[1] == alive[2], alive
 
 
 def test_float32_is_equal_to_its_rounding() -> None:
@@ -258,6 +325,21 @@ class Counted(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
+def test_it_dispatches_a_tenth_of_the_loops_operations() -> None:
+    """At L = 12, B = 5, after a first pass, in which tables are made that last."""
+    space = dataclasses.replace(load("autodeeplab"), filter_multiplier=8)
+    numbers = []
+    for engine in ("plain", "fast"):
+        supernet, images = Supernet(space, CLASSES, engine), torch.randn(2, 3, 33, 33)  # type: ignore[arg-type]
+        supernet(images).sum().backward()
+        supernet.zero_grad()
+        with Counted() as counted:
+            supernet(images).sum().backward()
+        numbers.append(counted.number)
+    assert numbers[1] <= 0.1 * numbers[0], numbers
+
+
 def test_it_dispatches_a_fraction_of_the_loops_operations() -> None:
     space = dataclasses.replace(load("autodeeplab"), layers=4, filter_multiplier=2)
     numbers = []
@@ -266,4 +348,4 @@ def test_it_dispatches_a_fraction_of_the_loops_operations() -> None:
         with Counted() as counted:
             supernet(torch.randn(2, 3, 17, 17)).sum().backward()
         numbers.append(counted.number)
-    assert numbers[1] < 0.25 * numbers[0], numbers
+    assert numbers[1] < 0.2 * numbers[0], numbers

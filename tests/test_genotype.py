@@ -150,6 +150,11 @@ WRONG: list[tuple[tuple[str | int, ...], Any, str]] = [
     (("beta", 0, 0), [0.5, 0.5, 0], r"beta\[0\]\[0\]\[0\] is not 0: expected 0"),
     (("beta", 0, 1), [0, 1, 0], r"beta\[0\]\[1\]\[1\] is not 0: expected 0"),
     (("beta", 1, 0), [0, 0, 0], r"beta\[1\]\[0\] sums to 0: expected 1"),
+    (("edge_weights",), 1, r"edge_weights is 1: expected a list"),
+    (("edge_weights",), [0.5, 0.5], r"edge_weights has shape \[2\]: expected \[edges\] = \[5\]"),
+    (("edge_weights",), [0.5, "0.5", 0, 0, 1], r"edge_weights has an entry that is not a number: expected numbers"),
+    (("edge_weights",), [1.5, -0.5, 0, 0, 1], r"edge_weights has an entry that is not a probability: expected numbers"),
+    (("edge_weights",), [0.5, 0.5, 0.5, 0.5, 0.5], r"edge_weights of the edges into block2 sum to 1.5: expected 1"),
     (("provenance",), 3, r"provenance is 3: expected an object"),
     (("extra",), 3, r"unknown field 'extra': expected alpha, beta"),
 ]
