@@ -27,7 +27,7 @@ from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
 from nas.darts import search
 from nas.data.config import AugmentConfig
-from nas.data.loading import split_dataset
+from nas.data.loading import epoch_batches, split_dataset
 from nas.devices import seed_everything
 from nas.interrupt import InterruptedRun
 from nas.loss import NonFiniteLossError
@@ -221,13 +221,12 @@ def test_weights_and_architecture_learn_on_halves_that_share_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[int]] = []
-    loader = nas.darts.training_loader
 
-    def watched(dataset: Any, indices: Any, **options: Any) -> Any:
+    def watched(indices: Any, *rest: Any) -> Any:
         asked.append(indices.tolist())
-        return loader(dataset, indices, **options)
+        return epoch_batches(indices, *rest)
 
-    monkeypatch.setattr(nas.darts, "training_loader", watched)
+    monkeypatch.setattr(nas.darts, "epoch_batches", watched)
     config = settings(tmp_path, epochs=2)
     search(config, quiet=True)
     part_a, part_b = (part.tolist() for part in split_dataset(training_split(config), config.seed))
