@@ -96,7 +96,7 @@ def add_run_options(parser: Parser, recipes: Path) -> None:
         type=str | None,
         default=None,
         help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data_root, "
-        "--loader.workers, --loader.cache and a search's --supernet.engine may be given anew.",
+        "--loader.workers, .prefetch, .cache, .cache_folder and a search's --supernet.engine may be given anew.",
     )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
 

@@ -17,6 +17,7 @@ from nas.data.config import AugmentConfig
 
 __all__ = [
     "ArchitectureConfig",
+    "Cache",
     "CosineSgdConfig",
     "Decay",
     "Engine",
@@ -39,6 +40,7 @@ __all__ = [
 Precision = Literal["float32", "bfloat16", "float16"]
 Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node", "operation"]
+Cache = Literal["none", "memory", "disk"]
 OptimizerName = Literal["sgd", "adam"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
@@ -149,9 +151,14 @@ class LoaderConfig:
     val_limit: int | None = None
     """Use this many validation images, evenly spread over the split; None uses all."""
     workers: int = 0
-    """Processes that read and augment; 0 does it in the main one."""
-    cache: bool = False
-    """Keep decoded images in memory (worth it for small data sets)."""
+    """Processes that read and augment, for the whole run; 0 does it in a thread of the main one."""
+    prefetch: int = 2
+    """Training batches made ahead of the step, by each worker or by the thread; 0 makes each when it is needed."""
+    cache: Cache | bool = "none"
+    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again. (true
+    and false, of older runs, are memory and none.)"""
+    cache_folder: str | None = None
+    """Folder of the files of cache disk; None is nas-segmentation in $XDG_CACHE_HOME or ~/.cache."""
     batch_size: int = 2
     """Images in a training batch, at least 2 (batch norm behind image pooling)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -159,7 +166,23 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.resolution <= 4, f"loader.resolution is {self.resolution}: give a factor above 0, at most 4")
+        if isinstance(self.cache, bool):
+            object.__setattr__(self, "cache", "memory" if self.cache else "none")
         require(self.workers >= 0, f"loader.workers is {self.workers}: give a whole number from 0")
+        require(self.prefetch >= 0, f"loader.prefetch is {self.prefetch}: give a whole number from 0")
+        require(
+            self.prefetch > 0 or self.workers == 0,
+            f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers are always ahead: give at least "
+            "1, or --loader.workers 0",
+        )
+        caches = get_args(Cache)
+        require(self.cache in caches, f"loader.cache is {self.cache!r}: give one of {', '.join(caches)}")
+        require(
+            self.cache_folder is None or self.cache == "disk",
+            f"loader.cache_folder is {self.cache_folder}, but loader.cache is {self.cache}, which writes no file: "
+            "leave it out (null), or give --loader.cache disk",
+        )
+        require(self.cache_folder != "", "loader.cache_folder is empty: give a folder, or null for the default")
         require(self.batch_size >= 2, f"loader.batch_size is {self.batch_size}: batch norm needs at least 2 images")
         for name in ("train_limit", "val_limit"):
             limit = getattr(self, name)

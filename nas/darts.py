@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import torch
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.base import SegmentationDataset
-from nas.data.loading import evaluation_loader, split_dataset, training_loader
+from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
@@ -34,6 +35,7 @@ from nas.run import BEST, CHECKPOINT, GENOTYPE, SPACE, RunError, RunFolder, chec
 from nas.schedules import cosine
 from nas.stepping import Stepper
 from nas.supernet import Supernet
+from nas.waiting import Waiting
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace, available, load
@@ -123,39 +125,33 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
+    loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
+    plan = _plan(config, split, steps, state.epoch, state.step)
     with (
         RunFolder(folder, config, state.epoch, quiet) as run,
         Interruption() as interruption,
         StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+        training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
+        evaluation_loader(validation, *loading) as whole_images,
     ):
         run.log.info(_headline(config, space, train_set, validation, split, device, folder))
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
+        batches = iter(training)
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
             learns = epoch >= config.architecture.start_epoch
-            batches = partial(
-                training_loader,
-                train_set,
-                augment=config.loader.augment,
-                batch_size=config.loader.batch_size,
-                seed=config.seed,
-                epoch=epoch,
-                start=state.step,
-                workers=config.loader.workers,
-                pin_memory=device.type == "cuda",
-            )
-            batches_a, batches_b = iter(batches(split[0])), iter(batches(split[1])) if learns else None
+            waiting = Waiting()
             while state.step < steps:
                 where = f"epoch {epoch + 1}, step {state.step + 1}"
                 progressed = (epoch * steps + state.step) / (config.epochs * steps)
                 weights.lr = cosine(progressed, config.optimizer.lr, config.optimizer.lr_end)
-                images, labels = next(batches_a)
+                images, labels = waiting.next(batches)
                 state.weight_loss += weights.step(images, labels, where)
-                if batches_b is not None:
-                    images, labels = next(batches_b)
+                if learns:
+                    images, labels = waiting.next(batches)
                     state.architecture_loss += architecture.step(images, labels, where)
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
@@ -163,14 +159,15 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
                     save(CHECKPOINT)
                     raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
+            waited = waiting.share()
             samples = SampleKeeper(4)
-            loader = evaluation_loader(validation, config.loader.workers)
-            matrix = evaluate_network(supernet, loader, classes, device, config.precision, samples)
+            matrix = evaluate_network(supernet, whole_images, classes, device, config.precision, samples)
             metrics: dict[str, Any] = {
                 "loss": {"weights": state.weight_loss / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
                 "lr": {"weights": weights.lr},
                 "seconds": time.perf_counter() - began,
+                "waiting": waited,
             }
             if learns:
                 metrics["loss"]["architecture"] = state.architecture_loss / steps
@@ -200,6 +197,15 @@ def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) ->
         Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip),
         Stepper("architecture", supernet, adam, device, config.precision),
     )
+
+
+def _plan(config: SearchConfig, split: Parts, steps: int, epoch: int, step: int) -> Iterator[list[Key]]:
+    """The batches of the run from a step on: of trainA, and once alpha and beta learn, of trainA and trainB in turn."""
+    for number in range(epoch, config.epochs):
+        parts = split if number >= config.architecture.start_epoch else split[:1]
+        plans = [epoch_batches(part, config.loader.batch_size, config.seed, number) for part in parts]
+        for batches in islice(zip(*plans, strict=False), step if number == epoch else 0, steps):
+            yield from batches
 
 
 def _restore(

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 
-from nas.config import RunConfig
-from nas.data.base import Cached, DataError, Resized, SegmentationDataset, Subset, open_dataset
+from nas.config import LoaderConfig, RunConfig
+from nas.data.base import DataError, Resized, SegmentationDataset, Subset, open_dataset
+from nas.data.caching import Cached, DiskCached, default_folder
 
 __all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"]
 
 
 def training_split(config: RunConfig) -> SegmentationDataset:
-    """The data set to learn from."""
-    return open_split(config, config.loader.train_split, config.loader.train_limit)
+    """The data set to learn from, cached as the settings say."""
+    return _cached(open_split(config, config.loader.train_split, config.loader.train_limit), config.loader)
 
 
 def validation_split(config: RunConfig) -> SegmentationDataset:
-    """The data set to validate on."""
-    return open_split(config, config.loader.val_split, config.loader.val_limit)
+    """The data set to validate on, cached as the settings say."""
+    return _cached(open_split(config, config.loader.val_split, config.loader.val_limit), config.loader)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -37,7 +40,7 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def open_split(
     config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
 ) -> SegmentationDataset:
-    """Opens one split: `limit` samples spread evenly over it, at the run's resolution, in memory if that is asked for.
+    """Opens one split: `limit` samples spread evenly over it, at the run's resolution.
 
     With `resize_labels` off, only images are brought to the run's resolution.
 
@@ -50,7 +53,15 @@ def open_split(
         dataset = Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int))
     if config.loader.resolution != 1:
         dataset = Resized(dataset, config.loader.resolution, resize_labels)
-    if config.loader.cache:
-        dataset = Cached(dataset)
-        dataset.fill()
+    return dataset
+
+
+def _cached(dataset: SegmentationDataset, loader: LoaderConfig) -> SegmentationDataset:
+    if loader.cache == "disk":
+        return DiskCached(dataset, loader.cache_folder or default_folder())
+    if loader.cache == "memory":
+        kept = Cached(dataset)
+        # Workers that are forked share what is in memory here; others get a copy each.
+        kept.fill(1 if multiprocessing.get_start_method() == "fork" else 1 + loader.workers)
+        return kept
     return dataset

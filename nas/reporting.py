@@ -14,6 +14,7 @@ from decoders.path import path_probability
 from nas.pictures import SampleKeeper, figure_to_array, heat_map
 from nas.run import RunFolder
 from nas.supernet import Supernet
+from nas.waiting import waiting_advice
 from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.traits import reported
@@ -106,5 +107,5 @@ def report_epoch(
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
         f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
-        f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s"
+        f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )

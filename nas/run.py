@@ -49,15 +49,8 @@ CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
 
 CHANGEABLE = {
-    "epochs",
-    "device",
-    "loader.workers",
-    "loader.cache",
-    "out",
-    "data_root",
-    "space",
-    "supernet.engine",
-    "supernet.recompute",
+    *("epochs", "device", "out", "data_root", "space", "supernet.engine", "supernet.recompute"),
+    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
 }
 """Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
 another file: its content is in the checkpoint and compared there.)"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nas.class_weights import class_shares, inverse_log
 from nas.config import from_plain, to_plain
 from nas.cost import count_parameters
 from nas.data.base import SegmentationDataset
-from nas.data.loading import evaluation_loader, training_loader
+from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
 from nas.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
@@ -33,6 +34,7 @@ from nas.reporting import record_epoch
 from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import poly
 from nas.stepping import Stepper
+from nas.waiting import Waiting, waiting_advice
 from retrain.config import RetrainConfig
 from retrain.initialization import head_multipliers, initialize
 from retrain.networks import NETWORKS, build
@@ -120,10 +122,14 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
+    loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
+    plan = _plan(config, len(train_set), state.epoch, state.step)
     with (
         RunFolder(folder, config, state.epoch, quiet) as run,
         Interruption() as interruption,
         StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+        training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
+        evaluation_loader(validation, *loading) as whole_images,
     ):
         for line in (headline, *begun):
             run.log.info(line)
@@ -131,20 +137,12 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
+        batches = iter(training)
         for epoch in range(state.epoch, config.epochs):
             began = time.perf_counter()
-            batches = training_loader(
-                train_set,
-                range(len(train_set)),
-                config.loader.augment,
-                config.loader.batch_size,
-                config.seed,
-                epoch,
-                state.step,
-                config.loader.workers,
-                device.type == "cuda",
-            )
-            for images, labels in batches:
+            waiting = Waiting()
+            while state.step < steps:
+                images, labels = waiting.next(batches)
                 progressed = (epoch * steps + state.step) / (config.epochs * steps)
                 stepper.lr = poly(progressed, config.optimizer.lr, config.optimizer.power)
                 network.set_progress(progressed)
@@ -155,21 +153,22 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
                     save(CHECKPOINT)
                     raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
 
+            waited = waiting.share()
             samples = SampleKeeper(4)
-            loader = evaluation_loader(validation, config.loader.workers)
-            matrix = evaluate_network(network, loader, classes, device, config.precision, samples)
+            matrix = evaluate_network(network, whole_images, classes, device, config.precision, samples)
             metrics: dict[str, Any] = {
                 "loss": {"training": state.loss / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
                 "lr": {"training": stepper.lr},
                 "seconds": time.perf_counter() - began,
+                "waiting": waited,
             }
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
             record_epoch(run, epoch, metrics, network)
             run.show_samples(epoch, samples, train_set.colors)
             run.log.info(
                 f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
-                f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s"
+                f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s{waiting_advice(waited)}"
             )
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
     return TrainResult(folder, state.best_miou, state.last_miou)
@@ -223,6 +222,13 @@ def _stepper(
     )
     forward = network.logits if config.loss.resolution == "logits" else network
     return Stepper("training", network, optimizer, device, config.precision, settings.clip, class_weights, forward)
+
+
+def _plan(config: RetrainConfig, samples: int, epoch: int, step: int) -> Iterator[list[Key]]:
+    """The batches of the run from a step on."""
+    for number in range(epoch, config.epochs):
+        batches = epoch_batches(range(samples), config.loader.batch_size, config.seed, number)
+        yield from batches[step if number == epoch else 0 :]
 
 
 def _restore(

@@ -54,7 +54,8 @@ def equal(first: Any, second: Any) -> bool:
 
 def record(folder: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without the time that it took."""
-    return [{key: value for key, value in line.items() if key != "seconds"} for line in read_metrics(folder)]
+    times = ("seconds", "waiting")
+    return [{key: value for key, value in line.items() if key not in times} for line in read_metrics(folder)]
 
 
 def check_same_run(first: Path, second: Path, kind: str) -> None:

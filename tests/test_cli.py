@@ -20,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
+import cli.search
 from cli import common
 from decoders.decoding import decode
 from nas.interrupt import InterruptedRun
@@ -158,7 +159,7 @@ def test_options_are_not_abbreviated(call: Run) -> None:
         (["--optimizer.lr", "x"], "--optimizer.lr is 'x': expected a number"),
         (["--epochs", "1.5"], "--epochs is '1.5': expected a whole number"),
         (["--layers", "1x"], "--layers is '1x': expected a whole number, or null"),
-        (["--loader.cache", "maybe"], "--loader.cache is 'maybe': expected true or false"),
+        (["--loader.cache", "maybe"], "--loader.cache is 'maybe': expected one of none, memory, disk"),
         (["--precision", "float8"], "--precision is 'float8': expected one of float32, bfloat16, float16"),
         (["--loader.augment.crop", "33"], "--loader.augment.crop is '33': expected a list"),
         (["--loader.augment.crop", "[1,2,3]"], "--loader.augment.crop is '[1, 2, 3]': expected a list of 2"),
@@ -182,6 +183,8 @@ REFUSED_BY_BOTH = [
     ("optimizer.clip", "0"),
     ("loader.resolution", "0"),
     ("loader.workers", "-1"),
+    ("loader.prefetch", "-1"),
+    ("loader.cache_folder", "x"),
     ("loader.batch_size", "1"),
     ("loader.train_limit", "0"),
     ("loader.val_limit", "0"),
@@ -299,7 +302,7 @@ def test_a_missing_gpu_is_refused(call: Run) -> None:
 
 def test_an_output_folder_that_is_a_file_is_refused(call: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    assert_refused(call("nas-search", "--out", "file", "--loader.cache", "false"), "nas-search", "file is a file")
+    assert_refused(call("nas-search", "--out", "file", "--loader.cache", "none"), "nas-search", "file is a file")
     assert_refused(call("nas-predict", ".", ".", "--out", "file"), "nas-predict", "'file', a file: name a folder")
     auto_deeplab().save(tmp_path / "genotype.json")
     assert_refused(call("nas-decode", "genotype.json", "-o", "file/x.json"), "nas-decode", "file")
@@ -387,6 +390,14 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
     assert settings_of(second).keys().isdisjoint({"config", "recipe", "resume", "quiet", "source"})
     if command == "nas-retrain":
         assert settings_of(second)["genotype"] == ("auto-deeplab-m" if arguments[0] == "auto-deeplab-m" else "g.json")
+
+
+@pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
+def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
+    values = common.parse(cli.search.make_parser(), ["--config", str(file)])
+    assert values.loader.cache == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from nas.data import IGNORE, AugmentConfig
-from nas.data.augment import PAD_GREY, augment, random_crop, random_flip, random_scale
+from nas.data.augment import PAD_GREY, augment, random_flip, random_size, random_window, resized_window
 from nas.data.base import Sample
 
 sides = st.integers(1, 40)
@@ -20,6 +21,55 @@ def positions(height: int, width: int) -> Sample:
     y, x = np.mgrid[:height, :width]
     image = np.stack([y, x, (y * 7 + x * 3) % 251], axis=-1).astype(np.uint8)
     return image, image[..., 2].copy()
+
+
+def resized(image: np.ndarray, label: np.ndarray, size: tuple[int, int]) -> Sample:
+    """The slow and obvious way: all of both."""
+    if size == label.shape:
+        return image, label
+    return (
+        np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)),
+        np.asarray(Image.fromarray(label).resize(size[::-1], Image.Resampling.NEAREST)),
+    )
+
+
+def random_scale(image: np.ndarray, label: np.ndarray, scale: tuple[float, float], rng: np.random.Generator) -> Sample:
+    size = random_size((label.shape[0], label.shape[1]), scale, rng)
+    return resized_window(image, label, size, (slice(0, size[0]), slice(0, size[1])))
+
+
+def random_crop(image: np.ndarray, label: np.ndarray, crop: tuple[int, int], rng: np.random.Generator) -> Sample:
+    return augment(image, label, AugmentConfig(crop, (1.0, 1.0), flip=False), rng)
+
+
+def check_window(height: int, width: int, size: tuple[int, int], crop: tuple[int, int], seed: int) -> float:
+    """Compares a window of a resized sample with one cut out of all of it; returns the share of values that differ."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)  # noise: any shift would show
+    label = rng.integers(0, 256, (height, width), dtype=np.uint8)
+    window, target = random_window(size, crop, rng)
+    assert all(0 <= s.start < s.stop <= side for s, side in zip(window, size, strict=True))
+    assert [s.stop - s.start for s in window] == [s.stop - s.start for s in target]
+    new_image, new_label = resized_window(image, label, size, window)
+    whole_image, whole_label = resized(image, label, size)
+    np.testing.assert_array_equal(new_label, whole_label[window])
+    difference = np.abs(new_image.astype(int) - whole_image[window])
+    assert difference.max() <= 1
+    return float((difference > 0).mean())
+
+
+@settings(deadline=None, max_examples=400)
+@given(sides, sides, sides, sides, sides, sides, seeds)
+def test_a_window_is_that_of_the_whole_resized_sample(
+    height: int, width: int, new_h: int, new_w: int, want_h: int, want_w: int, seed: int
+) -> None:
+    check_window(height, width, (new_h, new_w), (want_h, want_w), seed)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.737, 1.0, 1.318, 2.0])
+def test_a_window_of_a_large_sample_hardly_differs(factor: float) -> None:
+    size = (round(512 * factor), round(1024 * factor))
+    assert check_window(512, 1024, size, (321, 321), 3) < 0.01
 
 
 @settings(deadline=None)

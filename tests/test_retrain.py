@@ -88,6 +88,7 @@ def test_a_run_folder_has_all_its_files(finished: tuple[RetrainConfig, TrainResu
     assert all(math.isfinite(line["loss"]["training"]) for line in lines)
     assert max(line["val"]["miou"] for line in lines) == finished[1].best_miou
     assert lines[-1]["val"]["miou"] == finished[1].last_miou
+    assert all(0 <= line["waiting"] <= 1 for line in lines)
     assert "epoch 3/3" in (run / "log.txt").read_text()
 
 
@@ -121,11 +122,11 @@ def test_a_killed_run_goes_on_exactly_without_the_original_genotype(
     assert load_trained(tmp_path / "run").epoch >= 1  # evaluation does without the original, too
 
 
-@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize(("number", "reading"), [(1, {"workers": 1}), (3, {"prefetch": 0}), (5, {"cache": "memory"})])
 def test_an_interrupted_run_goes_on_with_the_very_next_batch(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reading: dict[str, Any]
 ) -> None:
-    config = settings(tmp_path)
+    config = settings(tmp_path, loader=dataclasses.replace(LOADER, **reading))
     with monkeypatch.context() as patch:
         on_step(patch, number, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(InterruptedRun, match="nas-retrain --resume"):

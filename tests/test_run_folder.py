@@ -243,7 +243,7 @@ CONFIGS = [
     SearchConfig(
         data="camvid",
         data_root="/data",
-        loader=LoaderConfig(0.5, train_limit=3, cache=True, augment=AugmentConfig((65, 97), (0.75, 1.5), False)),
+        loader=LoaderConfig(0.5, train_limit=3, cache="memory", augment=AugmentConfig((65, 97), (0.75, 1.5), False)),
         precision="bfloat16",
         blocks=2,
         optimizer=CosineSgdConfig(0.1, clip=5.0, lr_end=0.01),
@@ -272,6 +272,16 @@ def test_settings_come_back_from_yaml_and_checkpoints_as_they_were(config: RunCo
         assert from_plain(type(config), read_config(tmp_path)) == config
     save_checkpoint(tmp_path / "c.pt", "search", {"config": plain})
     assert differences(load_checkpoint(tmp_path / "c.pt", "search")["config"], plain) == []
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "memory"), (False, "none")])
+def test_the_cache_of_older_runs_is_memory_or_none(old: bool, new: str) -> None:
+    plain = to_plain(SearchConfig())
+    plain["loader"]["cache"] = old
+    del plain["loader"]["cache_folder"], plain["loader"]["prefetch"]
+    config = from_plain(SearchConfig, yaml.safe_load(yaml.safe_dump(plain)))
+    assert config == SearchConfig(loader=LoaderConfig(cache=new))  # type: ignore[arg-type]
+    assert to_plain(config)["loader"]["cache"] == new
 
 
 @pytest.mark.parametrize(
@@ -327,6 +337,11 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (LoaderConfig, {"resolution": 0}, "loader.resolution is 0:"),
     (LoaderConfig, {"resolution": 4.5}, "loader.resolution is 4.5:"),
     (LoaderConfig, {"workers": -1}, "loader.workers is -1:"),
+    (LoaderConfig, {"prefetch": -1}, "loader.prefetch is -1:"),
+    (LoaderConfig, {"prefetch": 0, "workers": 2}, "loader.prefetch is 0, but loader.workers is 2, and workers are"),
+    (LoaderConfig, {"cache": "ram"}, "loader.cache is 'ram': give one of none, memory, disk"),
+    (LoaderConfig, {"cache_folder": "x"}, "loader.cache_folder is x, but loader.cache is none, which writes no file:"),
+    (LoaderConfig, {"cache": "disk", "cache_folder": ""}, "loader.cache_folder is empty:"),
     (LoaderConfig, {"batch_size": 1}, "loader.batch_size is 1:"),
     (LoaderConfig, {"train_limit": 0}, "loader.train_limit is 0:"),
     (LoaderConfig, {"val_limit": 0}, "loader.val_limit is 0:"),
@@ -389,7 +404,7 @@ def test_differences_names_settings_by_their_path() -> None:
         {"device": "cpu"},
         {"out": "x"},
         {"data_root": "y"},
-        {"loader": LoaderConfig(workers=2, cache=True)},
+        {"loader": LoaderConfig(workers=2, prefetch=3, cache="disk", cache_folder="z")},
     ],
 )
 def test_settings_that_make_no_other_run_may_change(changes: dict[str, Any]) -> None:

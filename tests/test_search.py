@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import multiprocessing
 import pickle
+import re
 import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
 from nas.darts import search
 from nas.data.config import AugmentConfig
-from nas.data.loading import split_dataset
+from nas.data.loading import epoch_batches, split_dataset
 from nas.devices import seed_everything
 from nas.interrupt import InterruptedRun
 from nas.loss import NonFiniteLossError
@@ -221,13 +225,12 @@ def test_weights_and_architecture_learn_on_halves_that_share_no_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[int]] = []
-    loader = nas.darts.training_loader
 
-    def watched(dataset: Any, indices: Any, **options: Any) -> Any:
+    def watched(indices: Any, *rest: Any) -> Any:
         asked.append(indices.tolist())
-        return loader(dataset, indices, **options)
+        return epoch_batches(indices, *rest)
 
-    monkeypatch.setattr(nas.darts, "training_loader", watched)
+    monkeypatch.setattr(nas.darts, "epoch_batches", watched)
     config = settings(tmp_path, epochs=2)
     search(config, quiet=True)
     part_a, part_b = (part.tolist() for part in split_dataset(training_split(config), config.seed))
@@ -293,6 +296,49 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
     assert (state["epoch"], state["step"]) == expected
     search(config, resume=tmp_path / "run", quiet=True)
     check_same_run(finished.folder, tmp_path / "run", "search")
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        {"prefetch": 0},
+        {"workers": 2, "prefetch": 1},
+        {"cache": "disk"},
+        {"cache": "memory", "workers": 1},
+    ],
+)
+def test_however_data_is_read_the_run_is_the_same_and_goes_on_exactly(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: dict[str, Any]
+) -> None:
+    folder = {"cache_folder": str(tmp_path / "cache")} if reading.get("cache") == "disk" else {}
+    loader = dataclasses.replace(LOADER, **reading, **folder)
+    config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), loader=loader)
+    with monkeypatch.context() as patch:
+        on_step(patch, STEPS + 3, interrupt)  # in the middle of the second epoch, with the weights' step done
+        with pytest.raises(InterruptedRun):
+            search(config, quiet=True)
+    assert not [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    assert not multiprocessing.active_children()
+    search(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(finished.folder, tmp_path / "run", "search")
+
+
+def test_the_share_of_waiting_is_recorded_and_said_if_it_matters(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert all(0 <= line["waiting"] <= 1 for line in read_metrics(finished.folder))
+    next_batch = nas.darts.Waiting.next
+
+    def slow(self: Any, batches: Any) -> Any:
+        return next_batch(self, (time.sleep(0.1) or batch for batch in batches))  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(nas.darts.Waiting, "next", slow)
+    config = settings(tmp_path, epochs=1, architecture=ArchitectureConfig(start_epoch=0))
+    folder = search(config, quiet=True).folder
+    (line,) = read_metrics(folder)
+    assert 0.03 < line["waiting"] < 1
+    said = re.search(r"; (\d+) % of the steps' time went by waiting for data: see", (folder / "log.txt").read_text())
+    assert said and int(said[1]) == round(100 * line["waiting"])
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

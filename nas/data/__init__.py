@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from nas.data.base import (
         DATASETS,
         IGNORE,
-        Cached,
         DataError,
         DatasetEntry,
         Resized,
@@ -25,10 +24,12 @@ if TYPE_CHECKING:
         open_dataset,
         register_dataset,
     )
+    from nas.data.caching import Cached, DiskCached
     from nas.data.camvid import CamVid
     from nas.data.config import AugmentConfig
     from nas.data.folder import Folder
     from nas.data.loading import (
+        epoch_batches,
         evaluation_loader,
         image_to_tensor,
         label_to_tensor,
@@ -40,14 +41,15 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "AugmentConfig": "nas.data.config",
+    "Cached": "nas.data.caching",
     "CamVid": "nas.data.camvid",
+    "DiskCached": "nas.data.caching",
     "Folder": "nas.data.folder",
     "Shapes": "nas.data.shapes",
     **dict.fromkeys(
         (
             "DATASETS",
             "IGNORE",
-            "Cached",
             "DataError",
             "DatasetEntry",
             "Resized",
@@ -61,6 +63,7 @@ _EXPORTS = {
     ),
     **dict.fromkeys(
         (
+            "epoch_batches",
             "evaluation_loader",
             "image_to_tensor",
             "label_to_tensor",
@@ -81,11 +84,13 @@ __all__ = [
     "CamVid",
     "DataError",
     "DatasetEntry",
+    "DiskCached",
     "Folder",
     "Resized",
     "SegmentationDataset",
     "Shapes",
     "Subset",
+    "epoch_batches",
     "evaluation_loader",
     "image_to_tensor",
     "label_to_tensor",

@@ -1,10 +1,13 @@
 """Random scale, crop and mirroring of an image with its label.
 
-Pure functions of (image, label, settings, generator): no global random state. NumPy and Pillow, no torch.
+Pure functions of (image, label, settings, generator): no global random state. NumPy and Pillow, no torch. Only the
+part of an image that the crop shows is resized: most of one that is scaled up would be thrown away.
 Shapes: image uint8 [H, W, 3], label uint8 [H, W].
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from PIL import Image
@@ -12,45 +15,79 @@ from PIL import Image
 from nas.data.base import IGNORE, Sample
 from nas.data.config import AugmentConfig
 
-__all__ = ["PAD_GREY", "augment", "random_crop", "random_flip", "random_scale"]
+__all__ = ["PAD_GREY", "augment", "random_flip", "random_size", "random_window", "resized_window"]
 
 PAD_GREY = 127
 """Value of padding in images: next to 0 once an image is scaled to [-1, 1]. Padding in labels is IGNORE."""
 
+Slices = tuple[slice, slice]
+"""Rows and columns."""
 
-def random_scale(image: np.ndarray, label: np.ndarray, scale: tuple[float, float], rng: np.random.Generator) -> Sample:
-    """Resize by one factor on both sides, drawn uniformly from [scale[0], scale[1]].
 
-    The image is resized bilinearly (antialiased where it shrinks), the label by nearest neighbour; sides are
-    rounded to whole pixels, at least 1.
-    """
+def random_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width times one factor, drawn uniformly from [scale[0], scale[1]]; whole pixels, at least 1."""
     factor = rng.uniform(*scale)
-    height, width = (max(1, round(side * factor)) for side in label.shape)
-    if (height, width) == label.shape:
-        return image, label
-    return (
-        np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)),
-        np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)),
-    )
+    height, width = (max(1, round(side * factor)) for side in size)
+    return height, width
 
 
-def random_crop(image: np.ndarray, label: np.ndarray, crop: tuple[int, int], rng: np.random.Generator) -> Sample:
-    """Cut out a window of exactly crop = (height, width) pixels, placed uniformly.
+def random_window(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[Slices, Slices]:
+    """A window of crop = (height, width) pixels on an image of `size`, placed uniformly.
 
-    A side that is shorter than the window lies wholly inside it, at a random place; the rest is padded with
-    :data:`PAD_GREY` in the image and IGNORE in the label.
+    A side that is shorter than the window lies wholly inside it, at a random place.
+
+    Returns:
+        What the window shows of the image, and where that lies in the window; of equal size.
     """
-    out_image = np.full((*crop, 3), PAD_GREY, dtype=np.uint8)
-    out_label = np.full(crop, IGNORE, dtype=np.uint8)
     source, target = [], []
-    for have, want in zip(label.shape, crop, strict=True):
+    for have, want in zip(size, crop, strict=True):
         # Start of the window in the image; negative where the image is shorter and starts inside the window.
         start = int(rng.integers(min(0, have - want), max(0, have - want) + 1))
         source.append(slice(max(0, start), min(have, start + want)))
         target.append(slice(max(0, -start), min(want, have - start)))
-    out_image[target[0], target[1]] = image[source[0], source[1]]
-    out_label[target[0], target[1]] = label[source[0], source[1]]
-    return out_image, out_label
+    return (source[0], source[1]), (target[0], target[1])
+
+
+def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], window: Slices) -> Sample:
+    """What a window shows of an image and a label that are resized; the rest of them is not computed.
+
+    The image is resized bilinearly (antialiased where it shrinks), the label by nearest neighbour. Both are as if
+    Pillow resized all and the window were cut out, but that values of the image may differ by 1: Pillow takes the
+    borders of what it resizes in single precision.
+
+    Args:
+        image: uint8 [H, W, 3].
+        label: uint8 [H, W].
+        size: Height and width to resize to.
+        window: Rows and columns of the resized image.
+
+    Returns:
+        Image, uint8 [rows, columns, 3], and label, uint8 [rows, columns]; views where nothing is resized.
+    """
+    if size == label.shape:
+        return image[window], label[window]
+    region, box = zip(*(_source(*axis) for axis in zip(label.shape, size, window, strict=True)), strict=True)
+    (top, bottom), (left, right) = box
+    shape = (window[1].stop - window[1].start, window[0].stop - window[0].start)
+    part = Image.fromarray(image[region]).resize(shape, Image.Resampling.BILINEAR, (left, top, right, bottom))
+    rows, columns = (_nearest(*axis) for axis in zip(label.shape, size, window, strict=True))
+    return np.asarray(part), label[rows[:, None], columns]
+
+
+def _source(have: int, want: int, window: slice) -> tuple[slice, tuple[float, float]]:
+    """Along one side: the pixels that a window of the resized image is made of, and its begin and end in them."""
+    step = have / want
+    reach = max(1.0, step) + 1  # of Pillow's filter, and one to be sure
+    first = max(0, math.floor(window.start * step - reach))
+    last = min(have, math.ceil(window.stop * step + reach))
+    return slice(first, last), (window.start * step - first, min(window.stop * step - first, last - first))
+
+
+def _nearest(have: int, want: int, window: slice) -> np.ndarray:
+    """Along one side: the pixels that Pillow takes by nearest neighbour; like it, it adds up steps."""
+    steps = np.full(want, have / want)
+    steps[0] /= 2
+    return np.add.accumulate(steps).astype(np.intp)[window]
 
 
 def random_flip(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Sample:
@@ -61,7 +98,7 @@ def random_flip(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) 
 
 
 def augment(image: np.ndarray, label: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> Sample:
-    """Scale, crop and mirror one sample.
+    """Scale, crop and mirror one sample; where it is smaller than the crop, the rest is padded with :data:`PAD_GREY`.
 
     Args:
         image: uint8 [H, W, 3].
@@ -72,8 +109,9 @@ def augment(image: np.ndarray, label: np.ndarray, config: AugmentConfig, rng: np
     Returns:
         Image, uint8 [crop height, crop width, 3], and label, uint8 [crop height, crop width].
     """
-    image, label = random_scale(image, label, config.scale, rng)
-    image, label = random_crop(image, label, config.crop, rng)
-    if config.flip:
-        image, label = random_flip(image, label, rng)
-    return image, label
+    size = random_size((label.shape[0], label.shape[1]), config.scale, rng)
+    source, target = random_window(size, config.crop, rng)
+    out_image = np.full((*config.crop, 3), PAD_GREY, dtype=np.uint8)
+    out_label = np.full(config.crop, IGNORE, dtype=np.uint8)
+    out_image[target], out_label[target] = resized_window(image, label, size, source)
+    return random_flip(out_image, out_label, rng) if config.flip else (out_image, out_label)

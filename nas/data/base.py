@@ -25,13 +25,14 @@ __all__ = [
     "DATASETS",
     "IGNORE",
     "MAX_CLASSES",
-    "Cached",
     "DataError",
     "DatasetEntry",
     "Resized",
     "Sample",
     "SegmentationDataset",
     "Subset",
+    "Wrapper",
+    "file_state",
     "load_readers",
     "open_dataset",
     "register_dataset",
@@ -97,6 +98,25 @@ class SegmentationDataset(ABC):
     def where(self, index: int) -> str:
         """Where a sample comes from, for messages: a path where there is one."""
         return f"{self.name} {self.split} {self.sample_name(index)}"
+
+    def identity(self, index: int) -> list[Any]:
+        """All that determines what :meth:`read` gives, found without reading: a kept copy holds while it is the same.
+
+        A data set with options, or with files besides the one that :meth:`where` names, adds them.
+
+        Returns:
+            Plain values, as JSON has them.
+        """
+        return [self.name, self.split, self.sample_name(index), *file_state(self.where(index))]
+
+
+def file_state(path: str | Path) -> list[Any]:
+    """A file's absolute path, size in bytes and time of change in nanoseconds; nothing where there is none."""
+    try:
+        state = Path(path).stat()
+    except (OSError, ValueError):  # ValueError: a text that cannot be a path
+        return []
+    return [str(Path(path).absolute()), state.st_size, state.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -177,7 +197,7 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
     return entry.opener(Path(root), split, **options)
 
 
-class _Wrapper(SegmentationDataset):
+class Wrapper(SegmentationDataset):
     """A data set that passes everything on to another one; subclasses change what they are for."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
@@ -200,8 +220,11 @@ class _Wrapper(SegmentationDataset):
     def where(self, index: int) -> str:
         return self.dataset.where(index)
 
+    def identity(self, index: int) -> list[Any]:
+        return self.dataset.identity(index)
 
-class Resized(_Wrapper):
+
+class Resized(Wrapper):
     """Reads at another resolution, as a search on half-resolution Cityscapes does.
 
     Images are resized bilinearly with Pillow's antialiasing, labels by nearest neighbour; sides are rounded
@@ -231,6 +254,9 @@ class Resized(_Wrapper):
             label = np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
         return image, label
 
+    def identity(self, index: int) -> list[Any]:
+        return [*super().identity(index), self.resolution, self.labels]
+
 
 def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint8]:
     """Resizes uint8 [H, W, 3] by a factor, bilinearly with Pillow's antialiasing; sides are at least 1 pixel."""
@@ -240,7 +266,7 @@ def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
-class Subset(_Wrapper):
+class Subset(Wrapper):
     """Some samples of a data set, in the order given.
 
     Args:
@@ -270,29 +296,5 @@ class Subset(_Wrapper):
     def where(self, index: int) -> str:
         return self.dataset.where(self.indices[index])
 
-
-class Cached(_Wrapper):
-    """Keeps decoded samples in memory after the first read; for data sets that fit.
-
-    A loader worker is a copy that ends with the epoch, and what it read is forgotten with it: call
-    :meth:`fill` before workers are started. Arrays are read-only, because every reader of a sample gets the
-    same ones.
-    """
-
-    def __init__(self, dataset: SegmentationDataset) -> None:
-        super().__init__(dataset)
-        self._samples: dict[int, Sample] = {}
-
-    def read(self, index: int) -> Sample:
-        if index not in self._samples:
-            image, label = self.dataset.read(index)
-            image, label = image.view(), label.view()  # the flag below is for the views, not for the owner
-            image.setflags(write=False)
-            label.setflags(write=False)
-            self._samples[index] = image, label
-        return self._samples[index]
-
-    def fill(self) -> None:
-        """Read every sample now."""
-        for index in range(len(self)):
-            self.read(index)
+    def identity(self, index: int) -> list[Any]:
+        return self.dataset.identity(self.indices[index])

@@ -1,28 +1,29 @@
-"""Loaders whose content is a pure function of (seed, epoch, index).
+"""Batches whose content is a pure function of (seed, epoch, index).
 
-Neither order nor augmentation depends on any state: not on the number of workers, not on the global
-generators, not on what was read before. A run that was cut off goes on exactly where it was by asking for the
-same epoch again, from batch ``start``; nothing needs saving. An iterator over a loader is one epoch.
+Neither order nor augmentation depends on any state: not on the number of workers, not on what is read ahead, not on the
+global generators, not on what was read before. A run that was cut off goes on exactly where it was by asking for the
+rest of its plan; nothing needs saving.
 
 Shapes: a training batch is (images float32 [N, 3, h, w] in [-1, 1], labels int64 [N, h, w]).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
 from nas.data.config import AugmentConfig
+from nas.data.prefetch import Loader
 
 __all__ = [
     "VIDEO_BLOCKS",
+    "epoch_batches",
     "evaluation_loader",
     "image_to_tensor",
     "label_to_tensor",
@@ -39,14 +40,24 @@ VIDEO_BLOCKS = 8
 _ORDER, _SPLIT = 1, 2
 
 Indices = NDArray[np.int64]
+Key = tuple[int, int]
+"""Epoch and index in the data set: with the run's seed they determine an augmented sample."""
+TrainingBatch = tuple[torch.Tensor, torch.Tensor]
+WholeBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def image_to_tensor(image: np.ndarray) -> torch.Tensor:
     """Turn uint8 [H, W, 3] into float32 [3, H, W] in [-1, 1], as DeepLab's code does: x / 127.5 - 1."""
-    scaled = image.transpose(2, 0, 1).astype(np.float32, order="C")
-    scaled /= np.float32(127.5)
-    scaled -= np.float32(1)
+    scaled = np.empty((3, *image.shape[:2]), dtype=np.float32)
+    _scale(image, scaled)
     return torch.from_numpy(scaled)
+
+
+def _scale(image: np.ndarray, out: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] to float32 [3, H, W]."""
+    out[...] = image.transpose(2, 0, 1)
+    out /= np.float32(127.5)
+    out -= np.float32(1)
 
 
 def label_to_tensor(label: np.ndarray) -> torch.Tensor:
@@ -54,66 +65,51 @@ def label_to_tensor(label: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(label.astype(np.int64, order="C"))
 
 
-class _TrainingSamples(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Augmented samples of one epoch, by index in the data set."""
+class _TrainingSamples:
+    """Makes augmented batches."""
 
-    def __init__(self, dataset: SegmentationDataset, augment: AugmentConfig, seed: int, epoch: int) -> None:
+    def __init__(self, dataset: SegmentationDataset, augment: AugmentConfig, seed: int) -> None:
         self.dataset = dataset
         self.augment = augment
         self.seed = seed
-        self.epoch = epoch
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        image, label = self.dataset.read(index)
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        image, label = augment_sample(image, label, self.augment, rng)
-        return image_to_tensor(image), label_to_tensor(label)
+    def __call__(self, keys: Sequence[Key]) -> TrainingBatch:
+        images = np.empty((len(keys), 3, *self.augment.crop), dtype=np.float32)
+        labels = np.empty((len(keys), *self.augment.crop), dtype=np.int64)
+        for position, (epoch, index) in enumerate(keys):
+            image, label = self.dataset.read(index)
+            rng = np.random.default_rng([self.seed, epoch, index])
+            image, labels[position] = augment_sample(image, label, self.augment, rng)
+            _scale(image, images[position])
+        return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-class _WholeSamples(Dataset[tuple[torch.Tensor, torch.Tensor, int]]):
-    """Samples as they are, with their index."""
+class _WholeSamples:
+    """Makes batches of one sample as it is, with its index."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
 
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+    def __call__(self, index: int) -> WholeBatch:
         image, label = self.dataset.read(index)
-        return image_to_tensor(image), label_to_tensor(label), index
+        return image_to_tensor(image)[None], label_to_tensor(label)[None], torch.tensor([index])
 
 
-def training_loader(
-    dataset: SegmentationDataset,
-    indices: Sequence[int] | NDArray[np.integer[Any]],
-    augment: AugmentConfig,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    start: int = 0,
-    workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of one epoch: every index once, in an order drawn from (seed, epoch), augmented.
+def epoch_batches(
+    indices: Sequence[int] | NDArray[np.integer[Any]], batch_size: int, seed: int, epoch: int
+) -> list[list[Key]]:
+    """The plan of one epoch: every index once, in an order drawn from (seed, epoch).
 
-    The last incomplete batch is dropped: batch norm on one or two samples would be worse than missing them
-    once.
+    The last incomplete batch is dropped: batch norm on one or two samples would be worse than missing them once.
 
     Args:
-        dataset: What to read.
         indices: Which samples (a part of a split, or all).
-        augment: How samples are varied.
         batch_size: Samples per batch, at least 1.
         seed: 0 or above.
         epoch: 0 or above.
-        start: First batch, for going on inside an epoch; the number of batches gives an empty loader.
-        workers: Processes that read; 0 reads in this one. The batches are the same for any number.
-        pin_memory: Put batches into pinned memory, for copies to a GPU.
 
     Returns:
-        A loader of (images float32 [N, 3, h, w], labels int64 [N, h, w]); its length is the number of batches
-        left.
+        (epoch, index) of each sample of each batch.
 
     Raises:
         DataError: There are fewer samples than one batch.
@@ -121,44 +117,59 @@ def training_loader(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
-    for name, value in (("seed", seed), ("epoch", epoch), ("workers", workers)):
+    for name, value in (("seed", seed), ("epoch", epoch)):
         if value < 0:
             raise ValueError(f"{name} is {value}; expected 0 or above")
     batches = len(indices) // batch_size
     if batches == 0:
         raise DataError(
-            f"{dataset.name} {dataset.split}: {len(indices)} samples are fewer than one batch "
-            f"of {batch_size}; use a smaller batch size or more samples"
+            f"{len(indices)} samples are fewer than one batch of {batch_size}; use a smaller batch size or more samples"
         )
-    if not 0 <= start <= batches:
-        raise ValueError(f"start is {start}; the epoch has {batches} batches, expected 0..{batches}")
     order = np.random.default_rng([seed, epoch, 0, _ORDER]).permutation(np.asarray(indices, dtype=np.int64))
-    plan = order[: batches * batch_size].reshape(batches, batch_size)[start:].tolist()
-    return DataLoader(
-        _TrainingSamples(dataset, augment, seed, epoch),
-        batch_sampler=plan,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # or starting an iterator would advance the global generator
-    )
+    plan = order[: batches * batch_size].reshape(batches, batch_size).tolist()
+    return [[(epoch, index) for index in batch] for batch in plan]
+
+
+def training_loader(
+    dataset: SegmentationDataset,
+    plan: Iterable[Sequence[Key]],
+    augment: AugmentConfig,
+    seed: int,
+    workers: int = 0,
+    prefetch: int = 2,
+    pin_memory: bool = False,
+) -> Loader[TrainingBatch]:
+    """Augmented batches, as planned; one loader may go through all epochs of a run, so that workers start once.
+
+    Args:
+        dataset: What to read.
+        plan: (epoch, index) of each sample of each batch, as :func:`epoch_batches` gives them.
+        augment: How samples are varied.
+        seed: 0 or above; with epoch and index it determines a sample's variation.
+        workers: Processes that read; 0 reads in this one. The batches are the same for any number.
+        prefetch: Batches made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
+        pin_memory: Put batches into pinned memory, for copies to a GPU.
+
+    Returns:
+        A loader of (images float32 [N, 3, h, w], labels int64 [N, h, w]).
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected 0 or above")
+    return Loader(_TrainingSamples(dataset, augment, seed), plan, workers, prefetch, pin_memory)
 
 
 def evaluation_loader(
-    dataset: SegmentationDataset, workers: int = 0, pin_memory: bool = False
-) -> DataLoader[tuple[torch.Tensor, torch.Tensor, int]]:
-    """Whole images, one at a time (sizes may differ), in order.
+    dataset: SegmentationDataset, workers: int = 0, prefetch: int = 2, pin_memory: bool = False
+) -> Loader[WholeBatch]:
+    """Whole images, one at a time (sizes may differ), in order; any number of times.
 
     Returns:
         A loader of (image float32 [1, 3, H, W], label int64 [1, H, W], index int64 [1]).
     """
-    return DataLoader(
-        _WholeSamples(dataset),
-        batch_size=1,
-        shuffle=False,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),
-    )
+    return Loader(_WholeSamples(dataset), range(len(dataset)), workers, prefetch, pin_memory)
 
 
 def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = None) -> tuple[Indices, ...]:

@@ -11,12 +11,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset
+from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -217,6 +218,9 @@ class PairedDataset(SegmentationDataset):
 
     def where(self, index: int) -> str:
         return str(self.pairs[index].image)
+
+    def identity(self, index: int) -> list[Any]:
+        return [*super().identity(index), *file_state(self.pairs[index].label), len(self.classes), self.void]
 
     def read(self, index: int) -> Sample:
         pair = self.pairs[index]

@@ -10,6 +10,7 @@ Shapes: image uint8 [H, W, 3], label uint8 [H, W]. Lengths are in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,9 @@ class Shapes(SegmentationDataset):
 
     def sample_name(self, index: int) -> str:
         return f"{self.split}_{index:06d}"
+
+    def identity(self, index: int) -> list[Any]:
+        return [*super().identity(index), *self.size, self.seed]
 
     def read(self, index: int) -> Sample:
         if not 0 <= index < self.count:

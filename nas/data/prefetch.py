@@ -1,0 +1,212 @@
+"""Making batches ahead of the step that takes them, in worker processes or in a thread."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["Loader"]
+
+Batch = TypeVar("Batch", bound=tuple[torch.Tensor, ...])
+
+
+class Loader(Generic[Batch]):
+    """Makes batches as planned; each `iter` goes through the plan once, as far as the plan can be gone through again.
+
+    Workers start with the first pass and live until `close`, through any number of passes, one at a time. A thread
+    lives as long as its pass: to the end, to an error, to `close`, or until the iterator is dropped. An error is raised
+    where the batch would have been given, as it was raised where the batch was made. A context manager: leaving it
+    closes.
+
+    Args:
+        make: Gives the batch of an entry of the plan; pure and picklable where there are workers.
+        plan: Entries, in order.
+        workers: Processes that make batches; 0 makes them in this one.
+        prefetch: Batches that are made ahead by each worker, at least 1, or without workers by a thread; 0: no thread.
+        pin_memory: Put batches into pinned memory, for copies to a GPU.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any], Batch],
+        plan: Iterable[Any],
+        workers: int = 0,
+        prefetch: int = 2,
+        pin_memory: bool = False,
+    ) -> None:
+        for name, value, least in (("workers", workers, 0), ("prefetch", prefetch, min(workers, 1))):
+            if value < least:
+                raise ValueError(f"{name} is {value}; expected {least} or above")
+        self._make, self._plan, self._prefetch, self._pin_memory = make, plan, prefetch, pin_memory
+        self._processes: DataLoader[Any] | None = None
+        if workers:
+            self._processes = DataLoader(
+                _Entries(make),
+                batch_size=None,  # an entry is a whole batch
+                sampler=plan,
+                collate_fn=_as_it_is,
+                num_workers=workers,
+                prefetch_factor=prefetch,
+                persistent_workers=True,
+                pin_memory=pin_memory,
+                worker_init_fn=_leave_signals_to_the_main_process,
+                generator=torch.Generator(),  # or starting an iterator would advance the global generator
+            )
+        self._pass: Callable[[], Generator[Batch] | None] = lambda: None
+        self._end_workers: weakref.finalize[[], Loader[Batch]] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._processes is None:
+            batches = _deliver(self._make, self._plan, self._prefetch, self._pin_memory)
+        else:
+            made: Any = iter(self._processes)  # the same object in every pass, as its workers
+            if self._end_workers is None:
+                # Its own `__del__` may come when its queues are gone, and would not reach the workers any more.
+                self._end_workers = weakref.finalize(self, made._shutdown_workers)
+            batches = _received(made)
+        self._pass = weakref.ref(batches)  # so that dropping the iterator is enough to end it
+        return batches
+
+    def close(self) -> None:
+        """Ends the workers and the thread; there are no more batches."""
+        batches = self._pass()
+        if batches is not None:
+            batches.close()
+        if self._end_workers is not None:
+            self._end_workers()
+
+    def __enter__(self) -> Loader[Batch]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _deliver(make: Callable[[Any], Any], plan: Iterable[Any], prefetch: int, pin_memory: bool) -> Generator[Any]:
+    """One pass without workers; what it starts, it starts with the first batch and ends with itself."""
+    made: Iterator[Any] = map(make, plan)
+    made = map(_pin, made) if pin_memory else made
+    if not prefetch:
+        yield from made
+        return
+    ahead = _Ahead(made, prefetch)
+    try:
+        yield from ahead
+    finally:
+        ahead.close()
+
+
+def _pin(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(tensor.pin_memory() for tensor in batch)
+
+
+# In worker processes
+
+
+def _received(made: Iterator[Any]) -> Generator[Any]:
+    """One pass with workers: their errors are raised here."""
+    for batch in made:
+        if isinstance(batch, _Failure):
+            raise batch.error from RuntimeError(f"in a loader's worker:\n{batch.where}")
+        yield batch
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way from a worker; torch would put the traceback into its message."""
+
+    error: Exception
+    where: str
+
+
+class _Entries(Dataset[Any]):
+    """Batches by the entries of the plan."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self.make = make
+
+    def __getitem__(self, entry: Any) -> Any:
+        try:
+            return self.make(entry)
+        except Exception as error:
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:  # it cannot travel as it is
+                raise error from None
+            return _Failure(error, traceback.format_exc())
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_signals_to_the_main_process(_: int) -> None:
+    # Ctrl-C, and the SIGTERM of a batch system, reach every process. The main one finishes its step and saves, for
+    # which it may need another batch; then it ends the workers.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+# In a thread
+
+
+@dataclass
+class _Exchange:
+    """What the thread and the one who takes have in common. Only queues that may be used in a garbage collection."""
+
+    room: SimpleQueue[None] = field(default_factory=SimpleQueue)
+    """An entry for each batch that may be made."""
+    made: SimpleQueue[tuple[Any, BaseException | None]] = field(default_factory=SimpleQueue)
+    """Batches, or the error in place of one; StopIteration at the end."""
+    stopped: bool = False
+
+
+class _Ahead(Iterator[Any]):
+    """What another iterator gives, taken from it in a thread up to `ahead` items before it is asked for."""
+
+    def __init__(self, items: Iterator[Any], ahead: int) -> None:
+        self._exchange = _Exchange()
+        for _ in range(ahead):
+            self._exchange.room.put(None)
+        self._thread = threading.Thread(target=_work, args=(items, self._exchange), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def __next__(self) -> Any:
+        if self._exchange.stopped:
+            raise StopIteration
+        item, error = self._exchange.made.get()
+        if error is not None:
+            self.close()
+            raise error
+        self._exchange.room.put(None)
+        return item
+
+    def close(self) -> None:
+        self._exchange.stopped = True
+        self._exchange.room.put(None)  # wakes the thread
+        if threading.current_thread() is not self._thread:  # which may collect the garbage that this is part of
+            self._thread.join()
+
+
+def _work(items: Iterator[Any], exchange: _Exchange) -> None:
+    try:
+        while True:
+            exchange.room.get()
+            if exchange.stopped:
+                return
+            exchange.made.put((next(items), None))
+    except BaseException as error:  # raised again where the item is asked for; StopIteration, too
+        exchange.made.put((None, error))
