@@ -25,9 +25,6 @@ from search_spaces.traits import Projected, Reporting
 
 __all__ = ["PARTS", "BatchedBatchNorm", "Part"]
 
-FEW = 16
-"""With fewer channels, convolutions in groups are slower than one that has zeros between them."""
-
 
 class Part(nn.Module):
     """A leaf of a batch: the modules of one kind on all edges, their parameters joined along the first dimension."""
@@ -66,15 +63,10 @@ class BatchedConvolution(Part):
             self.bias = None
 
     def prepare(self) -> None:
-        if self.depthwise or (self.pointwise and self._in_groups()):
+        if self.depthwise or self.pointwise:
             self.layout.repeated(self.weight)
-        elif self.pointwise:
-            self.layout.blocks(self.weight)
         else:
             super().prepare()
-
-    def _in_groups(self) -> bool:
-        return self.channels >= FEW or self.layout.small
 
     def forward(self, x: Tensor) -> Tensor:
         layout, sources, edges = self.layout, self.layout.sources, self.layout.edges
@@ -83,12 +75,9 @@ class BatchedConvolution(Part):
         if self.depthwise:  # sources have channels of their own, and the same filters
             return depthwise(x, layout.repeated(self.weight), self.dilation[0], layout)
         own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has an input of its own
-        if self.pointwise and own_inputs and self._in_groups():
-            return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), sources * edges, layout.recipes)
         if self.pointwise and own_inputs:
-            weight, groups = layout.blocks(self.weight), 1
-        else:
-            weight, groups = layout.own(self.weight), self.groups * (edges if own_inputs else 1)
+            return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), sources * edges, layout.recipes)
+        weight, groups = layout.own(self.weight), self.groups * (edges if own_inputs else 1)
         bias = None if self.bias is None else layout.own(self.bias)
         padding, dilation = (self.padding[0], sources * self.padding[1]), (self.dilation[0], sources * self.dilation[1])
         x = layout.once("wide", x, partial(wide, sources=sources))

@@ -150,26 +150,6 @@ class Layout:
 
         return self._prepared("repeated", joined, make)
 
-    def blocks(self, joined: Tensor) -> Tensor:
-        """1x1 convolutions [m * C_out, C_in, 1, 1] as one, [m * C_out, m * C_in, 1, 1]: zeros between the edges."""
-        rows, columns = len(joined) // sum(self.all_edges), joined.shape[1]
-        sizes = [m * rows * m * columns for m in self.all_edges]
-
-        def index() -> Tensor:
-            places = []
-            for m, first in zip(self.all_edges, itertools.accumulate(sizes, initial=0), strict=False):
-                numbers = first + torch.arange(m * rows * m * columns).view(m, rows, m, columns)
-                places.append(numbers.diagonal(dim1=0, dim2=2).permute(2, 0, 1).flatten())  # [m, C_out, C_in]
-            return torch.cat(places)
-
-        def make() -> Sequence[Tensor]:
-            zeros = joined.new_zeros(sum(sizes))
-            filled = zeros.index_copy(0, self._index(("blocks", rows, columns), joined, index), joined.flatten())
-            parts = zip(filled.split(sizes), self.all_edges, strict=True)
-            return [part.view(m * rows, m * columns, 1, 1) for part, m in parts]
-
-        return self._prepared("blocks", joined, make)
-
     def _prepared(self, kind: str, joined: Tensor, make: Callable[[], Sequence[Tensor]]) -> Tensor:
         made = self._pass.made
         if (kind, id(joined)) not in made:
