@@ -22,6 +22,7 @@ import yaml
 
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
+from nas.out_of_memory import ADVICE, is_out_of_memory
 from search_spaces.files import write_atomically
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ __all__ = [
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
 
-CHANGEABLE = {"epochs", "device", "loader.workers", "loader.cache", "out", "data_root", "space", "supernet.engine"}
+CHANGEABLE = {"epochs", "device", "loader.workers", "loader.cache", "out", "data_root", "space", "memory_check"}
+CHANGEABLE |= {"supernet.engine", "supernet.graphs"}
 """Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
 another file: its content is in the checkpoint and compared there.)"""
 
@@ -208,6 +210,11 @@ class RunFolder:
         if isinstance(error, DataError):  # found in the middle of a run: what was computed is not lost
             error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
         self.close()
+        if is_out_of_memory(error):
+            raise RunError(
+                f"out of memory. What was saved is untouched: go on with --resume {self.path} when there is more; or "
+                f"start a new run, and {ADVICE}"
+            ) from error
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
