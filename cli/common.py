@@ -21,6 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cli.messages import did_you_mean, explain
+from nas.out_of_memory import ADVICE, is_out_of_memory
 
 __all__ = [
     "Parser",
@@ -46,10 +47,6 @@ OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet")
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
 
-OUT_OF_MEMORY = (
-    "out of memory: use a smaller crop (loader.augment.crop) or batch (loader.batch_size), smaller images, "
-    "or a smaller space or network"
-)
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Failures after which a user asks what became of the files."""
 
@@ -96,7 +93,8 @@ def add_run_options(parser: Parser, recipes: Path) -> None:
         type=str | None,
         default=None,
         help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data_root, "
-        "--loader.workers, .prefetch, .cache, .cache_folder and a search's --supernet.engine may be given anew.",
+        "--loader.workers, .prefetch, .cache, .cache_folder, --memory_check and a search's --supernet.engine, "
+        ".recompute and .graphs may be given anew.",
     )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
 
@@ -306,9 +304,9 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     except (ValueError, ArithmeticError, OSError) as error:
         code, message, failure = 2, _describe(error), error
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        code, message, failure = 2, OUT_OF_MEMORY, error
+        code, message, failure = 2, f"out of memory: {ADVICE}; or smaller images", error
     if failure is not None and os.environ.get("NAS_TRACEBACK") == "1":
         import traceback
 
@@ -325,11 +323,3 @@ def _describe(error: BaseException) -> str:
             return f"{where}{error.strerror}: choose a folder that you may write to, or read from"
         return f"{where}{error.strerror}{': what was saved before is untouched' * (error.errno in WRITING)}"
     return str(error) or type(error).__name__
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )

@@ -114,6 +114,9 @@ class BatchedBatchNorm(nn.Module):
         self._views: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._viewed: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_views": {}, "_viewed": None}  # a copy has other buffers, and makes views of its own
+
     def _statistics(self, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Running means and variances of the state that is being read, and where the batch's go: [K * m * C] each.
 

@@ -22,6 +22,7 @@ __all__ = [
     "Decay",
     "Engine",
     "LoaderConfig",
+    "MemoryCheck",
     "OptimizerName",
     "Precision",
     "Recompute",
@@ -37,7 +38,8 @@ __all__ = [
     "to_plain",
 ]
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+MemoryCheck = Literal["stop", "warn", "off"]
 Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node", "operation"]
 Cache = Literal["none", "memory", "disk"]
@@ -129,6 +131,9 @@ class SupernetConfig:
     recompute: Recompute = "none"
     """Memory for time: what lies within each node, or within each candidate operation, is not kept for the backward
     pass, but computed a second time there. node needs the least memory."""
+    graphs: bool = False
+    """Record the work of a step once and launch it at once (CUDA graphs): faster where a step is many small operations.
+    For NVIDIA GPUs only; it takes some memory more."""
 
     def __post_init__(self) -> None:
         for name, choices in (("engine", get_args(Engine)), ("recompute", get_args(Recompute))):
@@ -206,15 +211,29 @@ class RunConfig:
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     precision: Precision = "float32"
-    """float32, or automatic mixed precision in bfloat16 or float16."""
+    """float32; tf32, the same with products rounded to 10 bits, for NVIDIA GPUs from Ampere on; or automatic mixed
+    precision in bfloat16 or float16."""
+    accumulate: int = 1
+    """Batches for one update, whose gradients are averaged, at least 1: batches that fit into memory, updates as from
+    larger ones (batch norm still sees single batches)."""
+    memory_check: MemoryCheck = "stop"
+    """What to do if a step will not fit into the memory that is free: stop before it starts, warn, or off (not even
+    look)."""
     epochs: int = 40
     """Passes over the training data, at least 1."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
         require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
-        names = get_args(Precision)
-        require(self.precision in names, f"precision is {self.precision!r}: choose one of {', '.join(names)}")
+        require(self.accumulate >= 1, f"accumulate is {self.accumulate}: give a whole number from 1")
+        for name, choices in (("precision", Precision), ("memory_check", MemoryCheck)):
+            names, value = get_args(choices), getattr(self, name)
+            require(value in names, f"{name} is {value!r}: choose one of {', '.join(names)}")
+
+    @property
+    def images_per_update(self) -> int:
+        """Images that one update learns from: `accumulate` batches."""
+        return self.accumulate * self.loader.batch_size
 
 
 @dataclass(frozen=True)

@@ -17,23 +17,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
-from nas.devices import choose_device, random_state, restore_random_state, seed_everything
+from nas.devices import choose_device, random_state, restore_random_state, seed_everything, set_float32
 from nas.evaluation import evaluate_network
+from nas.graphs import graph_pool
 from nas.interrupt import InterruptedRun, Interruption
 from nas.loss import check_weights
+from nas.memory import check_memory, search_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
-from nas.optimizers import make_optimizer
+from nas.optimizers import FUSED, make_optimizer
 from nas.pictures import SampleKeeper
 from nas.progress import StepProgress
 from nas.reporting import decode_supernet, report_epoch
 from nas.run import BEST, CHECKPOINT, GENOTYPE, SPACE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import cosine
-from nas.stepping import Stepper
+from nas.stepping import Stepper, without_tensors
 from nas.supernet import Supernet
 from nas.waiting import Waiting
 from search_spaces.files import write_atomically
@@ -64,8 +67,8 @@ class _State:
 
     epoch: int = 0
     step: int = 0
-    weight_loss: float = 0.0
-    architecture_loss: float = 0.0
+    weight_loss: float | Tensor = 0.0  # on the device within an epoch
+    architecture_loss: float | Tensor = 0.0
     best_miou: float = -1.0
     last_miou: float = float("nan")
 
@@ -90,6 +93,7 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
     device = choose_device(config.device)
+    set_float32(device, config.precision)
     seed_everything(config.seed)
     config = _with_own_space(config, resume)
     space = resolve_space(config)
@@ -100,8 +104,9 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         device
     )
     weights, architecture = _steppers(config, supernet, device)
+    needs = check_memory(config, device, lambda: search_memory(supernet, config))
     state, split = _State(), split_dataset(train_set, config.seed)
-    steps = steps_per_epoch(min(len(part) for part in split), config.loader.batch_size)
+    steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update)
     if resume is not None:
         saved = load_checkpoint(folder / CHECKPOINT, KIND)
         state, split = _restore(saved, config, len(train_set), supernet, weights, architecture)
@@ -110,9 +115,11 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         config = dataclasses.replace(config, space=str(file))
 
     def save(*names: str) -> None:
+        weights.settle()
+        architecture.settle()
         content = {
             "config": to_plain(config),
-            "state": dataclasses.asdict(state),
+            "state": without_tensors(state),
             "space": space.to_dict(),
             "samples": len(train_set),
             "split": [torch.from_numpy(part) for part in split],
@@ -134,7 +141,8 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
         evaluation_loader(validation, *loading) as whole_images,
     ):
-        run.log.info(_headline(config, space, train_set, validation, split, device, folder))
+        for line in (_headline(config, space, train_set, validation, split, device, folder), *needs):
+            run.log.info(line)
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
@@ -160,17 +168,19 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
                     raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
             waited = waiting.share()
+            weights.settle()
+            architecture.settle()
             samples = SampleKeeper(4)
             matrix = evaluate_network(supernet, whole_images, classes, device, config.precision, samples)
             metrics: dict[str, Any] = {
-                "loss": {"weights": state.weight_loss / steps},
+                "loss": {"weights": float(state.weight_loss) / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
                 "lr": {"weights": weights.lr},
                 "seconds": time.perf_counter() - began,
                 "waiting": waited,
             }
             if learns:
-                metrics["loss"]["architecture"] = state.architecture_loss / steps
+                metrics["loss"]["architecture"] = float(state.architecture_loss) / steps
                 metrics["lr"]["architecture"] = architecture.lr
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
             genotype = decode_supernet(supernet, _provenance(config, state))
@@ -191,11 +201,19 @@ def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) ->
     """The two optimisers: SGD for the weights, Adam for alpha and beta."""
     sgd = make_optimizer(supernet, supernet.weights(), config.optimizer)
     adam = torch.optim.Adam(
-        supernet.architecture.parameters(), config.architecture.lr, weight_decay=config.architecture.weight_decay
+        supernet.architecture.parameters(),
+        config.architecture.lr,
+        weight_decay=config.architecture.weight_decay,
+        fused=FUSED,
     )
+    # Their graphs run in turn, so they can share memory.
+    common: Any = {
+        "accumulate": config.accumulate,
+        "graph_pool": graph_pool(device) if config.supernet.graphs else None,
+    }
     return (
-        Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip),
-        Stepper("architecture", supernet, adam, device, config.precision),
+        Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip, **common),
+        Stepper("architecture", supernet, adam, device, config.precision, **common),
     )
 
 
@@ -203,7 +221,7 @@ def _plan(config: SearchConfig, split: Parts, steps: int, epoch: int, step: int)
     """The batches of the run from a step on: of trainA, and once alpha and beta learn, of trainA and trainB in turn."""
     for number in range(epoch, config.epochs):
         parts = split if number >= config.architecture.start_epoch else split[:1]
-        plans = [epoch_batches(part, config.loader.batch_size, config.seed, number) for part in parts]
+        plans = [epoch_batches(part, config.images_per_update, config.seed, number) for part in parts]
         for batches in islice(zip(*plans, strict=False), step if number == epoch else 0, steps):
             yield from batches
 

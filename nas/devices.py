@@ -11,9 +11,19 @@ import torch
 
 from nas.config import Precision
 
-__all__ = ["autocast", "choose_device", "grad_scaler", "random_state", "restore_random_state", "seed_everything"]
+__all__ = [
+    "autocast",
+    "choose_device",
+    "grad_scaler",
+    "random_state",
+    "restore_random_state",
+    "seed_everything",
+    "set_float32",
+]
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+AMPERE = (8, 0)
+"""Compute capability."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -37,8 +47,27 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def set_float32(device: torch.device, precision: Precision) -> None:
+    """Sets, for the whole process, whether float32 products may be rounded to TF32 on an NVIDIA GPU.
+
+    PyTorch would round those of convolutions and not those of matrices. Here float32 is float32, so that a run on a GPU
+    is one on a CPU to rounding, and TF32 has a name of its own.
+
+    Raises:
+        ValueError: TF32 is asked for where there is none.
+    """
+    wanted = precision == "tf32"
+    if wanted and (device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE):
+        raise ValueError(
+            "precision is 'tf32', which only NVIDIA GPUs from Ampere on have: give --precision float32, or --device "
+            "cuda where there is one"
+        )
+    torch.set_float32_matmul_precision("high" if wanted else "highest")
+    torch.backends.cudnn.allow_tf32 = wanted
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Automatic mixed precision for forward passes; nothing for float32."""
+    """Automatic mixed precision for forward passes; nothing for float32 and tf32."""
     enabled = precision in _DTYPES
     return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16), enabled=enabled)
 

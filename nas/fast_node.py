@@ -52,32 +52,37 @@ class Mixing:
 
     def rows(self, state: int) -> Tensor:
         """Alpha of the m edges that leave a state, times their weights: [m, O]."""
-        return self._once((state,), lambda: self._alpha[_leaving(self._edges, state)])
+        return self._once(("rows", state), lambda: self._leaving(self._alpha, state))
 
     def bypassing(self, state: int) -> Tensor:
         """The weights of the m edges that leave a state: [m, 1]."""
         assert self._edge_weights is not None  # for the type checker
-        weights = self._edge_weights
-        return self._once(("bypassing", state), lambda: weights[_leaving(self._edges, state), None])
+        weights = self._edge_weights[:, None]
+        return self._once(("bypassing", state), lambda: self._leaving(weights, state))
 
     def scales(self, columns: tuple[int, ...], channels: int, sources: tuple[int, ...]) -> list[list[Tensor]]:
         """Alpha of some operations as scales of batch norms: for each state and operation [K * m * c]."""
         if not columns:
             return [[] for _ in sources]
         index, sizes = _scale_index(self._edges, self._alpha.shape[1], columns, channels, sources, self._alpha.device)
-        scales = self._once((channels, sources), lambda: self._alpha.flatten().index_select(0, index)).split(sizes)
+        scales = self._once(("scales", channels, sources), lambda: self._alpha.flatten().index_select(0, index)).split(
+            sizes
+        )
         return [list(scales[first : first + len(columns)]) for first in range(0, len(scales), len(columns))]
 
-    def kernel(self, state: int, columns: Sequence[int], channels: int) -> Tensor:
+    def kernel(self, state: int, columns: tuple[int, ...], channels: int) -> Tensor:
         """Alpha of T operations as the weight of a 1x1 convolution of all their outputs: [m * c, T * c, 1, 1]."""
 
         def make() -> Tensor:
-            alpha = self.rows(state)[:, columns]  # [m, T]
+            alpha = self.rows(state).index_select(1, _index(columns, self._alpha.device))  # [m, T]
             identity = torch.eye(channels, dtype=alpha.dtype, device=alpha.device)
             blocks = alpha[:, None, :, None] * identity[:, None, :]  # [m, c, T, c]
             return blocks.reshape(len(alpha) * channels, len(columns) * channels, 1, 1)
 
-        return self._once((state, channels), make)
+        return self._once(("kernel", state, channels), make)
+
+    def _leaving(self, rows: Tensor, state: int) -> Tensor:
+        return rows.index_select(0, _index(tuple(_leaving(self._edges, state)), rows.device))
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
         if key not in self._made:
@@ -90,6 +95,14 @@ def _leaving(edges: Sequence[tuple[int, int]], state: int) -> list[int]:
 
 
 @functools.cache
+@torch.inference_mode(False)  # what is made there could not be used in training
+def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """On the device once and for all: to index by a list would copy it there, and wait for that, in every step."""
+    return torch.tensor(numbers, device=device)
+
+
+@functools.cache
+@torch.inference_mode(False)  # what is made there could not be used in training
 def _scale_index(
     edges: tuple[tuple[int, int], ...],
     operations: int,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nas.depthwise import depthwise_gradients, has_own_gradients
-from nas.recomputation import Kept, Recipes
+from nas.recomputation import Kept, Recipes, autocast_of
 
 __all__ = ["convolve", "relu"]
 
@@ -31,8 +31,8 @@ def convolve(
     recipes: Recipes | None,
 ) -> Tensor:
     """`torch.nn.functional.conv2d` at stride 1: (N, C_in, H, W) -> (N, C_out, ..., ...)."""
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
+    _, dtype, lower = autocast_of(x.device)
+    if lower:
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if weight.shape[-2:] == (1, 1) and x.device.type in ("cpu", "meta"):
         dilation = (2, 2)  # the same for one pixel, but PyTorch leaves no dilated one to its slow code on one thread

@@ -156,6 +156,7 @@ class Layout:
             made[kind, id(joined)] = make()
         return made[kind, id(joined)][self.state]
 
+    @torch.inference_mode(False)  # or what is made there could not be used in training
     def _index(self, key: tuple[Any, ...], like: Tensor, make: Callable[[], Tensor]) -> Tensor:
         key = (*key, like.device)
         if key not in self._indices:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nas.data.base import IGNORE
 
-__all__ = ["NonFiniteLossError", "check_finite", "check_weights", "cross_entropy", "resize_labels"]
+__all__ = ["LossWatch", "NonFiniteLossError", "check_finite", "check_weights", "cross_entropy", "resize_labels"]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -64,6 +64,50 @@ def check_finite(loss: Tensor, term: str, where: str) -> float:
     if not torch.isfinite(loss.detach()):
         raise NonFiniteLossError(f"the {term} is {value} at {where}: {REMEDY}")
     return value
+
+
+class LossWatch:
+    """Checks the losses of a GPU one step late, so that the host never waits for the step that it has just launched.
+
+    The copy of a loss to the host is queued behind its step; it is read when the next one is given, at the latest by
+    `settle`. Until then it is the optimiser's part not to take the step (`nas.stepping`).
+
+    Args:
+        term: Name of the loss, for the message.
+    """
+
+    def __init__(self, term: str) -> None:
+        self.term = term
+        self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
+
+    def add(self, loss: Tensor, where: str) -> None:
+        """Takes in the loss of a step, and checks that of the one before.
+
+        Raises:
+            NonFiniteLossError: The one before was not finite.
+        """
+        copied, event = loss.detach().to("cpu", non_blocking=True), None  # from a GPU, into pinned memory
+        if loss.is_cuda:
+            event = torch.cuda.Event()
+            event.record()
+        before, self._pending = self._pending, (copied, event, where)
+        self._check(before)
+
+    def settle(self) -> None:
+        """Checks what is not checked yet; waits for it.
+
+        Raises:
+            NonFiniteLossError: The last loss was not finite.
+        """
+        before, self._pending = self._pending, None
+        self._check(before)
+
+    def _check(self, pending: tuple[Tensor, torch.cuda.Event | None, str] | None) -> None:
+        if pending is not None:
+            loss, event, where = pending
+            if event is not None:
+                event.synchronize()
+            check_finite(loss, self.term, where)
 
 
 def check_weights(network: nn.Module) -> None:

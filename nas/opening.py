@@ -31,8 +31,8 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     """
     if samples < batch_size:
         raise DataError(
-            f"{samples} training images to draw from are fewer than one batch: give a --loader.batch_size of at most "
-            "that, or more images (--loader.train_limit)"
+            f"{samples} training images to draw from are fewer than one batch (times --accumulate): give a smaller "
+            "--loader.batch_size or --accumulate, or more images (--loader.train_limit)"
         )
     return samples // batch_size
 

@@ -15,9 +15,22 @@ from torch import Tensor, nn
 from nas.config import Decay, OptimizerName, SgdConfig
 from search_spaces.traits import Projected, project, undecayed
 
-__all__ = ["convolution_weights", "load_optimizer_state", "make_optimizer", "multiplier", "optimizer_state"]
+__all__ = [
+    "FUSED",
+    "convolution_weights",
+    "load_optimizer_state",
+    "make_optimizer",
+    "multiplier",
+    "optimizer_state",
+]
 
 ADAM_BETA2, ADAM_EPS = 0.999, 1e-8
+FUSED = True
+"""That PyTorch computes a step for all parameters in one call, on CPUs and NVIDIA GPUs. On a CPU that is three times as
+fast as a call each, and needs no memory for results between, as `foreach` does; a GPU can be told without waiting for
+it to leave a step out. Equal to the others to rounding."""
+HOW = ("foreach", "fused", "capturable", "differentiable")
+"""What a group says of how it is computed: no part of the state, so that a run may go on with others."""
 
 
 def convolution_weights(network: nn.Module, depthwise: bool = True) -> list[Tensor]:
@@ -70,9 +83,10 @@ def make_optimizer(
     ]
     optimizer: torch.optim.Optimizer
     if name == "adam":
-        optimizer = torch.optim.Adam(groups, betas=(config.momentum, ADAM_BETA2), eps=ADAM_EPS if eps is None else eps)
+        betas, eps = (config.momentum, ADAM_BETA2), ADAM_EPS if eps is None else eps
+        optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=FUSED)
     else:
-        optimizer = torch.optim.SGD(groups, momentum=config.momentum)
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=FUSED)
     if any(isinstance(module, Projected) for module in network.modules()):
         optimizer.register_step_post_hook(lambda *_: project(network))
     return optimizer
@@ -96,7 +110,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dic
                 parts = how.separate(value)
             for name, part in zip(apart, parts, strict=True):
                 state.setdefault(name, {})[key] = part
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    groups = [
+        {key: value for key, value in group.items() if key not in ("params", *HOW)} for group in optimizer.param_groups
+    ]
     return {"by_name": state, "groups": groups}
 
 
@@ -109,14 +125,18 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
     if "by_name" not in state:  # a checkpoint from before there were two engines
         if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
             raise ValueError("the checkpoint is older than the fast engine: go on with --supernet.engine plain")
-        optimizer.load_state_dict(dict(state))
+        older = [
+            saved | {key: own[key] for key in HOW if key in own}
+            for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        optimizer.load_state_dict({**state, "param_groups": older})
         return
     joined = _joined(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     indices: dict[int, Tensor] = {}
     numbered = optimizer.state_dict()
     for group, saved, own in zip(numbered["param_groups"], state["groups"], optimizer.param_groups, strict=True):
-        group.update(saved)
+        group.update((key, value) for key, value in saved.items() if key not in HOW)
         indices.update(zip(group["params"], own["params"], strict=True))
     for index, parameter in indices.items():
         apart, how = joined.get(names[parameter], ([names[parameter]], None))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from search_spaces.modules import repeated_pass
 
-__all__ = ["Kept", "Recipes", "recomputed"]
+__all__ = ["Kept", "Recipes", "autocast_of", "recomputed"]
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
@@ -41,6 +41,12 @@ def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
     )
     assert isinstance(result, Tensor)  # for the type checker
     return result
+
+
+def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:
+    """Autocast as it is now: device type, type of numbers, whether it is on."""
+    kind = "cpu" if device.type == "meta" else device.type  # there is none on the meta device
+    return kind, torch.get_autocast_dtype(kind), kind == device.type and torch.is_autocast_enabled(kind)
 
 
 class _Recipe:
@@ -90,7 +96,7 @@ class Recipes:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._autocast = device.type, torch.get_autocast_dtype(device.type), torch.is_autocast_enabled(device.type)
+        self._autocast = autocast_of(device)
         self._known: dict[int, tuple[_Recipe, Tensor]] = {}
 
     def add(self, made: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:

@@ -22,6 +22,7 @@ import yaml
 
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
+from nas.out_of_memory import ADVICE, is_out_of_memory
 from search_spaces.files import write_atomically
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
 
 CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "supernet.engine", "supernet.recompute"),
+    *("epochs", "device", "out", "data_root", "space", "memory_check"),
+    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
     *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
 }
 """Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
@@ -211,6 +213,11 @@ class RunFolder:
         if isinstance(error, DataError):  # found in the middle of a run: what was computed is not lost
             error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
         self.close()
+        if is_out_of_memory(error):
+            raise RunError(
+                f"out of memory. What was saved is untouched: go on with --resume {self.path} when there is more; or "
+                f"start a new run, and {ADVICE}"
+            ) from error
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:

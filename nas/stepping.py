@@ -1,8 +1,10 @@
-"""One optimiser's step on a network: forward, loss, check, backward, update."""
+"""One optimiser's step on a network: forward, loss, backward, check, update."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,14 +12,19 @@ from torch import Tensor, nn
 
 from nas.config import Precision
 from nas.devices import autocast, grad_scaler
-from nas.loss import check_finite, cross_entropy
+from nas.graphs import Graphed, Pool
+from nas.loss import LossWatch, check_finite, cross_entropy
 from nas.optimizers import load_optimizer_state, multiplier, optimizer_state
 
-__all__ = ["Stepper"]
+__all__ = ["Stepper", "without_tensors"]
 
 
 class Stepper:
     """Takes steps with one optimiser; only the optimiser's own parameters get gradients.
+
+    On a GPU the host never waits within a step: a loss that is not finite makes the optimiser do nothing, on the GPU,
+    and is reported one step later (see `nas.loss.LossWatch`). For that the optimiser must be a fused one, as those of
+    `nas.optimizers` are; with others, and on a CPU, the loss is read in its own step.
 
     Args:
         name: What steps it takes, for messages.
@@ -28,6 +35,8 @@ class Stepper:
         clip: Largest norm of the gradient, or None.
         class_weights: Weight of each class in the loss, [classes]; None: all alike.
         forward: (N, 3, H, W) -> logits (N, classes, h, w) at the size at which the loss is taken; None: the network.
+        accumulate: Parts in which the images of a step go through the network, one after the other.
+        graph_pool: Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation.
     """
 
     def __init__(
@@ -40,15 +49,26 @@ class Stepper:
         clip: float | None = None,
         class_weights: Tensor | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
+        accumulate: int = 1,
+        graph_pool: Pool | None = None,
     ) -> None:
         self.name, self.network, self.optimizer = name, network, optimizer
         self.parameters: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
         ]
+        own = set(self.parameters)
+        self._others = [p for p in network.parameters() if p.requires_grad and p not in own]
         self.device, self.precision, self.clip = device, precision, clip
         self.class_weights = None if class_weights is None else class_weights.to(device)
         self.forward = network if forward is None else forward
+        self.accumulate = accumulate
         self.scaler = grad_scaler(device, precision)
+        self._term = f"cross entropy of the {name} step"
+        self._watch = LossWatch(self._term)
+        self.checks_late = device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
+        self._graphed = None
+        if graph_pool is not None:
+            self._graphed = Graphed(self.gradients, list(network.buffers()), graph_pool)
 
     @property
     def lr(self) -> float:
@@ -61,25 +81,61 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * multiplier(group)
 
-    def step(self, images: Tensor, labels: Tensor, where: str) -> float:
-        """One step on images (N, 3, H, W) and labels (N, H, W); returns the loss before it.
+    def step(self, images: Tensor, labels: Tensor, where: str) -> Tensor:
+        """One step on images (N, 3, H, W) and labels (N, H, W).
+
+        With `accumulate`, its gradient is the mean of those of as many parts of the images, each with a loss (a mean
+        over its labelled pixels) and batch-norm statistics of its own.
+
+        Returns:
+            The loss before the step, a float64 scalar on the device.
 
         Raises:
-            NonFiniteLossError: The loss is not a number; nothing was updated. The message has `where`.
+            NonFiniteLossError: The loss of this step is not a number, or on a GPU that of the step before; nothing was
+                updated. The message has `where`.
         """
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
         self.network.train()
-        with autocast(self.device, self.precision):
-            logits = self.forward(images.to(self.device, non_blocking=True))
-        loss = cross_entropy(logits, labels.to(self.device, non_blocking=True), self.class_weights)
-        value = check_finite(loss, f"cross entropy of the {self.name} step", where)
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward(inputs=self.parameters)
+        loss = (self._graphed or self.gradients)(images, labels)
+        if self.checks_late:  # a fused optimiser does nothing where this is 1, and so does GradScaler, by the gradients
+            self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+        else:
+            check_finite(loss, self._term, where)
         if self.clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return value
+        if self._graphed is None:  # a graph writes to the same gradients again
+            self.optimizer.zero_grad()
+        if self.checks_late:
+            self._watch.add(loss, where)
+        return loss.double()
+
+    def settle(self) -> None:
+        """Waits for the last step, and checks its loss.
+
+        Raises:
+            NonFiniteLossError: It is not a number.
+        """
+        self._watch.settle()
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Puts the gradients of the loss on images (N, 3, H, W) and labels (N, H, W) into `grad`; returns the loss."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        losses = []
+        with _without_gradients(self._others):
+            for part in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
+                with autocast(self.device, self.precision):
+                    logits = self.forward(part[0])
+                loss = cross_entropy(logits, part[1], self.class_weights)
+                if self.accumulate > 1:
+                    loss = loss / self.accumulate
+                self.scaler.scale(loss).backward()
+                losses.append(loss.detach())
+        return losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimiser and loss scaling, for a checkpoint."""
@@ -89,3 +145,21 @@ class Stepper:
         """Puts back what `state_dict` gave."""
         load_optimizer_state(self.optimizer, self.network, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+@contextmanager
+def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """While it lasts, nothing is computed or kept for gradients of these parameters, which ask for them otherwise."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def without_tensors(state: Any) -> dict[str, Any]:
+    """The fields of a dataclass of numbers, those that are still on a device as Python's: for a checkpoint."""
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}

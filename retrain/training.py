@@ -22,10 +22,11 @@ from nas.config import from_plain, to_plain
 from nas.cost import count_parameters
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
-from nas.devices import choose_device, random_state, restore_random_state, seed_everything
+from nas.devices import choose_device, random_state, restore_random_state, seed_everything, set_float32
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
 from nas.loss import check_weights
+from nas.memory import check_memory, step_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import make_optimizer
 from nas.pictures import SampleKeeper
@@ -33,7 +34,7 @@ from nas.progress import StepProgress
 from nas.reporting import record_epoch
 from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
 from nas.schedules import poly
-from nas.stepping import Stepper
+from nas.stepping import Stepper, without_tensors
 from nas.waiting import Waiting, waiting_advice
 from retrain.config import RetrainConfig
 from retrain.initialization import head_multipliers, initialize
@@ -63,7 +64,7 @@ class _State:
 
     epoch: int = 0
     step: int = 0
-    loss: float = 0.0
+    loss: float | Tensor = 0.0  # on the device within an epoch
     best_miou: float = -1.0
     last_miou: float = float("nan")
 
@@ -83,6 +84,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
     device = choose_device(config.device)
+    set_float32(device, config.precision)
     seed_everything(config.seed)
     name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
     folder = new_folder(config, f"retrain-{name}-{config.data}") if resume is None else Path(resume)
@@ -90,8 +92,9 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         config = _with_own_genotype(config, folder)
     train_set, validation = training_split(config), validation_split(config)
     classes = len(train_set.classes)
-    steps = steps_per_epoch(len(train_set), config.loader.batch_size)
+    steps = steps_per_epoch(len(train_set), config.images_per_update)
     network = build(config.genotype, classes, config.network)
+    needs = check_memory(config, device, lambda: _memory(config, network))
     headline = _headline(config, network, train_set, validation, device, folder)
     saved = None if resume is None else load_checkpoint(folder / CHECKPOINT, KIND)
     if saved is None:
@@ -107,9 +110,10 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         config = dataclasses.replace(config, genotype=str(load_genotype(config.genotype).save(folder / GENOTYPE)))
 
     def save(*names: str) -> None:
+        stepper.settle()
         content = {
             "config": to_plain(config),
-            "state": dataclasses.asdict(state),
+            "state": without_tensors(state),
             "samples": len(train_set),
             "classes": list(train_set.classes),
             "colors": train_set.colors.tolist(),
@@ -131,7 +135,7 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
         evaluation_loader(validation, *loading) as whole_images,
     ):
-        for line in (headline, *begun):
+        for line in (headline, *needs, *begun):
             run.log.info(line)
         if resume is None:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
@@ -154,10 +158,11 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
                     raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
 
             waited = waiting.share()
+            stepper.settle()
             samples = SampleKeeper(4)
             matrix = evaluate_network(network, whole_images, classes, device, config.precision, samples)
             metrics: dict[str, Any] = {
-                "loss": {"training": state.loss / steps},
+                "loss": {"training": float(state.loss) / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
                 "lr": {"training": stepper.lr},
                 "seconds": time.perf_counter() - began,
@@ -221,13 +226,32 @@ def _stepper(
         head_multipliers(network, settings),
     )
     forward = network.logits if config.loss.resolution == "logits" else network
-    return Stepper("training", network, optimizer, device, config.precision, settings.clip, class_weights, forward)
+    return Stepper(
+        "training",
+        network,
+        optimizer,
+        device,
+        config.precision,
+        settings.clip,
+        class_weights,
+        forward,
+        config.accumulate,
+    )
+
+
+def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:
+    """Bytes that training needs at its peak."""
+    kept = 2 if config.optimizer.name == "adam" else 1 if config.optimizer.momentum else 0
+    trained = [p for p in network.parameters() if p.requires_grad]
+    images = (config.loader.batch_size, *config.loader.augment.crop)
+    forward = "logits" if config.loss.resolution == "logits" else "__call__"
+    return step_memory(network, [(trained, kept)], images, config.precision, config.accumulate, forward)
 
 
 def _plan(config: RetrainConfig, samples: int, epoch: int, step: int) -> Iterator[list[Key]]:
     """The batches of the run from a step on."""
     for number in range(epoch, config.epochs):
-        batches = epoch_batches(range(samples), config.loader.batch_size, config.seed, number)
+        batches = epoch_batches(range(samples), config.images_per_update, config.seed, number)
         yield from batches[step if number == epoch else 0 :]
 
 

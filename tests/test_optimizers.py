@@ -11,7 +11,7 @@ from torch import nn
 
 from nas.config import CosineSgdConfig, SearchConfig, SgdConfig
 from nas.darts import _steppers
-from nas.optimizers import convolution_weights, make_optimizer
+from nas.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
 from nas.stepping import Stepper
 from nas.supernet import Supernet
 from retrain.config import OptimizerConfig
@@ -216,8 +216,9 @@ def test_clipping_and_gradients_cover_all_groups() -> None:
     config = OptimizerConfig(lr=1e-3, momentum=0.0, weight_decay=0.0, **HEAD)
     stepper = stepper_of(network, config)
     stepper.clip = 1e-3
+    gradients: list[torch.Tensor | None] = []
+    stepper.optimizer.register_step_pre_hook(lambda *_: gradients.extend(p.grad for p in network.parameters()))
     stepper.step(torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8)), "here")
-    gradients = [parameter.grad for parameter in network.parameters()]
     assert all(gradient is not None for gradient in gradients)
     norm = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).norm()
     assert norm == pytest.approx(1e-3, rel=1e-3)
@@ -264,3 +265,41 @@ def test_a_state_from_before_there_were_groups_is_taken() -> None:
     momenta = [state["momentum_buffer"] for state in stepper.optimizer.state.values()]
     assert len(momenta) == len(list(network.parameters()))
     stepper.step(torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8)), "here")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_states_do_not_say_how_a_step_is_computed(name: Any) -> None:
+    """One step of a loop over parameters and two fused ones are three of either, to rounding."""
+    found, numbers = [], {key: torch.randn(shape) for key, shape in (("weight", (2, 2, 3, 3)), ("bias", (2,)))}
+    for kinds in (("fused",) * 3, ("loop", "fused", "fused"), ("fused", "loop", "loop")):
+        torch.manual_seed(0)
+        network = nn.Conv2d(2, 2, 3)
+        state: dict[str, Any] | None = None
+        for kind in kinds:
+            optimizer = make_optimizer(network, network.parameters(), CONFIG, name)
+            assert optimizer.param_groups[0]["fused"]
+            if kind == "loop":
+                optimizer.param_groups[0].update(fused=False, foreach=False)
+            if state is not None:
+                load_optimizer_state(optimizer, network, copy.deepcopy(state))
+                assert optimizer.param_groups[0]["fused"] == (kind == "fused")
+            for key, parameter in network.named_parameters():
+                parameter.grad = numbers[key].clone()
+            optimizer.step()
+            state = optimizer_state(optimizer, network)
+            assert {"fused", "foreach"}.isdisjoint(state["groups"][0])
+        found.append((network.weight.detach(), network.bias.detach()))
+    for others in found[1:]:
+        torch.testing.assert_close(others, found[0])
+
+
+def test_what_an_older_state_says_of_how_it_was_computed_is_left_out() -> None:
+    network = nn.Conv2d(2, 2, 3)
+    optimizer = make_optimizer(network, network.parameters(), CONFIG)
+    state = optimizer_state(optimizer, network)
+    named = copy.deepcopy(state)
+    named["groups"][0] |= {"fused": None, "foreach": None, "lr": 0.7}
+    numbered = torch.optim.SGD(network.parameters(), 0.7, 0.9).state_dict()
+    for older in (named, numbered):
+        load_optimizer_state(optimizer, network, older)
+        assert optimizer.param_groups[0]["fused"] and optimizer.param_groups[0]["lr"] == 0.7

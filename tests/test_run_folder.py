@@ -358,7 +358,7 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (RunConfig, {"epochs": 0}, "epochs is 0:"),
     (RunConfig, {"seed": -1}, "seed is -1:"),
     (RunConfig, {"seed": 2**32}, "seed is 4294967296:"),
-    (RunConfig, {"precision": "float8"}, "precision is 'float8': choose one of float32, bfloat16, float16"),
+    (RunConfig, {"precision": "float8"}, "precision is 'float8': choose one of float32, tf32, bfloat16, float16"),
     (NetworkConfig, {"filter_multiplier": 0}, "network.filter_multiplier is 0:"),
     (NetworkConfig, {"stem_channels": (4,)}, "network.stem_channels has 1 entries:"),
     (NetworkConfig, {"stem_channels": (4, 0)}, "network.stem_channels[1] is 0:"),
