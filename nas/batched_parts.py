@@ -75,8 +75,9 @@ class BatchedConvolution(Part):
         if self.depthwise:  # sources have channels of their own, and the same filters
             return depthwise(x, layout.repeated(self.weight), self.dilation[0], layout)
         own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has an input of its own
-        if self.pointwise and own_inputs:
-            return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), sources * edges, layout.recipes)
+        if self.pointwise:
+            groups = sources * (edges if own_inputs else 1)
+            return convolve(x, layout.repeated(self.weight), None, (0, 0), (1, 1), groups, layout.recipes)
         weight, groups = layout.own(self.weight), self.groups * (edges if own_inputs else 1)
         bias = None if self.bias is None else layout.own(self.bias)
         padding, dilation = (self.padding[0], sources * self.padding[1]), (self.dilation[0], sources * self.dilation[1])

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from nas.batched_parts import Part
 from nas.batching import Batch
 from nas.config import Recompute
-from nas.frugal import convolve
+from nas.frugal import convolve, relu
 from nas.layout import Joined, Layout
-from nas.node import Node, Source
-from nas.recomputation import recomputed
+from nas.node import Node, Preprocess, Source
+from nas.recomputation import Recipes, recomputed
 from nas.views import deep, of_rows, reread, rows_of, side_by_side
+from search_spaces.modules import resize
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
 
@@ -163,10 +164,11 @@ class FastNode(nn.Module):
         self, incoming: Sequence[Tensor], before: Tensor, alpha: Mixing, beta: Tensor, size: tuple[int, int]
     ) -> Tensor:
         """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W) -> (N, C, H, W)."""
-        first = self.before(before, size)  # (N, c, H, W)
+        first = self._preprocessed(self.before, before, size)  # (N, c, H, W)
         if not self.training:  # running statistics may differ from source to source, and then so do the tensors
             first = first.repeat(1, self.sources, 1, 1)
-        second = torch.cat([preprocess(x, size) for preprocess, x in zip(self.incoming, incoming, strict=True)], dim=1)
+        pairs = zip(self.incoming, incoming, strict=True)
+        second = torch.cat([self._preprocessed(preprocess, x, size) for preprocess, x in pairs], dim=1)
         states = len(self.layout.all_edges)
         sources = (first.shape[1] // self.channels, *[self.sources] * (states - 1))
         scales = alpha.scales(self.batch_columns, self.mixed_channels, sources)
@@ -183,6 +185,19 @@ class FastNode(nn.Module):
         cells = torch.cat([*blocks, self._shuffled(pending)], dim=-1)  # [N, H, W, K, C]
         return (cells * beta[:, None]).sum(3).permute(0, 3, 1, 2)
 
+    def _preprocessed(self, preprocess: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """What `nas.node.Preprocess` gives; its ReLU, and what it enlarges, are not kept."""
+        assert isinstance(preprocess, Preprocess)  # for the type checker
+        recipes = None if self.layout.keep or not torch.is_grad_enabled() else Recipes(x.device)
+        if x.shape[-2] < size[0] or x.shape[-1] < size[1]:
+            small, x = x, resize(x, size)
+            if recipes is not None:
+                recipes.add(x, resize, small, size)
+        x, convolution = relu(x, recipes), preprocess.body.convolution
+        stride, around = convolution.stride[0], convolution.kernel_size[0] // 2
+        y = convolve(x, convolution.weight, None, (around, around), (1, 1), 1, recipes, (stride, stride))
+        return preprocess.body.batch_norm(y)
+
     def _added(self, state: int, x: Tensor, mixing: Mixing, scales: Sequence[Tensor]) -> Tensor:
         """What a state (N, K * c, H, W) adds to the m blocks that read it: [N, H, W, K, m * c]."""
         n, channels, height, width = x.shape
@@ -197,7 +212,8 @@ class FastNode(nn.Module):
                 terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
                 if self.recompute == "operation":
-                    terms.append(recomputed(self.layout.again_in(batch, state), x, scale))
+                    uses = self.layout.uses(batch.parameters())
+                    terms.append(recomputed(self.layout.again_in(batch, state), [x, scale], uses))
                 else:
                     terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):

@@ -29,16 +29,17 @@ def convolve(
     dilation: tuple[int, int],
     groups: int,
     recipes: Recipes | None,
+    stride: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """`torch.nn.functional.conv2d` at stride 1: (N, C_in, H, W) -> (N, C_out, ..., ...)."""
+    """`torch.nn.functional.conv2d`: (N, C_in, H, W) -> (N, C_out, ..., ...)."""
     _, dtype, lower = autocast_of(x.device)
     if lower:
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if weight.shape[-2:] == (1, 1) and x.device.type in ("cpu", "meta"):
         dilation = (2, 2)  # the same for one pixel, but PyTorch leaves no dilated one to its slow code on one thread
     if not torch.is_grad_enabled():
-        return F.conv2d(x, weight, bias, 1, padding, dilation, groups)
-    return _Convolution.apply(x, weight, bias, padding, dilation, groups, recipes)
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return _Convolution.apply(x, weight, bias, stride, padding, dilation, groups, recipes)
 
 
 def relu(x: Tensor, recipes: Recipes | None) -> Tensor:
@@ -65,6 +66,7 @@ class _Convolution(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        stride: tuple[int, int],
         padding: tuple[int, int],
         dilation: tuple[int, int],
         groups: int,
@@ -72,21 +74,23 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         _save(ctx, recipes, x, weight)
         ctx.biases = None if bias is None else [len(bias)]
-        ctx.padding, ctx.dilation, ctx.groups = padding, dilation, groups
-        return F.conv2d(x, weight, bias, 1, padding, dilation, groups)
+        ctx.shape = stride, padding, dilation
+        ctx.groups = groups
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = _saved(ctx)
         mask = list(ctx.needs_input_grad[:3])
-        if has_own_gradients(x, weight, ctx.padding, ctx.dilation, ctx.groups):
-            found = (*depthwise_gradients(gradient, x, weight, ctx.dilation[0], mask), None)
+        stride, padding, dilation = ctx.shape
+        if stride == (1, 1) and has_own_gradients(x, weight, padding, dilation, ctx.groups):
+            found = (*depthwise_gradients(gradient, x, weight, dilation[0], mask), None)
         else:
-            found = torch.ops.aten.convolution_backward(
-                gradient, x, weight, ctx.biases, [1, 1], ctx.padding, ctx.dilation, False, [0, 0], ctx.groups, mask
+            found = torch.ops.aten.convolution_backward.default(
+                gradient, x, weight, ctx.biases, stride, padding, dilation, False, [0, 0], ctx.groups, mask
             )
-        return *found, None, None, None, None
+        return *found, None, None, None, None, None
 
 
 class _ReLU(torch.autograd.Function):

@@ -6,7 +6,7 @@ Shapes: as in `nas.views`, which has the ways in which tensors lie in memory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -123,6 +123,11 @@ class Layout:
         if self.recipes is not None and made.requires_grad:
             self.recipes.add(made, compute, *arguments)
         return made
+
+    def uses(self, parameters: Iterable[Tensor]) -> list[Tensor]:
+        """What was made of parameters in this pass for the state that is being read."""
+        numbers = {id(parameter) for parameter in parameters}
+        return [parts[self.state] for (_, number), parts in self._pass.made.items() if number in numbers]
 
     def own(self, joined: Tensor) -> Tensor:
         """The part for the edges that leave the state, of a parameter or buffer of all edges."""

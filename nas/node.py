@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,10 @@ class MixedOperation(nn.Module):
         """(N, c / P, H, W), alpha [O] -> (N, c / P, H, W)."""
         terms = []
         for column, candidate in zip(self.columns, self.candidates.values(), strict=True):
-            y = recomputed(candidate, x, source) if self.recompute else candidate(x, source)
+            if self.recompute:
+                y = recomputed(partial(candidate, source=source), [x], candidate.parameters())
+            else:
+                y = candidate(x, source)
             terms.append(alpha[column] * y)
         return torch.stack(terms).sum(0)
 

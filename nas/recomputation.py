@@ -7,40 +7,55 @@ al., "Training deep nets with sublinear memory cost", 2016).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from search_spaces.modules import repeated_pass
 
 __all__ = ["Kept", "Recipes", "autocast_of", "recomputed"]
 
 
-def recomputed(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """`function(*arguments)`, of which only the arguments are kept; the backward pass calls it once more.
+def recomputed(function: Callable[..., Tensor], tensors: Sequence[Tensor], uses: Iterable[Tensor] = ()) -> Tensor:
+    """`function(*tensors)`, of which only the tensors are kept; the backward pass calls it once more.
 
     Batch norms keep their running statistics as they are in the second call.
+
+    Args:
+        function: Gives the same when it is called again.
+        tensors: Its arguments.
+        uses: All else that it computes with and that may need a gradient, such as a module's parameters.
     """
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), repeated_pass()
-
     if not torch.is_grad_enabled():
-        return function(*arguments)
-    result = checkpoint(
-        function,
-        *arguments,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=contexts,
-        determinism_check="none",
-    )
-    assert isinstance(result, Tensor)  # for the type checker
-    return result
+        return function(*tensors)
+    return _Recomputed.apply(function, len(tensors), *tensors, *uses)
+
+
+class _Recomputed(torch.autograd.Function):
+    """Not PyTorch's `checkpoint`: its reentrant form knows no gradients of some parameters only, its other one takes
+    time for every tensor that is kept, and the first use of it loads a compiler of 80 MiB."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Tensor) -> Tensor:
+        ctx.function, ctx.number, ctx.autocast = function, number, autocast_of(tensors[0].device)
+        ctx.save_for_backward(*tensors)
+        return function(*tensors[:number])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[2:]
+        tensors = list(ctx.saved_tensors)
+        for place in range(ctx.number):
+            tensors[place] = tensors[place].detach().requires_grad_(wanted[place])
+        with torch.enable_grad(), torch.autocast(*ctx.autocast), repeated_pass():
+            y = ctx.function(*tensors[: ctx.number])
+        inputs = [tensor for tensor, one in zip(tensors, wanted, strict=True) if one]
+        found = iter(torch.autograd.grad(y, inputs, gradient, allow_unused=True))
+        return None, None, *(next(found) if one else None for one in wanted)
 
 
 def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:

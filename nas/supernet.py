@@ -138,7 +138,7 @@ class Supernet(nn.Module):
         before, stem = self.stem(x)
         outputs = self.trellis(before, stem, alpha, beta, self.architecture.edge_weights())
         predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
-        return torch.stack(predictions).sum(0)  # (N, classes, H, W)
+        return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
 
     def trellis(
         self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
@@ -159,16 +159,15 @@ class Supernet(nn.Module):
             for level in space.node_levels(layer):
                 sources = _incoming_levels(space, layer, level)
                 node = self.nodes[_key(layer, level)]
-                inputs = {
-                    "incoming": [layers[layer][source] for source in sources],
-                    "before": layers[layer - 1][_before_level(space, layer, level)],
-                    "beta": next(of_nodes),
-                    "size": sizes[level],
-                }
+                before = layers[layer - 1][_before_level(space, layer, level)]
+                incoming = [layers[layer][source] for source in sources]
+                beta = next(of_nodes)
                 if self.recompute == "node":
-                    outputs.append(recomputed(partial(self._apart, node, **inputs), alpha, edge_weights))
+                    tensors = [t for t in (alpha, edge_weights) if t is not None] + [beta, before, *incoming]
+                    apart = partial(self._apart, node, sizes[level])
+                    outputs.append(recomputed(apart, tensors, node.parameters()))
                 else:
-                    outputs.append(node(**shared, **inputs))
+                    outputs.append(node(incoming=incoming, before=before, beta=beta, size=sizes[level], **shared))
             layers.append(outputs)
         return layers[-1]
 
@@ -178,9 +177,11 @@ class Supernet(nn.Module):
             return {"alpha": alpha, "edge_weights": edge_weights}
         return {"alpha": Mixing(self.space, alpha, edge_weights)}
 
-    def _apart(self, node: nn.Module, alpha: Tensor, edge_weights: Tensor | None, **inputs: Any) -> Tensor:
+    def _apart(self, node: nn.Module, size: tuple[int, int], alpha: Tensor, *tensors: Tensor) -> Tensor:
         """The output of a node that shares nothing with others, so that it can be computed twice."""
-        return node(**self._shared(alpha, edge_weights), **inputs)
+        weights, tensors = (tensors[0], tensors[1:]) if self.architecture.edges is not None else (None, tensors)
+        beta, before, *incoming = tensors
+        return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, weights))
 
     def _source(self, layer: int, level: int) -> Source:
         """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
