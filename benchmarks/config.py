@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-from nas.config import Engine, Precision, require
+from nas.config import Engine, Precision, Recompute, require
 
 __all__ = [
     "AXES",
@@ -29,7 +29,7 @@ class Variant(NamedTuple):
     label: str
     """In tables."""
     engine: Engine
-    recompute: str
+    recompute: Recompute
     """What the backward pass computes anew instead of keeping it: none, node, operation."""
 
     @property
@@ -180,7 +180,7 @@ class NetworksBench(MachineConfig):
     training_batch: int = 2
     """Images in a training step, at least 2."""
     precision: Precision = "float32"
-    """float32, or automatic mixed precision in bfloat16 or float16."""
+    """float32, tf32 (NVIDIA GPUs), or automatic mixed precision in bfloat16 or float16."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,12 +216,14 @@ class SupernetBench(MachineConfig):
     batch_size: int = 2
     """Images in a step, at least 2."""
     precision: Precision = "float32"
-    """float32, or automatic mixed precision in bfloat16 or float16."""
+    """float32, tf32 (NVIDIA GPUs), or automatic mixed precision in bfloat16 or float16."""
     together: int = 2
     """Variants alive at the same time, the first among them, at least 2: more are quicker, as the first is measured in
     each group, and take the memory of all."""
     largest_batch: bool = False
     """On a GPU: also seek the largest batch of which both steps fit into its memory."""
+    graphs: bool = False
+    """On a GPU: have the steps of the fast engine recorded and replayed as CUDA graphs."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -265,7 +267,7 @@ class ScalingBench(MachineConfig):
     variant: str = "fast"
     """The way to compute the supernet: plain, fast, fast-node, fast-operation."""
     precision: Precision = "float32"
-    """float32, or automatic mixed precision in bfloat16 or float16."""
+    """float32, tf32 (NVIDIA GPUs), or automatic mixed precision in bfloat16 or float16."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

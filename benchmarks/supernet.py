@@ -45,13 +45,17 @@ def measure(config: SupernetBench) -> dict[str, Any]:
         and variant. `means`: see `geometric_means`. And `command`, `machine`, `precision`.
 
     Raises:
-        ValueError: An unknown space or device, or --largest-batch on the CPU.
+        ValueError: An unknown space or device, or --largest-batch or --graphs on the CPU.
     """
     device = choose_device(config.device)
     require(
         device.type == "cuda" or not config.largest_batch,
         "largest_batch is for a GPU: where the CPU's memory ends, other processes suffer. Leave it out, or give "
         "--device cuda",
+    )
+    require(
+        device.type == "cuda" or not config.graphs,
+        "graphs are for NVIDIA GPUs: leave the option out, or give --device cuda on a machine that has one",
     )
     spaces = {name: dataclasses.replace(load(name), **config.changes()) for name in config.spaces}  # type: ignore[arg-type]
     rows: list[dict[str, Any]] = []
@@ -81,7 +85,7 @@ def _compare(
 ) -> dict[str, tuple[dict[str, Any] | None, dict[str, Any] | None]]:
     """By variant: its cost, and that of the first variant, measured in turn with it."""
     by_name = {variant.name: variant for variant in VARIANTS}
-    machine = (config.device, config.threads, config.precision)
+    machine = (config.device, config.threads, config.precision, config.graphs)
     trials = {name: (space, by_name[name], crop, config.batch_size, *machine) for name in config.variants}
     more = [*(ON_GPU if on_gpu else ()), *([("dispatched", "dispatched")] if crop == config.crops[0] else ())]
     first, *others = config.variants

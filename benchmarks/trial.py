@@ -16,8 +16,9 @@ from benchmarks.memory import PeakMemory
 from benchmarks.remote import Remote, out_of_memory
 from benchmarks.timing import copy_speed, in_turn, seconds
 from nas.config import CosineSgdConfig, Precision
-from nas.devices import choose_device
-from nas.optimizers import make_optimizer
+from nas.devices import choose_device, set_float32
+from nas.graphs import graph_pool
+from nas.optimizers import FUSED, make_optimizer
 from nas.stepping import Stepper
 from nas.supernet import Supernet
 from search_spaces.space import SearchSpace
@@ -42,6 +43,7 @@ class Trial:
         crop: Side of the square images, in pixels.
         batch_size: Images in a step.
         device, threads, precision: Where and in what the steps are computed.
+        graphs: Have the fast engine's steps replayed as CUDA graphs.
     """
 
     def __init__(
@@ -53,16 +55,18 @@ class Trial:
         device: str,
         threads: int,
         precision: Precision,
+        graphs: bool = False,
     ) -> None:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         self.device = choose_device(device)
-        recompute: dict[str, Any] = {} if variant.recompute == "none" else {"recompute": variant.recompute}
-        self.supernet = Supernet(space, CLASSES, variant.engine, **recompute).to(self.device)
+        set_float32(self.device, precision)
+        self.supernet = Supernet(space, CLASSES, variant.engine, variant.recompute).to(self.device)
         sgd = make_optimizer(self.supernet, self.supernet.weights(), CosineSgdConfig())
-        adam = torch.optim.Adam(self.supernet.architecture.parameters(), 3e-3)
+        adam = torch.optim.Adam(self.supernet.architecture.parameters(), 3e-3, fused=FUSED)
+        pool = graph_pool(self.device) if graphs and variant.engine == "fast" else None
         self.steppers = {
-            name: Stepper(name, self.supernet, optimizer, self.device, precision)
+            name: Stepper(name, self.supernet, optimizer, self.device, precision, graph_pool=pool)
             for name, optimizer in zip(STEPS, (sgd, adam), strict=True)
         }
         self.crop = crop

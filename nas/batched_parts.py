@@ -34,7 +34,10 @@ class Part(nn.Module):
         self.layout = layout
         names = [name for name, _ in members[0].named_parameters(recurse=False)]
         for name in names:
-            self.register_parameter(name, nn.Parameter(torch.cat([member.get_parameter(name) for member in members])))
+            joined = torch.cat([member.get_parameter(name) for member in members])
+            if joined.dim() == 4:  # as the tensors that convolutions work on, or each call would turn it around
+                joined = joined.contiguous(memory_format=torch.channels_last)
+            self.register_parameter(name, nn.Parameter(joined))
 
     def prepare(self) -> None:
         """Makes what a forward pass needs of the parameters: before the first state, so that all of them find it."""

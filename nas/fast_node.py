@@ -14,8 +14,7 @@ operations read c / P channels of a state, and the others bypass them.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from nas.batching import Batch
 from nas.config import Recompute
 from nas.frugal import convolve, relu
 from nas.layout import Joined, Layout
+from nas.mixing import Mixing, leaving
 from nas.node import Node, Preprocess, Source
 from nas.recomputation import Recipes, recomputed
 from nas.views import deep, of_rows, reread, rows_of, side_by_side
@@ -34,91 +34,7 @@ from search_spaces.modules import resize
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
 
-__all__ = ["FastNode", "Mixing"]
-
-
-class Mixing:
-    """Alpha in the forms in which nodes use it; many nodes use the same, and it is made once.
-
-    Args:
-        space: The search space.
-        alpha: [E, O].
-        edge_weights: [E]; None: all edges alike.
-    """
-
-    def __init__(self, space: SearchSpace, alpha: Tensor, edge_weights: Tensor | None = None) -> None:
-        self._edges, self._edge_weights = space.edges, edge_weights
-        self._alpha = alpha if edge_weights is None else edge_weights[:, None] * alpha
-        self._made: dict[tuple[Any, ...], Tensor] = {}
-
-    def rows(self, state: int) -> Tensor:
-        """Alpha of the m edges that leave a state, times their weights: [m, O]."""
-        return self._once(("rows", state), lambda: self._leaving(self._alpha, state))
-
-    def bypassing(self, state: int) -> Tensor:
-        """The weights of the m edges that leave a state: [m, 1]."""
-        assert self._edge_weights is not None  # for the type checker
-        weights = self._edge_weights[:, None]
-        return self._once(("bypassing", state), lambda: self._leaving(weights, state))
-
-    def scales(self, columns: tuple[int, ...], channels: int, sources: tuple[int, ...]) -> list[list[Tensor]]:
-        """Alpha of some operations as scales of batch norms: for each state and operation [K * m * c]."""
-        if not columns:
-            return [[] for _ in sources]
-        index, sizes = _scale_index(self._edges, self._alpha.shape[1], columns, channels, sources, self._alpha.device)
-        scales = self._once(("scales", channels, sources), lambda: self._alpha.flatten().index_select(0, index)).split(
-            sizes
-        )
-        return [list(scales[first : first + len(columns)]) for first in range(0, len(scales), len(columns))]
-
-    def kernel(self, state: int, columns: tuple[int, ...], channels: int) -> Tensor:
-        """Alpha of T operations as the weight of a 1x1 convolution of all their outputs: [m * c, T * c, 1, 1]."""
-
-        def make() -> Tensor:
-            alpha = self.rows(state).index_select(1, _index(columns, self._alpha.device))  # [m, T]
-            identity = torch.eye(channels, dtype=alpha.dtype, device=alpha.device)
-            blocks = alpha[:, None, :, None] * identity[:, None, :]  # [m, c, T, c]
-            return blocks.reshape(len(alpha) * channels, len(columns) * channels, 1, 1)
-
-        return self._once(("kernel", state, channels), make)
-
-    def _leaving(self, rows: Tensor, state: int) -> Tensor:
-        return rows.index_select(0, _index(tuple(_leaving(self._edges, state)), rows.device))
-
-    def _once(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
-        if key not in self._made:
-            self._made[key] = make()
-        return self._made[key]
-
-
-def _leaving(edges: Sequence[tuple[int, int]], state: int) -> list[int]:
-    return [edge for edge, (source, _) in enumerate(edges) if source == state]
-
-
-@functools.cache
-@torch.inference_mode(False)  # what is made there could not be used in training
-def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """On the device once and for all: to index by a list would copy it there, and wait for that, in every step."""
-    return torch.tensor(numbers, device=device)
-
-
-@functools.cache
-@torch.inference_mode(False)  # what is made there could not be used in training
-def _scale_index(
-    edges: tuple[tuple[int, int], ...],
-    operations: int,
-    columns: tuple[int, ...],
-    channels: int,
-    sources: tuple[int, ...],
-    device: torch.device,
-) -> tuple[Tensor, list[int]]:
-    """Where in alpha [E * O] the scales of all states and operations are, and the length of each of them."""
-    parts = []
-    for state, copies in enumerate(sources):
-        for column in columns:
-            places = torch.tensor(_leaving(edges, state)) * operations + column  # [m]
-            parts.append(places[None, :, None].expand(copies, -1, channels).flatten())  # [K * m * c]
-    return torch.cat(parts).to(device), [len(part) for part in parts]
+__all__ = ["FastNode"]
 
 
 class FastNode(nn.Module):
@@ -138,7 +54,7 @@ class FastNode(nn.Module):
         self.channels, self.sources = space.operation_channels(level), len(incoming)
         self.partial_channels, self.mixed_channels = partial_channels, self.channels // partial_channels
         self.before, self.incoming = plain.before, plain.incoming
-        by_state = [_leaving(space.edges, state) for state in range(1 + space.blocks)]
+        by_state = [leaving(space.edges, state) for state in range(1 + space.blocks)]
         self.edges = [edge for edges in by_state for edge in edges]
         self.layout = Layout([len(edges) for edges in by_state], self.mixed_channels, keep=recompute != "none")
         self.recompute = recompute

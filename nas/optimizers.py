@@ -143,12 +143,14 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
         values = [state["by_name"].get(name) for name in apart]
         if values[0] is None:
             continue  # no step was taken yet
-        numbered["state"][index] = {
-            key: how.join([value[key] for value in values])
-            if how is not None and torch.is_tensor(first) and first.shape == how.shape
-            else first
-            for key, first in values[0].items()
-        }
+        found: dict[str, Any] = {}
+        for key, first in values[0].items():
+            joins = how is not None and torch.is_tensor(first) and first.shape == how.shape
+            found[key] = how.join([value[key] for value in values]) if joins else first
+            if torch.is_tensor(found[key]) and found[key].shape == parameter.shape:
+                # In memory as the parameter is: a fused step goes through both from end to end.
+                found[key] = torch.empty_like(parameter).copy_(found[key])
+        numbered["state"][index] = found
     optimizer.load_state_dict(numbered)
 
 

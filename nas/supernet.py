@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.config import Engine, Recompute
-from nas.fast_node import FastNode, Mixing
+from nas.fast_node import FastNode
+from nas.mixing import Mixing
 from nas.node import Node, Source
 from nas.recomputation import recomputed
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
