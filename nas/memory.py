@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nas.available_memory import available_memory
 from nas.config import Precision, RunConfig, SearchConfig
 from nas.out_of_memory import ADVICE
 from nas.stepping import Stepper
@@ -239,24 +238,7 @@ def _layer(node: str) -> int:
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that a process may still take on a device; None where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    return min(free, _free_in_container(Path("/sys/fs/cgroup")))
-
-
-def _free_in_container(group: Path) -> int:
-    """What a container's limit leaves (control groups, version 2); files that the system caches count as free."""
-    try:
-        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(stat["file"])
-    except (OSError, ValueError, KeyError):  # no container, or one without a limit ("max")
-        return sys.maxsize
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
 def check_memory(config: RunConfig, device: torch.device, needed: Callable[[], int]) -> list[str]:

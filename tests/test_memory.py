@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 import nas.memory
 from cli import common
+from nas.available_memory import left_in_container
 from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, RunConfig, SearchConfig
 from nas.darts import search
 from nas.memory import PER_MODULE, PER_TENSOR, LiveBytes, check_memory, free_memory, search_memory, step_memory
@@ -217,12 +218,12 @@ def test_an_operation_that_reads_numbers_stops_no_run() -> None:
 def test_free_memory_is_at_most_what_a_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = free_memory(CPU)
     assert free is None or 0 < free < 2**50
-    assert nas.memory._free_in_container(tmp_path) == sys.maxsize
-    for name, content in (("max", "1000\n"), ("current", "700\n"), ("stat", "anon 500\nfile 200\n")):
+    assert left_in_container(tmp_path) is None
+    for name, content in (("max", "1000\n"), ("current", "700\n"), ("stat", "anon 500\ninactive_file 200\n")):
         (tmp_path / f"memory.{name}").write_text(content)
-    assert nas.memory._free_in_container(tmp_path) == 1000 - 700 + 200
+    assert left_in_container(tmp_path) == 1000 - 700 + 200
     (tmp_path / "memory.max").write_text("max\n")
-    assert nas.memory._free_in_container(tmp_path) == sys.maxsize
+    assert left_in_container(tmp_path) is None
 
 
 # Within a run

@@ -23,10 +23,11 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from nas.available_memory import available_memory
 from nas.data.base import DataError, Sample, SegmentationDataset, Wrapper
 from search_spaces.files import write_atomically
 
-__all__ = ["Cached", "DiskCached", "available_memory", "default_folder"]
+__all__ = ["Cached", "DiskCached", "default_folder"]
 
 FORMAT = 1
 """Of the file. To be raised, too, when the package reads or draws samples otherwise than before."""
@@ -194,32 +195,6 @@ def default_folder() -> Path:
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "nas-segmentation"
     except RuntimeError as error:
         raise DataError("there is no home directory to keep a cache in: name one by --loader.cache_folder") from error
-
-
-def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, as far as the system says; None where it does not.
-
-    In a container it is what the container may still take (cgroup v2), if that is less.
-    """
-    amounts = []
-    with contextlib.suppress(OSError, KeyError, ValueError):
-        amounts.append(1024 * _numbers("/proc/meminfo")["MemAvailable:"])
-    if not amounts:
-        with contextlib.suppress(OSError, AttributeError, ValueError):  # no such number, or no sysconf at all
-            amounts.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with contextlib.suppress(
-        OSError, KeyError, ValueError
-    ):  # outside a container there is no such file, or it says max
-        group = Path("/sys/fs/cgroup")
-        taken = int((group / "memory.current").read_text()) - _numbers(group / "memory.stat")["inactive_file"]
-        amounts.append(int((group / "memory.max").read_text()) - taken)
-    return max(0, min(amounts)) if amounts else None
-
-
-def _numbers(path: str | Path) -> dict[str, int]:
-    """A file of the kernel's with a name and a number a line."""
-    lines = (line.split() for line in Path(path).read_text(encoding="ascii").splitlines())
-    return {words[0]: int(words[1]) for words in lines if len(words) > 1}
 
 
 def _key(dataset: SegmentationDataset) -> bytes:
