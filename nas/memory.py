@@ -35,6 +35,8 @@ HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PER_TENSOR, PER_MODULE = 1024, 3000
 """Bytes that a tensor takes beside its numbers (with its node in the graph of the backward pass), and a module beside
 its tensors; measured on supernets of 6,600 and 36,000 modules (Linux, Python 3.11, PyTorch 2.13)."""
+LOADED = 40 * 2**20
+"""Bytes that the first step loads on a CPU, whatever it computes: code, and the compiled kernels of oneDNN."""
 VIEWS_WITHOUT_A_SIGN = {"aten::_unsafe_view"}
 """Operations whose schema does not say that their result is a view."""
 
@@ -258,7 +260,7 @@ def check_memory(config: RunConfig, device: torch.device, needed: Callable[[], i
     if config.memory_check == "off":
         return []
     try:
-        bytes_needed = needed()
+        bytes_needed = needed() + (LOADED if device.type == "cpu" else 0)
     except (NotImplementedError, RuntimeError) as error:  # an operation of someone else's that reads numbers
         return [f"memory is not estimated: {str(error).splitlines()[0]}"]
     height, width = config.loader.augment.crop
