@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "autocast",
     "choose_device",
     "grad_scaler",
+    "keep_kernels",
     "random_state",
     "restore_random_state",
     "seed_everything",
@@ -64,6 +66,15 @@ def set_float32(device: torch.device, precision: Precision) -> None:
         )
     torch.set_float32_matmul_precision("high" if wanted else "highest")
     torch.backends.cudnn.allow_tf32 = wanted
+
+
+def keep_kernels() -> None:
+    """Has oneDNN, which computes convolutions on CPUs, keep the kernels that it compiles for shapes.
+
+    It keeps 1,024, and a supernet's convolutions have more shapes (1,313 in a step of `autodeeplab`): those that it had
+    let go it would compile in every step. Without effect in a process that has computed a convolution before.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:

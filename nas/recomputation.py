@@ -8,6 +8,7 @@ al., "Training deep nets with sublinear memory cost", 2016).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -67,10 +68,9 @@ def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:
 class _Recipe:
     """How a tensor is made again. What was made is let go with the last of its users."""
 
-    def __init__(
-        self, autocast: tuple[str, torch.dtype, bool], function: Callable[..., Tensor], arguments: Sequence[Any]
-    ) -> None:
-        self.autocast, self.function, self.arguments = autocast, function, arguments
+    def __init__(self, device: torch.device, function: Callable[..., Tensor], arguments: Sequence[Any]) -> None:
+        self.device, self.function, self.arguments = device, function, arguments
+        self.autocast = autocast_of(device)
         self.users = 0
         self.made: Tensor | None = None
 
@@ -78,7 +78,8 @@ class _Recipe:
         """Called once by each user."""
         if self.made is None:
             arguments = [a.get() if isinstance(a, Kept) else a for a in self.arguments]
-            with torch.no_grad(), torch.autocast(*self.autocast):
+            same = autocast_of(self.device) == self.autocast  # as is usual; to enter it takes longer than to look
+            with torch.no_grad(), nullcontext() if same else torch.autocast(*self.autocast):
                 self.made = self.function(*arguments)
         made = self.made
         self.users -= 1
@@ -111,12 +112,12 @@ class Recipes:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._autocast = autocast_of(device)
+        self._device = device
         self._known: dict[int, tuple[_Recipe, Tensor]] = {}
 
     def add(self, made: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:
         """From now on `made` is not kept: `function(*arguments)` makes it again."""
-        self._known[_memory(made)] = _Recipe(self._autocast, function, [self.keep(a) for a in arguments]), made
+        self._known[_memory(made)] = _Recipe(self._device, function, [self.keep(a) for a in arguments]), made
 
     def keep(self, value: Any) -> Any:
         """What to keep of a tensor or of another argument: itself, or how it is made."""

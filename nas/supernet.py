@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from nas.architecture import Architecture
 from nas.config import Engine, Recompute
+from nas.devices import keep_kernels
 from nas.fast_node import FastNode
 from nas.mixing import Mixing
 from nas.node import Node, Source
@@ -108,6 +109,7 @@ class Supernet(nn.Module):
         _check_partial_channels(partial_channels, space)
         node = {"plain": Node, "fast": FastNode}[engine]
         self.engine, self.recompute = engine, recompute
+        keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space = space
