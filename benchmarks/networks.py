@@ -21,7 +21,7 @@ from benchmarks.documents import command, hardware, number, table
 from benchmarks.timing import in_turn, seconds
 from nas.config import CosineSgdConfig
 from nas.cost import describe
-from nas.devices import autocast, choose_device
+from nas.devices import autocast, choose_device, set_float32
 from nas.optimizers import make_optimizer
 from nas.stepping import Stepper
 from retrain.networks import NETWORKS, build
@@ -48,6 +48,7 @@ def measure(config: NetworksBench) -> dict[str, Any]:
         ValueError: There is no such network, genotype file or device.
     """
     device = choose_device(config.device)
+    set_float32(device, config.precision)  # refused here, before there are processes
     torch.set_num_threads(config.threads)
     names = [one for name in config.networks for one in (NETWORKS if name == ALL else (name,))]
     names = list(dict.fromkeys(names))

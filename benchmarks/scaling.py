@@ -18,7 +18,7 @@ from benchmarks.config import AXES, VARIANTS, Axis, ScalingBench
 from benchmarks.documents import command, hardware, number, table
 from benchmarks.trial import cost_in_turn
 from nas.config import require
-from nas.devices import choose_device
+from nas.devices import choose_device, set_float32
 from search_spaces.drawing import ENDINGS, save_figure
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, load
@@ -46,7 +46,7 @@ def measure(config: ScalingBench) -> dict[str, Any]:
     Raises:
         ValueError: An unknown space or device, or a value that the space cannot take.
     """
-    choose_device(config.device)
+    set_float32(choose_device(config.device), config.precision)  # refused here, before there are processes
     space = load(config.space)
     axes = [axis for axis in AXES if axis.name in config.vary]
     points = {axis: [(value, *_point(config, space, axis, value)) for value in _values(config, axis)] for axis in axes}
@@ -58,7 +58,8 @@ def measure(config: ScalingBench) -> dict[str, Any]:
         for (value, *_), cost in zip(settings, cost_in_turn(trials, config.repeats), strict=True):
             cost = cost or dict.fromkeys(QUANTITIES)
             rows.append({"axis": axis.name, "value": value, "amount": axis.amount(value), **cost})
-            print(rows[-1], file=sys.stderr)
+            said = "did not fit" if cost["weight"] is None else f"weight step {cost['weight']:.3g} s"
+            print(f"{axis.label} {value}: {said}", file=sys.stderr)
     return {
         "command": command("scaling", config),
         "machine": hardware(config.device, config.threads),

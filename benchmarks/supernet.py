@@ -20,7 +20,7 @@ from benchmarks.protocol import protocol_hours
 from benchmarks.remote import Remote
 from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
 from nas.config import require
-from nas.devices import choose_device
+from nas.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace, load
 
 __all__ = ["geometric_means", "make_table", "measure"]
@@ -48,6 +48,7 @@ def measure(config: SupernetBench) -> dict[str, Any]:
         ValueError: An unknown space or device, or --largest-batch or --graphs on the CPU.
     """
     device = choose_device(config.device)
+    set_float32(device, config.precision)  # refused here, before there are processes
     require(
         device.type == "cuda" or not config.largest_batch,
         "largest_batch is for a GPU: where the CPU's memory ends, other processes suffer. Leave it out, or give "
@@ -68,7 +69,7 @@ def measure(config: SupernetBench) -> dict[str, Any]:
                     count = None if cost is None else cost["dispatched"]
                     dispatched.append({"space": name, "variant": variant, "operations": count})
                 rows.append({"space": name, "crop": crop, "variant": variant, **_row(config, cost, base)})
-                print(rows[-1], file=sys.stderr)
+                print(_said(rows[-1]), file=sys.stderr)
     return {
         "command": command("supernet", config),
         "machine": hardware(config.device, config.threads),
@@ -78,6 +79,15 @@ def measure(config: SupernetBench) -> dict[str, Any]:
         "dispatched": dispatched,
         "means": geometric_means(rows),
     }
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    """What was just measured, while more is being measured."""
+    text = f"{row['space']}, crop {row['crop']}, {row['variant']}: "
+    if row["weight"] is None:
+        return text + "did not fit into memory"
+    text += f"weight step {row['weight']:.3g} s, architecture step {row['architecture']:.3g} s"
+    return text if row["memory"] is None else f"{text}, {row['memory']:,.0f} MiB"
 
 
 def _compare(

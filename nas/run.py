@@ -104,7 +104,7 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
     """Checks that a checkpoint is of a run with these settings and as many training samples.
 
     Args:
-        saved: The checkpoint, with `config` (plain) and `samples`.
+        saved: The checkpoint, with `config` (plain), `state` and `samples`.
         config: The settings to go on with.
         samples: Training samples that are there now.
 
@@ -116,6 +116,11 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
         raise RunError(
             f"--resume with another {', '.join(sorted(changed))} would be another run: leave it as it was, "
             "or start a new run without --resume"
+        )
+    done = saved["state"]["epoch"]
+    if config.epochs < done:
+        raise RunError(
+            f"the run has {done} epochs already, more than --epochs {config.epochs}: give more, or leave it out"
         )
     if saved["samples"] != samples:
         raise RunError(

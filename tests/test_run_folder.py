@@ -408,12 +408,19 @@ def test_differences_names_settings_by_their_path() -> None:
     ],
 )
 def test_settings_that_make_no_other_run_may_change(changes: dict[str, Any]) -> None:
-    saved = {"config": to_plain(RunConfig()), "samples": 5}
+    saved = {"config": to_plain(RunConfig()), "samples": 5, "state": {"epoch": 9}}
     changed = dataclasses.replace(RunConfig(), **changes)
     check_resumable(saved, changed, 5)
     assert differences(saved["config"], to_plain(changed))  # they did change
     with pytest.raises(ValueError, match="begun on 5 training images, but there are 4 now"):
         check_resumable(saved, changed, 4)
+
+
+def test_a_run_does_not_go_on_to_where_it_has_been() -> None:
+    saved = {"config": to_plain(RunConfig()), "samples": 5, "state": {"epoch": 6}}
+    check_resumable(saved, RunConfig(epochs=6), 5)
+    with pytest.raises(ValueError, match="has 6 epochs already, more than --epochs 5: give more"):
+        check_resumable(saved, RunConfig(epochs=5), 5)
 
 
 def test_random_states_come_back_from_a_checkpoint(tmp_path: Path) -> None:
