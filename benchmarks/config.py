@@ -170,7 +170,7 @@ class NetworksBench(MachineConfig):
     networks: tuple[str, ...] = ("auto-deeplab-s", "fplnet", "espnet", "mnv2-li-aspp")
     """Published networks by name (all: every one), or genotype files."""
     sizes: tuple[str, ...] = ("512x1024", "1025x2049")
-    """Of the images, HEIGHTxWIDTH; none: parameters and multiply-adds alone."""
+    """Of the images, HEIGHTxWIDTH; given without a value, only parameters and multiply-adds are counted."""
     modes: tuple[str, ...] = ("inference", "training")
     """inference: a forward pass in eval mode; training: forward, loss, backward and a step of SGD."""
     relative_to: str | None = None

@@ -22,7 +22,7 @@ from nas.views import repeat
 __all__ = ["Joined", "Layout"]
 
 SMALL = 2**16
-"""A node whose tensors have fewer bytes is computed in the fewest calls, for those are what it costs."""
+"""A node whose tensors have fewer bytes keeps them: to make them again would cost more in calls than it saves."""
 
 
 class Layout:
@@ -68,17 +68,12 @@ class Layout:
         """While it lasts, what is computed of the state x (N, K * c, H, W) alone is computed once."""
         self.state, self.edges, self.sources = state, self.all_edges[state], x.shape[1] // self.channels
         self._known = {id(x): x}
-        keep = self.keep or self.small or not torch.is_grad_enabled()
+        keep = self.keep or self._pass.small or not torch.is_grad_enabled()
         self.recipes = None if keep else Recipes(x.device)
         try:
             yield
         finally:
             self._once, self._known, self.recipes = {}, {}, None
-
-    @property
-    def small(self) -> bool:
-        """Whether the tensors of this forward pass are so small that calls are what it costs."""
-        return self._pass.small
 
     def again_in(self, function: Callable[..., Tensor], state: int) -> Callable[..., Tensor]:
         """`function` of a state and more, as a call that can be repeated when this forward pass is over."""
@@ -171,11 +166,14 @@ class Layout:
 
 @dataclass
 class _Pass:
-    """A forward pass of a node: K of each state, and what was made of parameters for all states."""
+    """A forward pass of a node."""
 
     sources: tuple[int, ...]
+    """K of each state."""
     small: bool = False
+    """Whether its tensors are so small that calls are what it costs."""
     made: dict[tuple[str, int], Sequence[Tensor]] = field(default_factory=dict)
+    """What was made of a parameter, for each state: by kind and the parameter's `id`."""
 
 
 @dataclass(frozen=True)

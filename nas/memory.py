@@ -262,8 +262,9 @@ def check_memory(config: RunConfig, device: torch.device, needed: Callable[[], i
         return []
     try:
         bytes_needed = needed() + (LOADED if device.type == "cpu" else 0)
-    except (NotImplementedError, RuntimeError) as error:  # an operation of someone else's that reads numbers
-        return [f"memory is not estimated: {str(error).splitlines()[0]}"]
+    except RuntimeError as error:  # a network of someone else's that reads numbers, which there are none of
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return [f"memory is not estimated: {reason}"]
     height, width = config.loader.augment.crop
     line = f"needs about {_gib(bytes_needed)} at batch {config.loader.batch_size}, crop {height}x{width}"
     free = free_memory(device)

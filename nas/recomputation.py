@@ -37,7 +37,7 @@ def recomputed(function: Callable[..., Tensor], tensors: Sequence[Tensor], uses:
 
 class _Recomputed(torch.autograd.Function):
     """Not PyTorch's `checkpoint`: its reentrant form knows no gradients of some parameters only, its other one takes
-    time for every tensor that is kept, and the first use of it loads a compiler of 80 MiB."""
+    time for every tensor that is kept, and the first use of it loads a compiler of 74 MiB."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Tensor) -> Tensor:

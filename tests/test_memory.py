@@ -215,6 +215,13 @@ def test_an_operation_that_reads_numbers_stops_no_run() -> None:
     assert line.startswith("memory is not estimated: ")
 
 
+def test_an_error_without_words_is_named() -> None:
+    def fail() -> int:
+        raise NotImplementedError
+
+    assert check_memory(RunConfig(), CPU, fail) == ["memory is not estimated: NotImplementedError"]
+
+
 def test_free_memory_is_at_most_what_a_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = free_memory(CPU)
     assert free is None or 0 < free < 2**50
