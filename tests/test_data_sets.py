@@ -30,6 +30,7 @@ from nas.data import (
 from nas.data.camvid import CLASSES as CAMVID_CLASSES
 from nas.data.camvid import COLORS as CAMVID_COLORS
 from nas.data.classes import default_colors
+from nas.data.pairs import PairedDataset
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "camvid"
@@ -423,6 +424,8 @@ def test_label_outside_the_classes(plain: Path) -> None:
     Image.fromarray(ids).save(plain / "labels/train/a.png")
     said = message("folder", plain, read=0)
     assert "a.png holds ids outside the 2 classes: 2 (3 pixels), 254 (1 pixels); expected 0..1, or 255" in said
+    opened = open_dataset("folder", plain, "train")
+    assert isinstance(opened, PairedDataset) and opened.unknown_values(0) == {2: 3, 254: 1}
     Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8)).save(plain / "labels/train/a.png")
     assert "and 41 more values" in message("folder", plain, read=0)
     Image.fromarray(np.full((6, 8), 60000, dtype=np.uint16)).save(plain / "labels/train/a.png")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.base import DataError, register_dataset
+from nas.data.base import IGNORE, DataError, register_dataset
 from nas.data.classes import read_class_file
 from nas.data.pairs import Pair, PairedDataset, check_root, find_pairs
 
@@ -55,7 +55,8 @@ COLORS = (
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 """What can be asked for, and the folders it is read from."""
 
-SEGNET_VOID = 11
+SEGNET_IDS = {**{number: number for number in range(11)}, 11: IGNORE}
+"""What the values in SegNet's own label files stand for: 11 is void."""
 
 
 @register_dataset("camvid", needs_root=True, summary="CamVid, 11 classes, 480x360 video frames (SegNet split)")
@@ -100,7 +101,7 @@ class CamVid(PairedDataset):
             CLASSES,
             np.array(COLORS, dtype=np.uint8),
             pairs,
-            void=None if plain else SEGNET_VOID,
+            ids=None if plain else SEGNET_IDS,
             video=True,
         )
 

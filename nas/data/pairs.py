@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error,
 
 _EXPANDED = {"L;2": 85, "L;4": 17}
 """Pillow stretches greyscale of 2 and 4 bits to 0..255; ids are got back by dividing."""
+
+
+_UNKNOWN = -1
+"""In place of a class id, where a value in a label file stands for nothing."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,8 @@ class PairedDataset(SegmentationDataset):
         classes: Class names, 1 to 255 of them.
         colors: uint8 [classes, 3].
         pairs: The files, in order.
-        void: A further id in the files that is read as :data:`IGNORE`, beside 255; None for no other.
+        ids: What each value in the label files stands for: a class id or :data:`IGNORE`; every other value is an error.
+            None: the class ids themselves, and 255 for :data:`IGNORE`.
         video: Neighbouring samples are correlated frames.
     """
 
@@ -199,7 +204,7 @@ class PairedDataset(SegmentationDataset):
         colors: NDArray[np.uint8],
         pairs: list[Pair],
         *,
-        void: int | None = None,
+        ids: Mapping[int, int] | None = None,
         video: bool = False,
     ) -> None:
         self.name = name
@@ -208,7 +213,9 @@ class PairedDataset(SegmentationDataset):
         self.colors = colors
         self.video = video
         self.pairs = pairs
-        self.void = void
+        self.ids = {**{number: number for number in range(len(self.classes))}, IGNORE: IGNORE} if ids is None else ids
+        self._table = np.full(max(self.ids) + 2, _UNKNOWN, dtype=np.int32)  # the last entry is for all larger values
+        self._table[list(self.ids)] = list(self.ids.values())
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -220,26 +227,56 @@ class PairedDataset(SegmentationDataset):
         return str(self.pairs[index].image)
 
     def identity(self, index: int) -> list[Any]:
-        return [*super().identity(index), *file_state(self.pairs[index].label), len(self.classes), self.void]
+        return [*super().identity(index), *file_state(self.pairs[index].label), sorted(self.ids.items())]
 
     def read(self, index: int) -> Sample:
         pair = self.pairs[index]
         image = read_image(pair.image)
-        ids = read_label(pair.label)
-        if ids.shape != image.shape[:2]:
+        values = read_label(pair.label)
+        if values.shape != image.shape[:2]:
             raise DataError(
-                f"label {pair.label} is {ids.shape[1]}x{ids.shape[0]} but its image {pair.image} is "
+                f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
                 f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
             )
-        if self.void is not None:
-            ids[ids == self.void] = IGNORE
-        wrong = ids[((ids < 0) | (ids >= len(self.classes))) & (ids != IGNORE)]
-        if wrong.size:
-            values, pixels = np.unique(wrong, return_counts=True)
-            shown = ", ".join(f"{value} ({count} pixels)" for value, count in zip(values[:5], pixels[:5], strict=True))
-            more = f" and {len(values) - 5} more values" if len(values) > 5 else ""
+        label = self._classes(values)
+        wrong = _counts(values[label == _UNKNOWN])
+        if wrong:
+            shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(wrong.items())[:5])
+            more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
             raise DataError(
                 f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
-                f"expected 0..{len(self.classes) - 1}, or {IGNORE} for pixels to ignore"
+                f"expected {self._expected()}"
             )
-        return image, ids.astype(np.uint8)
+        return image, label.astype(np.uint8)
+
+    def unknown_values(self, index: int) -> dict[int, int]:
+        """Values in the label file of a sample that stand neither for a class nor for :data:`IGNORE`, and their pixels.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        values = read_label(self.pairs[index].label)
+        return _counts(values[self._classes(values) == _UNKNOWN])
+
+    def _classes(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
+        return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
+
+    def _expected(self) -> str:
+        ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
+        return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
+
+
+def _counts(values: NDArray[np.int32]) -> dict[int, int]:
+    return dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers as text, neighbours together: "0..10, 255"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in runs)
