@@ -27,6 +27,7 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_run_options",
+    "is_first",
     "operand",
     "parse",
     "parser",
@@ -135,7 +136,7 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         files = [str(path)]
     elif recipe is None and not files and value_of("--data", arguments) in (None, BUILT_IN):
         recipe = without_data
-        if not {"--quiet", "--print_config"} & set(arguments):
+        if is_first() and not {"--quiet", "--print_config"} & set(arguments):
             print(
                 f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, to see it "
                 "work; --data or --recipe choose another"
@@ -237,6 +238,11 @@ def value_of(option: str, arguments: Sequence[str]) -> str | None:
     return found
 
 
+def is_first() -> bool:
+    """Whether this process is the one that speaks; of several that torchrun started, the others do not."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def operand(parser: Parser, arguments: Sequence[str]) -> str | None:
     """The first argument that is neither an option nor an option's value; None if there is none."""
     flags = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
@@ -311,8 +317,10 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
         import traceback
 
         traceback.print_exception(failure)
-    if message:
-        print(f"{name}: {' '.join(message.split())}", file=sys.stderr)
+    spoken_for = failure is None or isinstance(failure, UsageError)  # of several processes, by the first one
+    if message and (is_first() or not spoken_for):
+        who = name if is_first() else f"{name}, process {os.environ['RANK']}"
+        print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     from retrain.training import train
 
     result = train(config, values.resume, values.quiet)
-    if not values.quiet:
+    if common.is_first() and not values.quiet:
         print(
             f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
             f"split with: nas-evaluate {result.folder}"

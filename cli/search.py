@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     from nas.darts import search
 
     result = search(config, values.resume, values.quiet)
-    if not values.quiet:
+    if common.is_first() and not values.quiet:
         from search_spaces.text import cell_table, path_trellis
 
         print(cell_table(result.genotype))

@@ -21,6 +21,7 @@ from search_spaces.factorized import AddChannels, JoinChannels, Residual
 from search_spaces.lateral_inhibition import LateralInhibition, sum_neighbours
 from search_spaces.modules import BatchNorm, repeating
 from search_spaces.smoothing import AggregatedFilter, AggregationCoefficients, SharedFilter, SmoothedConv2d
+from search_spaces.synchronized import Synchronizable, batch_norm_of_all
 from search_spaces.traits import Projected, Reporting
 
 __all__ = ["PARTS", "BatchedBatchNorm", "Part"]
@@ -95,7 +96,7 @@ def depthwise(x: Tensor, weight: Tensor, rate: int, layout: Layout) -> Tensor:
     return layout.cheap(convolve(x, weight, *shape, layout.recipes), convolve, x, weight, *shape, None)
 
 
-class BatchedBatchNorm(nn.Module):
+class BatchedBatchNorm(Synchronizable):
     """m batch norms without scale and shift: (N, K * m * C, H, W) -> the same; `scale` [K * m * C] multiplies it."""
 
     running_mean: Tensor
@@ -146,9 +147,12 @@ class BatchedBatchNorm(nn.Module):
         momentum = 0.0 if repeating() else self.momentum
         if self.sources == 1 and not repeating():
             self.layout.own(self.num_batches_tracked).add_(1)  # as the plain module does
-        y, center, inverse = torch.native_batch_norm(
-            x, scale, None, mean_now, variance_now, True, 1.0 if shared else momentum, self.eps
-        )
+        kept = scale, None, mean_now, variance_now
+        momentum_now = 1.0 if shared else momentum
+        if self.synchronized:
+            y, center, inverse = batch_norm_of_all(x, *kept, momentum_now, self.eps)
+        else:
+            y, center, inverse = torch.native_batch_norm(x, *kept, True, momentum_now, self.eps)
         if shared:
             mean.lerp_(mean_now, momentum)
             variance.lerp_(variance_now, momentum)

@@ -6,6 +6,7 @@ The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.1); recipes are YAM
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
     "SearchConfig",
     "SgdConfig",
     "SupernetConfig",
+    "SyncBatchNorm",
     "differences",
     "from_plain",
     "load_recipe",
@@ -40,6 +42,7 @@ __all__ = [
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16"]
 MemoryCheck = Literal["stop", "warn", "off"]
+SyncBatchNorm = Literal["gpu", "always", "never"]
 Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node", "operation"]
 Cache = Literal["none", "memory", "disk"]
@@ -221,12 +224,27 @@ class RunConfig:
     look)."""
     epochs: int = 40
     """Passes over the training data, at least 1."""
+    checkpoint_minutes: float = 10.0
+    """Longest time between two checkpoints, and so the most that a kill costs; 0: one after every step. There is one
+    after every epoch in any case."""
+    sync_batch_norm: SyncBatchNorm = "gpu"
+    """Where several processes share a batch (torchrun): whether batch norms take the statistics of all its parts: on
+    GPUs, always or never."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
+        minutes = self.checkpoint_minutes
+        require(
+            math.isfinite(minutes) and minutes >= 0,
+            f"checkpoint_minutes is {minutes}: give a number of minutes from 0 (after every step)",
+        )
         require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
         require(self.accumulate >= 1, f"accumulate is {self.accumulate}: give a whole number from 1")
-        for name, choices in (("precision", Precision), ("memory_check", MemoryCheck)):
+        for name, choices in (
+            ("precision", Precision),
+            ("memory_check", MemoryCheck),
+            ("sync_batch_norm", SyncBatchNorm),
+        ):
             names, value = get_args(choices), getattr(self, name)
             require(value in names, f"{name} is {value!r}: choose one of {', '.join(names)}")
 

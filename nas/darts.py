@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,28 +22,43 @@ import torch
 from torch import Tensor
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
-from nas.devices import choose_device, random_state, restore_random_state, seed_everything, set_float32
+from nas.devices import random_state, restore_random_state, seed_everything, set_float32
 from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
 from nas.interrupt import InterruptedRun, Interruption
+from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import FUSED, make_optimizer
 from nas.pictures import SampleKeeper
+from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
 from nas.reporting import decode_supernet, report_epoch
-from nas.run import BEST, CHECKPOINT, GENOTYPE, SPACE, RunError, RunFolder, check_resumable, new_folder
+from nas.run import (
+    BEST,
+    CHECKPOINT,
+    GENOTYPE,
+    SPACE,
+    RunError,
+    RunFolder,
+    check_resumable,
+    has_begun,
+    new_folder,
+    run_to_resume,
+)
 from nas.schedules import cosine
-from nas.stepping import Stepper, without_tensors
+from nas.stepping import Stepper, rescaled, without_tensors
 from nas.supernet import Supernet
 from nas.waiting import Waiting
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace, available, load
+from search_spaces.synchronized import synchronize
 
 __all__ = ["SearchResult", "resolve_space", "search"]
 
@@ -92,58 +109,81 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         NonFiniteLossError: A loss is not a number; the step was not taken.
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
-    device = choose_device(config.device)
+    with joined(config.device) as processes:
+        resume = processes.agreed(partial(run_to_resume, config, resume))
+        config = _with_own_space(config, resume)
+        space = resolve_space(config)
+        folder = Path(resume or processes.agreed(lambda: new_folder(config, f"search-{space.name}-{config.data}")))
+        with claimed(folder) if processes.first else nullcontext():
+            resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
+            return _search(config, space, folder, resumes, quiet, processes)
+
+
+def _search(
+    config: SearchConfig, space: SearchSpace, folder: Path, resumes: bool, quiet: bool, processes: Processes
+) -> SearchResult:
+    device = processes.device(config.device)
     set_float32(device, config.precision)
     seed_everything(config.seed)
-    config = _with_own_space(config, resume)
-    space = resolve_space(config)
-    folder = new_folder(config, f"search-{space.name}-{config.data}") if resume is None else Path(resume)
-    train_set, validation = training_split(config), validation_split(config)
+    train_set, validation = training_split(config, processes), validation_split(config, processes)
     classes = len(train_set.classes)
     supernet = Supernet(space, classes, config.supernet.engine, config.supernet.recompute, config.partial_channels).to(
         device
     )
-    weights, architecture = _steppers(config, supernet, device)
-    needs = check_memory(config, device, lambda: search_memory(supernet, config))
+    if processes.synchronizes(config.sync_batch_norm, device):
+        synchronize(supernet)
+    needs = check_memory(config, device, lambda: search_memory(supernet, config), processes)
+    weights, architecture = _steppers(config, supernet, device, processes)
     state, split = _State(), split_dataset(train_set, config.seed)
-    steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update)
-    if resume is not None:
+    steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update * processes.count)
+    if resumes:
         saved = load_checkpoint(folder / CHECKPOINT, KIND)
-        state, split = _restore(saved, config, len(train_set), supernet, weights, architecture)
+        state, split = _restore(saved, config, len(train_set), supernet, weights, architecture, processes.count)
     elif config.space not in available():  # the run keeps a copy, and needs the original no more
-        file = write_atomically(folder / SPACE, load(config.space).to_yaml())
-        config = dataclasses.replace(config, space=str(file))
+        if processes.first:
+            write_atomically(folder / SPACE, load(config.space).to_yaml())
+        config = dataclasses.replace(config, space=str(folder / SPACE))
 
     def save(*names: str) -> None:
         weights.settle()
         architecture.settle()
+        check_weights(supernet)
+        clock.reset()
+        if not processes.first:
+            return
         content = {
             "config": to_plain(config),
             "state": without_tensors(state),
             "space": space.to_dict(),
             "samples": len(train_set),
+            "processes": processes.count,
             "split": [torch.from_numpy(part) for part in split],
             "supernet": supernet.state_dict(),
             "weights": weights.state_dict(),
             "architecture": architecture.state_dict(),
             "random": random_state(),
         }
-        check_weights(supernet)
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
+    def stop() -> None:
+        save(CHECKPOINT)
+        raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
+
+    clock = CheckpointClock(config.checkpoint_minutes)
     loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
-    plan = _plan(config, split, steps, state.epoch, state.step)
+    plan = map(processes.part, _plan(config, split, steps, state.epoch, state.step, processes.count))
     with (
-        RunFolder(folder, config, state.epoch, quiet) as run,
-        Interruption() as interruption,
-        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+        RunFolder(folder, config, state.epoch, quiet, writes=processes.first) as run,
+        Interruption(processes.several) as interruption,
+        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet or not processes.first) as progress,
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
-        evaluation_loader(validation, *loading) as whole_images,
+        evaluation_loader(validation, *loading, processes.turns(len(validation))) as whole_images,
     ):
-        for line in (_headline(config, space, train_set, validation, split, device, folder), *needs):
+        headline = _headline(config, space, train_set, validation, split, device, folder)
+        for line in (headline, *processes.described(), *needs):
             run.log.info(line)
-        if resume is None:
+        if not resumes:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
@@ -163,15 +203,23 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
                     state.architecture_loss += architecture.step(images, labels, where)
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
-                if interruption.requested:
+                asked, due = processes.any(interruption.requested, clock.due())
+                if asked:
+                    stop()
+                if due:
                     save(CHECKPOINT)
-                    raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
             waited = waiting.share()
             weights.settle()
             architecture.settle()
             samples = SampleKeeper(4)
-            matrix = evaluate_network(supernet, whole_images, classes, device, config.precision, samples)
+            for name, logits in supernet.architecture.named_parameters():
+                processes.check_same(name, logits)
+            processes.share_buffers(supernet)
+            watched = interruption.watched(whole_images, stop)
+            matrix = evaluate_network(
+                supernet, watched, classes, device, config.precision, samples, processes=processes
+            )
             metrics: dict[str, Any] = {
                 "loss": {"weights": float(state.weight_loss) / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
@@ -183,9 +231,10 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
                 metrics["loss"]["architecture"] = float(state.architecture_loss) / steps
                 metrics["lr"]["architecture"] = architecture.lr
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
-            genotype = decode_supernet(supernet, _provenance(config, state))
-            genotype.save(folder / GENOTYPE)
-            report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
+            if processes.first:
+                genotype = decode_supernet(supernet, _provenance(config, state))
+                genotype.save(folder / GENOTYPE)
+                report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
     return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
 
@@ -197,7 +246,9 @@ def _with_own_space(config: SearchConfig, resume: str | Path | None) -> SearchCo
     return dataclasses.replace(config, space=str(Path(resume) / SPACE))
 
 
-def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) -> tuple[Stepper, Stepper]:
+def _steppers(
+    config: SearchConfig, supernet: Supernet, device: torch.device, processes: Processes = ALONE
+) -> tuple[Stepper, Stepper]:
     """The two optimisers: SGD for the weights, Adam for alpha and beta."""
     sgd = make_optimizer(supernet, supernet.weights(), config.optimizer)
     adam = torch.optim.Adam(
@@ -210,6 +261,7 @@ def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) ->
     common: Any = {
         "accumulate": config.accumulate,
         "graph_pool": graph_pool(device) if config.supernet.graphs else None,
+        "processes": processes,
     }
     return (
         Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip, **common),
@@ -217,17 +269,23 @@ def _steppers(config: SearchConfig, supernet: Supernet, device: torch.device) ->
     )
 
 
-def _plan(config: SearchConfig, split: Parts, steps: int, epoch: int, step: int) -> Iterator[list[Key]]:
+def _plan(config: SearchConfig, split: Parts, steps: int, epoch: int, step: int, processes: int) -> Iterator[list[Key]]:
     """The batches of the run from a step on: of trainA, and once alpha and beta learn, of trainA and trainB in turn."""
     for number in range(epoch, config.epochs):
         parts = split if number >= config.architecture.start_epoch else split[:1]
-        plans = [epoch_batches(part, config.images_per_update, config.seed, number) for part in parts]
+        plans = [epoch_batches(part, config.images_per_update * processes, config.seed, number) for part in parts]
         for batches in islice(zip(*plans, strict=False), step if number == epoch else 0, steps):
             yield from batches
 
 
 def _restore(
-    saved: Any, config: SearchConfig, samples: int, supernet: Supernet, weights: Stepper, architecture: Stepper
+    saved: Any,
+    config: SearchConfig,
+    samples: int,
+    supernet: Supernet,
+    weights: Stepper,
+    architecture: Stepper,
+    processes: int,
 ) -> tuple[_State, Parts]:
     """Puts a checkpoint's content back in place; returns the position and the split of the training data."""
     saved["config"] = to_plain(from_plain(SearchConfig, saved["config"]))  # an older run lacks the newer settings
@@ -241,7 +299,8 @@ def _restore(
     weights.load_state_dict(saved["weights"])
     architecture.load_state_dict(saved["architecture"])
     restore_random_state(saved["random"])
-    return _State(**saved["state"]), tuple(part.numpy() for part in saved["split"])
+    state = rescaled(_State(**saved["state"]), saved.get("processes", 1), processes)
+    return state, tuple(part.numpy() for part in saved["split"])
 
 
 def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:

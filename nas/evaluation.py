@@ -15,6 +15,7 @@ from nas.config import Precision
 from nas.data.base import DataError
 from nas.devices import autocast
 from nas.metrics import ConfusionMatrix
+from nas.processes import ALONE, Processes
 from search_spaces.modules import resize
 
 __all__ = ["PLAIN_SCALES", "check_scales", "evaluate_network", "is_plain", "predict_logits", "predict_probabilities"]
@@ -93,6 +94,7 @@ def evaluate_network(
     each: Callable[[Tensor, Tensor, Tensor], None] | None = None,
     scales: Sequence[float] = PLAIN_SCALES,
     flip: bool = False,
+    processes: Processes = ALONE,
 ) -> ConfusionMatrix:
     """Runs the network in eval mode over (images, labels, indices) and counts every labelled pixel.
 
@@ -106,6 +108,7 @@ def evaluate_network(
         each: Called with (images, labels, predictions (N, H, W)) after each batch, on the CPU.
         scales: Factors at which each image is seen; with more than 1.0 alone, mean probabilities are compared.
         flip: Whether each is also seen mirrored.
+        processes: Those that each go through some of the images; all get the counts of all.
 
     Raises:
         DataError: No image has a labelled pixel.
@@ -127,6 +130,7 @@ def evaluate_network(
                 each(images, labels, predictions)
     finally:
         network.train(training)
+    matrix.add_up(processes.add_up)
     if not matrix.counts.any():
         raise DataError("there is no labelled pixel to measure on: every label is 255 (ignored)")
     return matrix

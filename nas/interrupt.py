@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["InterruptedRun", "Interruption"]
+
+Item = TypeVar("Item")
+
+SAME = 5.0
+"""Seconds in which torchrun's own signal follows the one that it was sent: to its processes, both are one wish."""
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -15,10 +22,16 @@ class InterruptedRun(KeyboardInterrupt):
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM set `requested`; outside the main thread it changes nothing."""
+    """A context in which SIGINT and SIGTERM set `requested`; outside the main thread it changes nothing.
 
-    def __init__(self) -> None:
+    Args:
+        by_torchrun: Whether signals come from torchrun, and those from a terminal twice.
+    """
+
+    def __init__(self, by_torchrun: bool = False) -> None:
         self.requested = False
+        self._grace = SAME if by_torchrun else 0.0
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -31,7 +44,16 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def watched(self, items: Iterable[Item], stop: Callable[[], object]) -> Iterator[Item]:
+        """The items, for work that can be given up between two of them: then `stop` is called, which raises."""
+        for item in items:
+            if self.requested:
+                stop()
+            yield item
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:
+            if time.monotonic() - self._since < self._grace:
+                return
             raise KeyboardInterrupt
-        self.requested = True
+        self.requested, self._since = True, time.monotonic()

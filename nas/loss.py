@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,12 @@ REMEDY = (
 )
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    mean: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Cross entropy, averaged over the labelled pixels: with w the weight of a pixel's class, sum(w * ce) / sum(w).
 
     A batch without a labelled pixel has loss 0, not 0 / 0.
@@ -30,13 +37,19 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None =
         logits: (N, classes, h, w).
         labels: (N, H, W), 255 is ignored; at another size than the logits they are brought to theirs.
         class_weights: Above 0, [classes]; None: all 1.
+        mean: Where a batch is dealt to several processes: the mean of a number over them. Each one's sum(w * ce) is
+            then divided by the mean of all their sum(w), so that the mean of the losses is the loss of the batch.
     """
     labels = resize_labels(labels, (logits.shape[-2], logits.shape[-1]))
-    total = F.cross_entropy(logits.float(), labels, class_weights, ignore_index=IGNORE, reduction="sum")
+    logits = logits if logits.dtype == torch.float64 else logits.float()  # not in half precision
+    total = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="sum")
     if class_weights is None:
-        return total / (labels != IGNORE).sum().clamp(min=1)
-    by_label = F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))  # [256], 0 for what is no class
-    weight = by_label[labels].sum()
+        weight = (labels != IGNORE).sum().to(total.dtype)
+    else:
+        by_label = F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))  # [256], 0 for what is no class
+        weight = by_label[labels].sum()
+    if mean is not None:
+        weight = mean(weight)
     return total / weight.where(weight > 0, torch.ones_like(weight))
 
 

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.available_memory import available_memory
 from nas.config import Precision, RunConfig, SearchConfig
 from nas.out_of_memory import ADVICE
+from nas.processes import ALONE, Processes
 from nas.stepping import Stepper
 
 if TYPE_CHECKING:
@@ -244,13 +245,16 @@ def free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
 
 
-def check_memory(config: RunConfig, device: torch.device, needed: Callable[[], int]) -> list[str]:
+def check_memory(
+    config: RunConfig, device: torch.device, needed: Callable[[], int], processes: Processes = ALONE
+) -> list[str]:
     """Sets what a run needs beside what is free, as `config.memory_check` says.
 
     Args:
         config: The settings.
         device: Where the run will be.
         needed: Gives the bytes.
+        processes: Those of the run; on a machine's CPU they share its memory.
 
     Returns:
         What to say, in lines.
@@ -261,7 +265,9 @@ def check_memory(config: RunConfig, device: torch.device, needed: Callable[[], i
     if config.memory_check == "off":
         return []
     try:
-        bytes_needed = needed() + (LOADED if device.type == "cpu" else 0)
+        bytes_needed = needed()
+        if device.type == "cpu":
+            bytes_needed = (bytes_needed + LOADED) * processes.local_count
     except RuntimeError as error:  # a network of someone else's that reads numbers, which there are none of
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"memory is not estimated: {reason}"]

@@ -12,6 +12,8 @@ incomparable number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -43,6 +45,10 @@ class ConfusionMatrix:
     def counts(self) -> NDArray[np.int64]:
         """Pixels so far, int64 [classes, classes]: row = label, column = prediction. A copy."""
         return self._counts.copy()
+
+    def add_up(self, total: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Takes what several processes counted together; `total` gives the sum over them."""
+        self._counts = total(torch.from_numpy(self._counts)).numpy()
 
     def update(self, prediction: torch.Tensor, label: torch.Tensor) -> None:
         """Count a batch.

@@ -9,18 +9,21 @@ import numpy as np
 from nas.config import LoaderConfig, RunConfig
 from nas.data.base import DataError, Resized, SegmentationDataset, Subset, open_dataset
 from nas.data.caching import Cached, DiskCached, default_folder
+from nas.processes import ALONE, Processes
 
 __all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"]
 
 
-def training_split(config: RunConfig) -> SegmentationDataset:
+def training_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
     """The data set to learn from, cached as the settings say."""
-    return _cached(open_split(config, config.loader.train_split, config.loader.train_limit), config.loader)
+    dataset = open_split(config, config.loader.train_split, config.loader.train_limit)
+    return _cached(dataset, config.loader, processes)
 
 
-def validation_split(config: RunConfig) -> SegmentationDataset:
+def validation_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
     """The data set to validate on, cached as the settings say."""
-    return _cached(open_split(config, config.loader.val_split, config.loader.val_limit), config.loader)
+    dataset = open_split(config, config.loader.val_split, config.loader.val_limit)
+    return _cached(dataset, config.loader, processes)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
@@ -31,8 +34,9 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     """
     if samples < batch_size:
         raise DataError(
-            f"{samples} training images to draw from are fewer than one batch (times --accumulate): give a smaller "
-            "--loader.batch_size or --accumulate, or more images (--loader.train_limit)"
+            f"{samples} training images to draw from are fewer than the {batch_size} of one update (batch size times "
+            "--accumulate, times the processes): give a smaller --loader.batch_size or --accumulate, or more images "
+            "(--loader.train_limit)"
         )
     return samples // batch_size
 
@@ -56,12 +60,14 @@ def open_split(
     return dataset
 
 
-def _cached(dataset: SegmentationDataset, loader: LoaderConfig) -> SegmentationDataset:
+def _cached(dataset: SegmentationDataset, loader: LoaderConfig, processes: Processes) -> SegmentationDataset:
     if loader.cache == "disk":
-        return DiskCached(dataset, loader.cache_folder or default_folder())
+        with processes.in_turn():  # one builds the file, the others find it
+            return DiskCached(dataset, loader.cache_folder or default_folder())
     if loader.cache == "memory":
         kept = Cached(dataset)
-        # Workers that are forked share what is in memory here; others get a copy each.
-        kept.fill(1 if multiprocessing.get_start_method() == "fork" else 1 + loader.workers)
+        # Workers that are forked share what is in memory here; others get a copy each, as every process has one.
+        copies = 1 if multiprocessing.get_start_method() == "fork" else 1 + loader.workers
+        kept.fill(copies * processes.local_count)
         return kept
     return dataset

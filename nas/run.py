@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,16 +42,18 @@ __all__ = [
     "RunError",
     "RunFolder",
     "check_resumable",
+    "has_begun",
     "new_folder",
     "read_config",
     "read_metrics",
+    "run_to_resume",
 ]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
 
 CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "memory_check"),
+    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
     *("supernet.engine", "supernet.recompute", "supernet.graphs"),
     *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
 }
@@ -98,6 +101,26 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise RunError(f"{path} holds {type(data).__name__}: expected settings")
     return data
+
+
+def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
+    """The folder of the run to go on with: the one that is named, or that of a job which torchrun starts once more.
+
+    Raises:
+        RunError: There is no telling which one that is.
+    """
+    if resume is not None:
+        return Path(resume)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return None
+    if config.out is None:
+        raise RunError("torchrun started the job once more, which is to go on with its run: give it a name by --out")
+    return Path(config.out) if (Path(config.out) / CONFIG).exists() else None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is something to go on with; not where a run was killed before its first checkpoint."""
+    return (folder / CHECKPOINT).exists() or bool(read_metrics(folder))
 
 
 def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -> None:
@@ -154,22 +177,29 @@ class RunFolder:
         epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl (of an epoch that was not saved)
             are dropped, so that every epoch stands there once.
         quiet: Say nothing on the screen.
+        writes: Whether this process is the one that writes and speaks; of several, the others do neither.
     """
 
-    def __init__(self, path: str | Path, config: RunConfig, epoch: int = 0, quiet: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, config: RunConfig, epoch: int = 0, quiet: bool = False, writes: bool = True
+    ) -> None:
         self.path = Path(path)
+        self._epoch = epoch
+        self._board: SummaryWriter | None = None
+        self._handlers: list[logging.Handler] = []
+        self.log = logging.getLogger(f"nas.{self.path.resolve()}")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        if not writes:
+            self.log.setLevel(logging.CRITICAL)
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
         kept = [line for line in read_metrics(self.path) if line["epoch"] < epoch]
         write_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
-        self._epoch = epoch
-        self._board: SummaryWriter | None = None
-        self.log = logging.getLogger(f"nas.{self.path.resolve()}")
-        self.log.setLevel(logging.INFO)
-        self.log.propagate = False
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._handlers: list[logging.Handler] = [file]
+        self._handlers.append(file)
         if not quiet:
             screen = _Screen()
             screen.setFormatter(logging.Formatter("%(message)s"))

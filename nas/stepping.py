@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,9 @@ from nas.devices import autocast, grad_scaler
 from nas.graphs import Graphed, Pool
 from nas.loss import LossWatch, check_finite, cross_entropy
 from nas.optimizers import load_optimizer_state, multiplier, optimizer_state
+from nas.processes import ALONE, Processes
 
-__all__ = ["Stepper", "without_tensors"]
+__all__ = ["Stepper", "rescaled", "without_tensors"]
 
 
 class Stepper:
@@ -37,6 +38,8 @@ class Stepper:
         forward: (N, 3, H, W) -> logits (N, classes, h, w) at the size at which the loss is taken; None: the network.
         accumulate: Parts in which the images of a step go through the network, one after the other.
         graph_pool: Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation.
+        processes: Those that take each step together, each with images of its own; the gradient is that of the loss on
+            all of them.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Stepper:
         forward: Callable[[Tensor], Tensor] | None = None,
         accumulate: int = 1,
         graph_pool: Pool | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self.name, self.network, self.optimizer = name, network, optimizer
         self.parameters: list[nn.Parameter] = [
@@ -60,9 +64,11 @@ class Stepper:
         self._others = [p for p in network.parameters() if p.requires_grad and p not in own]
         self.device, self.precision, self.clip = device, precision, clip
         self.class_weights = None if class_weights is None else class_weights.to(device)
-        self.forward = network if forward is None else forward
-        self.accumulate = accumulate
+        self.accumulate, self.processes = accumulate, processes
+        with _without_gradients(self._others):
+            self.forward = processes.parallel(network, network if forward is None else forward, device)
         self.scaler = grad_scaler(device, precision)
+        self._mean = processes.mean if processes.several else None
         self._term = f"cross entropy of the {name} step"
         self._watch = LossWatch(self._term)
         self.checks_late = device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
@@ -127,15 +133,22 @@ class Stepper:
             parameter.grad = None
         losses = []
         with _without_gradients(self._others):
-            for part in zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True):
-                with autocast(self.device, self.precision):
-                    logits = self.forward(part[0])
-                loss = cross_entropy(logits, part[1], self.class_weights)
-                if self.accumulate > 1:
-                    loss = loss / self.accumulate
-                self.scaler.scale(loss).backward()
+            parts = list(zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True))
+            for number, part in enumerate(parts, start=1):
+                with self._exchanging(number == len(parts)):
+                    with autocast(self.device, self.precision):
+                        logits = self.forward(part[0])
+                    loss = cross_entropy(logits, part[1], self.class_weights, self._mean)
+                    if self.accumulate > 1:
+                        loss = loss / self.accumulate
+                    self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
-        return losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
+        loss = losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
+        return self.processes.mean(loss)
+
+    def _exchanging(self, wanted: bool) -> AbstractContextManager[Any]:
+        """Whether processes exchange the gradients of the backward pass in it, those from before included."""
+        return nullcontext() if wanted or not self.processes.several else self.forward.no_sync()  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """State of optimiser and loss scaling, for a checkpoint."""
@@ -145,6 +158,9 @@ class Stepper:
         """Puts back what `state_dict` gave."""
         load_optimizer_state(self.optimizer, self.network, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+
+
+State = TypeVar("State", bound=Any)
 
 
 @contextmanager
@@ -157,6 +173,22 @@ def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def rescaled(state: State, before: int, now: int) -> State:
+    """The position in a run, for another number of processes: after as large a part of the epoch, of fewer steps.
+
+    Args:
+        state: A dataclass with `step`, and sums over steps named `...loss`.
+        before: Number of processes until now.
+        now: Number of processes from now on.
+    """
+    if before == now:
+        return state
+    step = state.step * before // now
+    losses = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name.endswith("loss")}
+    share = step / max(1, state.step)
+    return dataclasses.replace(state, step=step, **{name: value * share for name, value in losses.items()})
 
 
 def without_tensors(state: Any) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,36 @@ from torch import Tensor
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.class_weights import class_shares, inverse_log
+from nas.clock import CheckpointClock
 from nas.config import from_plain, to_plain
 from nas.cost import count_parameters
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
-from nas.devices import choose_device, random_state, restore_random_state, seed_everything, set_float32
+from nas.devices import random_state, restore_random_state, seed_everything, set_float32
 from nas.evaluation import evaluate_network
 from nas.interrupt import InterruptedRun, Interruption
+from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, step_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import make_optimizer
 from nas.pictures import SampleKeeper
+from nas.processes import Processes, joined
 from nas.progress import StepProgress
 from nas.reporting import record_epoch
-from nas.run import BEST, CHECKPOINT, GENOTYPE, RunError, RunFolder, check_resumable, new_folder
+from nas.run import (
+    BEST,
+    CHECKPOINT,
+    GENOTYPE,
+    RunError,
+    RunFolder,
+    check_resumable,
+    has_begun,
+    new_folder,
+    run_to_resume,
+)
 from nas.schedules import poly
-from nas.stepping import Stepper, without_tensors
+from nas.stepping import Stepper, rescaled, without_tensors
 from nas.waiting import Waiting, waiting_advice
 from retrain.config import RetrainConfig
 from retrain.initialization import head_multipliers, initialize
@@ -42,6 +57,7 @@ from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from retrain.source import KIND
 from search_spaces.genotype import load_genotype
+from search_spaces.synchronized import synchronize
 
 __all__ = ["TrainResult", "train"]
 
@@ -83,38 +99,55 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         NonFiniteLossError: A loss is not a number; the step was not taken.
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
-    device = choose_device(config.device)
+    with joined(config.device) as processes:
+        resume = processes.agreed(partial(run_to_resume, config, resume))
+        name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
+        folder = Path(resume or processes.agreed(lambda: new_folder(config, f"retrain-{name}-{config.data}")))
+        with claimed(folder) if processes.first else nullcontext():
+            resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
+            return _train(config, folder, resumes, quiet, processes)
+
+
+def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, processes: Processes) -> TrainResult:
+    device = processes.device(config.device)
     set_float32(device, config.precision)
     seed_everything(config.seed)
-    name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
-    folder = new_folder(config, f"retrain-{name}-{config.data}") if resume is None else Path(resume)
-    if resume is not None:
+    if resumes:
         config = _with_own_genotype(config, folder)
-    train_set, validation = training_split(config), validation_split(config)
+    train_set, validation = training_split(config, processes), validation_split(config, processes)
     classes = len(train_set.classes)
-    steps = steps_per_epoch(len(train_set), config.images_per_update)
+    steps = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
     network = build(config.genotype, classes, config.network)
-    needs = check_memory(config, device, lambda: _memory(config, network))
+    if processes.synchronizes(config.sync_batch_norm, device):
+        synchronize(network)
+    needs = check_memory(config, device, lambda: _memory(config, network), processes)
     headline = _headline(config, network, train_set, validation, device, folder)
-    saved = None if resume is None else load_checkpoint(folder / CHECKPOINT, KIND)
+    saved = load_checkpoint(folder / CHECKPOINT, KIND) if resumes else None
     if saved is None:
         class_weights, begun = _begin(config, network, train_set)
     else:
         class_weights, begun = saved.get("class_weights"), []  # an older run has none
     network.to(device)
-    stepper = _stepper(config, network, device, class_weights)
+    stepper = _stepper(config, network, device, class_weights, processes)
     state = _State()
     if saved is not None:
-        state = _restore(saved, config, network, stepper, len(train_set))
+        state = _restore(saved, config, network, stepper, len(train_set), processes.count)
     elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
-        config = dataclasses.replace(config, genotype=str(load_genotype(config.genotype).save(folder / GENOTYPE)))
+        if processes.first:
+            load_genotype(config.genotype).save(folder / GENOTYPE)
+        config = dataclasses.replace(config, genotype=str(folder / GENOTYPE))
 
     def save(*names: str) -> None:
         stepper.settle()
+        check_weights(network)
+        clock.reset()
+        if not processes.first:
+            return
         content = {
             "config": to_plain(config),
             "state": without_tensors(state),
             "samples": len(train_set),
+            "processes": processes.count,
             "classes": list(train_set.classes),
             "colors": train_set.colors.tolist(),
             "network": network.state_dict(),
@@ -122,22 +155,26 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
             "class_weights": class_weights,
             "random": random_state(),
         }
-        check_weights(network)
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
+    def stop() -> None:
+        save(CHECKPOINT)
+        raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
+
+    clock = CheckpointClock(config.checkpoint_minutes)
     loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
-    plan = _plan(config, len(train_set), state.epoch, state.step)
+    plan = map(processes.part, _plan(config, len(train_set), state.epoch, state.step, processes.count))
     with (
-        RunFolder(folder, config, state.epoch, quiet) as run,
-        Interruption() as interruption,
-        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet) as progress,
+        RunFolder(folder, config, state.epoch, quiet, writes=processes.first) as run,
+        Interruption(processes.several) as interruption,
+        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet or not processes.first) as progress,
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
-        evaluation_loader(validation, *loading) as whole_images,
+        evaluation_loader(validation, *loading, processes.turns(len(validation))) as whole_images,
     ):
-        for line in (headline, *needs, *begun):
+        for line in (headline, *processes.described(), *needs, *begun):
             run.log.info(line)
-        if resume is None:
+        if not resumes:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
         if state.epoch >= config.epochs:
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
@@ -153,14 +190,18 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
                 state.loss += stepper.step(images, labels, f"epoch {epoch + 1}, step {state.step + 1}")
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
-                if interruption.requested:
+                asked, due = processes.any(interruption.requested, clock.due())
+                if asked:
+                    stop()
+                if due:
                     save(CHECKPOINT)
-                    raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
 
             waited = waiting.share()
             stepper.settle()
             samples = SampleKeeper(4)
-            matrix = evaluate_network(network, whole_images, classes, device, config.precision, samples)
+            processes.share_buffers(network)
+            watched = interruption.watched(whole_images, stop)
+            matrix = evaluate_network(network, watched, classes, device, config.precision, samples, processes=processes)
             metrics: dict[str, Any] = {
                 "loss": {"training": float(state.loss) / steps},
                 "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
@@ -169,8 +210,9 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
                 "waiting": waited,
             }
             state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
-            record_epoch(run, epoch, metrics, network)
-            run.show_samples(epoch, samples, train_set.colors)
+            if processes.first:
+                record_epoch(run, epoch, metrics, network)
+                run.show_samples(epoch, samples, train_set.colors)
             run.log.info(
                 f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
                 f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s{waiting_advice(waited)}"
@@ -212,7 +254,11 @@ def _begin(
 
 
 def _stepper(
-    config: RetrainConfig, network: SegmentationNetwork, device: torch.device, class_weights: Tensor | None
+    config: RetrainConfig,
+    network: SegmentationNetwork,
+    device: torch.device,
+    class_weights: Tensor | None,
+    processes: Processes,
 ) -> Stepper:
     """The optimiser of what is trained, and the loss as the settings say."""
     settings = config.optimizer
@@ -236,6 +282,7 @@ def _stepper(
         class_weights,
         forward,
         config.accumulate,
+        processes=processes,
     )
 
 
@@ -248,15 +295,20 @@ def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:
     return step_memory(network, [(trained, kept)], images, config.precision, config.accumulate, forward)
 
 
-def _plan(config: RetrainConfig, samples: int, epoch: int, step: int) -> Iterator[list[Key]]:
+def _plan(config: RetrainConfig, samples: int, epoch: int, step: int, processes: int) -> Iterator[list[Key]]:
     """The batches of the run from a step on."""
     for number in range(epoch, config.epochs):
-        batches = epoch_batches(range(samples), config.images_per_update, config.seed, number)
+        batches = epoch_batches(range(samples), config.images_per_update * processes, config.seed, number)
         yield from batches[step if number == epoch else 0 :]
 
 
 def _restore(
-    saved: dict[str, Any], config: RetrainConfig, network: SegmentationNetwork, stepper: Stepper, samples: int
+    saved: dict[str, Any],
+    config: RetrainConfig,
+    network: SegmentationNetwork,
+    stepper: Stepper,
+    samples: int,
+    processes: int,
 ) -> _State:
     """Puts a checkpoint's content back in place; returns the position."""
     saved["config"] = to_plain(from_plain(RetrainConfig, saved["config"]))  # an older run lacks the newer settings
@@ -266,7 +318,7 @@ def _restore(
     network.load_state_dict(saved["network"])
     stepper.load_state_dict(saved["stepper"])
     restore_random_state(saved["random"])
-    return _State(**saved["state"])
+    return rescaled(_State(**saved["state"]), saved.get("processes", 1), processes)
 
 
 def _headline(

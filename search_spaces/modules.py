@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.synchronized import Synchronizable, batch_norm_of_all
+
 __all__ = [
     "AtrousConvolution",
     "BatchNorm",
@@ -59,7 +61,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-class BatchNorm(nn.BatchNorm2d):
+class BatchNorm(nn.BatchNorm2d, Synchronizable):
     """Batch norm of an operation whose weights several source tensors share.
 
     Each source is normalised by its own statistics and keeps its own running ones; scale and shift, if any, are shared.
@@ -99,6 +101,8 @@ class BatchNorm(nn.BatchNorm2d):
             mean, variance = self.running_mean, self.running_var
         else:
             mean, variance = self.running_mean[source], self.running_var[source]  # views: updated in place
+        if self.training and self.synchronized:
+            return batch_norm_of_all(x, self.weight, self.bias, mean, variance, momentum, self.eps)[0]
         return F.batch_norm(x, mean, variance, self.weight, self.bias, self.training, momentum, self.eps)
 
     def extra_repr(self) -> str:

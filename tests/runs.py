@@ -65,4 +65,7 @@ def check_same_run(first: Path, second: Path, kind: str) -> None:
     assert saved[0].keys() == saved[1].keys()
     for key in saved[0].keys() - {"config"}:
         assert equal(saved[0][key], saved[1][key]), key
-    assert (first / "genotype.json").read_text() == (second / "genotype.json").read_text()
+    texts = [
+        (folder / "genotype.json").read_text() for folder in (first, second) if (folder / "genotype.json").exists()
+    ]
+    assert len(texts) != 1 and len(set(texts)) <= 1  # a published network has none

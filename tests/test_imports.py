@@ -75,7 +75,8 @@ def test_all_modules_are_found_by_the_import_system(package: str) -> None:
 
 
 WITH_TORCH = {
-    f"search_spaces.{name}" for name in ("modules", "traits", "lateral_inhibition", "smoothing", "factorized")
+    f"search_spaces.{name}"
+    for name in ("modules", "synchronized", "traits", "lateral_inhibition", "smoothing", "factorized")
 }
 
 

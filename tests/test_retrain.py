@@ -174,7 +174,7 @@ def test_what_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, labels, weights: logits.sum() * math.inf)
+    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, *_: logits.sum() * math.inf)
     with pytest.raises(NonFiniteLossError, match=r"cross entropy of the training step is .* at epoch 1, step 1"):
         train(settings(tmp_path), quiet=True)
 
@@ -276,7 +276,7 @@ def test_evaluation_writes_what_it_says(run: Path) -> None:
 def test_best_and_last_are_different_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = iter([1, 9, 5])  # of ten pixels, after each epoch
 
-    def measured(*_: Any) -> ConfusionMatrix:
+    def measured(*_: Any, **__: Any) -> ConfusionMatrix:
         number, matrix = next(right), ConfusionMatrix(6)
         label = torch.zeros(10, dtype=torch.int64)
         matrix.update((torch.arange(10) >= number).long(), label)

@@ -488,7 +488,7 @@ def test_a_loss_that_is_not_finite_is_named(value: float) -> None:
 
 def test_steps_per_epoch_drop_the_last_incomplete_batch() -> None:
     assert [steps_per_epoch(samples, 4) for samples in (4, 7, 8)] == [1, 1, 2]
-    with pytest.raises(ValueError, match=r"3 training images .* fewer than one batch"):
+    with pytest.raises(ValueError, match=r"3 training images .* fewer than the 4 of one update"):
         steps_per_epoch(3, 4)
 
 

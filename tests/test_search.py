@@ -458,7 +458,7 @@ def spoil(path: Path, how: str) -> None:
 def test_a_checkpoint_that_cannot_be_used_is_one_line(finished: Run, tmp_path: Path, how: str, says: str) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    for name in ("config.yaml", "checkpoint.pt"):
+    for name in ("config.yaml", "checkpoint.pt", "metrics.jsonl"):
         (folder / name).write_bytes((finished.folder / name).read_bytes())
     spoil(folder / "checkpoint.pt", how)
     with pytest.raises(ValueError, match=says) as raised:
@@ -475,9 +475,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     losses, step, loss = [0], Stepper.step, nas.stepping.cross_entropy
     parameters: list[dict[str, torch.Tensor]] = []
 
-    def poisoned(logits: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    def poisoned(logits: torch.Tensor, labels: torch.Tensor, *_: Any) -> torch.Tensor:
         losses[0] += 1
-        return loss(logits, labels, weights) * (math.nan if losses[0] == number else 1)
+        return loss(logits, labels) * (math.nan if losses[0] == number else 1)
 
     def watched(self: Stepper, images: Any, labels: Any, where: str) -> float:
         before = {key: p.detach().clone() for key, p in self.network.named_parameters()}

@@ -162,14 +162,26 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: SegmentationDataset, workers: int = 0, prefetch: int = 2, pin_memory: bool = False
+    dataset: SegmentationDataset,
+    workers: int = 0,
+    prefetch: int = 2,
+    pin_memory: bool = False,
+    indices: Sequence[int] | None = None,
 ) -> Loader[WholeBatch]:
     """Whole images, one at a time (sizes may differ), in order; any number of times.
+
+    Args:
+        dataset: What to read.
+        workers: Processes that read; 0 reads in this one.
+        prefetch: Images made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
+        pin_memory: Put them into pinned memory, for copies to a GPU.
+        indices: Which ones; None: all.
 
     Returns:
         A loader of (image float32 [1, 3, H, W], label int64 [1, H, W], index int64 [1]).
     """
-    return Loader(_WholeSamples(dataset), range(len(dataset)), workers, prefetch, pin_memory)
+    plan = range(len(dataset)) if indices is None else indices
+    return Loader(_WholeSamples(dataset), plan, workers, prefetch, pin_memory)
 
 
 def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = None) -> tuple[Indices, ...]:
