@@ -202,7 +202,7 @@ class RunConfig:
     """What every run has, whether it searches or retrains."""
 
     data: str = "shapes"
-    """Data set: shapes (built in), camvid, folder."""
+    """Data set: shapes (built in), ade20k, camvid, celebamask, cityscapes, folder, voc2012."""
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)

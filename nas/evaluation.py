@@ -6,13 +6,13 @@ Shapes: N images of h x w pixels, labels of H x W (the same, unless the network 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nas.config import Precision
-from nas.data.base import DataError
+from nas.data.base import UNCHANGED, DataError
 from nas.devices import autocast
 from nas.metrics import ConfusionMatrix
 from nas.processes import ALONE, Processes
@@ -60,6 +60,7 @@ def predict_probabilities(
     flip: bool,
     device: torch.device,
     precision: Precision,
+    mirror: Mapping[int, int] = UNCHANGED,
 ) -> Tensor:
     """Mean over scales of the class probabilities (N, classes, *size), each brought to that size.
 
@@ -72,6 +73,7 @@ def predict_probabilities(
         flip: Whether each scale is also seen mirrored left and right, and counts with the mirror image of the result.
         device: Where the network is.
         precision: Of the forward pass.
+        mirror: Classes that a mirror image turns into others.
     """
     images = images.to(device, non_blocking=True)
     total = torch.zeros((), device=device)  # a sum: all views at once may be large
@@ -81,7 +83,10 @@ def predict_probabilities(
         for mirrored in (False, True)[: 1 + flip]:
             view = scaled.flip(-1) if mirrored else scaled
             probabilities = predict_logits(network, view, device, precision).softmax(dim=1)
-            total = total + resize(probabilities.flip(-1) if mirrored else probabilities, size)  # (N, classes, *size)
+            if mirrored:
+                classes = [mirror.get(number, number) for number in range(probabilities.shape[1])]
+                probabilities = probabilities.flip(-1)[:, classes]
+            total = total + resize(probabilities, size)  # (N, classes, *size)
     return total / (len(scales) * (1 + flip))
 
 
@@ -95,6 +100,7 @@ def evaluate_network(
     scales: Sequence[float] = PLAIN_SCALES,
     flip: bool = False,
     processes: Processes = ALONE,
+    mirror: Mapping[int, int] = UNCHANGED,
 ) -> ConfusionMatrix:
     """Runs the network in eval mode over (images, labels, indices) and counts every labelled pixel.
 
@@ -109,6 +115,7 @@ def evaluate_network(
         scales: Factors at which each image is seen; with more than 1.0 alone, mean probabilities are compared.
         flip: Whether each is also seen mirrored.
         processes: Those that each go through some of the images; all get the counts of all.
+        mirror: Classes that a mirror image turns into others (`SegmentationDataset.mirror`).
 
     Raises:
         DataError: No image has a labelled pixel.
@@ -123,7 +130,7 @@ def evaluate_network(
             if is_plain(scales, flip):
                 scores = resize(predict_logits(network, images, device, precision), size)
             else:
-                scores = predict_probabilities(network, images, size, scales, flip, device, precision)
+                scores = predict_probabilities(network, images, size, scales, flip, device, precision, mirror)
             predictions = scores.argmax(dim=1).cpu()  # (N, H, W)
             matrix.update(predictions, labels)
             if each is not None:
@@ -132,5 +139,8 @@ def evaluate_network(
         network.train(training)
     matrix.add_up(processes.add_up)
     if not matrix.counts.any():
-        raise DataError("there is no labelled pixel to measure on: every label is 255 (ignored)")
+        raise DataError(
+            "there is no labelled pixel to measure on: every label is 255 (ignored), as in a test split "
+            "whose labels are not public"
+        )
     return matrix

@@ -124,7 +124,14 @@ def evaluate(
         )
     loader = evaluation_loader(dataset, config.loader.workers)
     matrix = evaluate_network(
-        trained.network, loader, len(trained.classes), place, config.precision, scales=scales, flip=flip
+        trained.network,
+        loader,
+        len(trained.classes),
+        place,
+        config.precision,
+        scales=scales,
+        flip=flip,
+        mirror=dataset.mirror,
     )
     result = Evaluation(
         **_numbers(matrix, trained.classes),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nas.data.base import DataError, resize_image
 from nas.data.loading import image_to_tensor
-from nas.data.pairs import IMAGE_SUFFIXES, read_image
+from nas.data.reading import IMAGE_SUFFIXES, read_image
 from nas.devices import choose_device
 from nas.evaluation import predict_logits
 from nas.pictures import colorize

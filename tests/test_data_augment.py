@@ -173,3 +173,31 @@ def test_ids_survive_without_scaling() -> None:
 def test_wrong_settings(settings_: dict[str, tuple[float, ...]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AugmentConfig(**settings_)  # type: ignore[arg-type]
+
+
+def test_scales_in_steps() -> None:
+    """DeepLab's: 0.5, 0.75, ... 2, alike often; the largest is reached, whatever the rounding."""
+    rng = np.random.default_rng(0)
+    heights = [random_size((100, 40), (0.5, 2.0), rng, 0.25)[0] for _ in range(7000)]
+    counts = {height: heights.count(height) for height in set(heights)}
+    assert sorted(counts) == [50, 75, 100, 125, 150, 175, 200]
+    assert all(850 < count < 1150 for count in counts.values())
+    assert {random_size((100, 40), (0.1, 0.7), rng, 0.2)[0] for _ in range(200)} == {10, 30, 50, 70}
+    assert {random_size((100, 40), (1.0, 2.0), rng, 0.6)[0] for _ in range(200)} == {100, 160}
+
+
+def test_padding_is_next_to_the_mean() -> None:
+    """DeepLab's mean pixel for this scaling is 127.5, which becomes 0."""
+    image, label = random_crop(*positions(2, 2), (9, 9), np.random.default_rng(0))
+    assert (label == IGNORE).sum() == 81 - 4
+    assert abs(PAD_GREY / 127.5 - 1) < 0.004 and (image[label == IGNORE] == PAD_GREY).all()
+
+
+def test_a_mirrored_label_takes_the_names_of_the_other_side() -> None:
+    label = np.array([[0, 1, 2, 255]], dtype=np.uint8)
+    image = np.zeros((1, 4, 3), dtype=np.uint8)
+    found = {
+        tuple(random_flip(image, label, np.random.default_rng(seed), {1: 2, 2: 1})[1][0].tolist()) for seed in range(20)
+    }
+    assert found == {(0, 1, 2, 255), (255, 1, 2, 0)}
+    assert label[0].tolist() == [0, 1, 2, 255]

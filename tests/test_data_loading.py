@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 import sys
 import threading
@@ -379,3 +380,34 @@ def test_workers_leave_signals_to_the_main_process(shapes: Shapes) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(pid, number)
         assert {int(batch[0]) for batch in batches} == {pid}
+
+
+class DrawsFromGlobals(Wrapper):
+    """A data set of others: what it reads depends on the global generators of its process."""
+
+    def read(self, index: int) -> Sample:
+        image, label = self.dataset.read(index)
+        noise = [random.randrange(256), np.random.randint(256), int(torch.randint(256, ()))]
+        return np.broadcast_to(np.array(noise, dtype=np.uint8), image.shape), label
+
+
+def test_global_generators_of_workers_are_seeded_by_seed_epoch_and_index(shapes: Shapes) -> None:
+    dataset = DrawsFromGlobals(shapes)
+    first = epoch_of(dataset, workers=1)
+    assert same(first, epoch_of(dataset, workers=2, prefetch=3))
+    assert same(first[3:], epoch_of(dataset, workers=2, start=3))
+    pixels = {tuple(image[:, 16, 20].tolist()) for images, _ in first for image in images}
+    assert len(pixels) > 15  # of 20 samples; padding in the middle of some
+    assert not same(first, epoch_of(dataset, workers=2, epoch=1))
+    with evaluation_loader(dataset, workers=2) as two, evaluation_loader(dataset, workers=1) as one:
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(two, one, strict=True))
+
+
+@pytest.mark.parametrize("options", [{"prefetch": 0}, {"prefetch": 2}, {"workers": 2}])
+def test_loading_leaves_the_global_generators_alone(shapes: Shapes, options: dict[str, int]) -> None:
+    def states() -> tuple[Any, ...]:
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()
+
+    before = states()
+    epoch_of(shapes, **options)
+    assert states() == before

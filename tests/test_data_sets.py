@@ -6,14 +6,18 @@ import json
 import os
 import pickle
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import trees
 from PIL import Image
+from trees import message, write_pair
 
 from nas.data import (
     DATASETS,
@@ -36,50 +40,22 @@ ROOT = Path(__file__).resolve().parents[1]
 CAMVID = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "camvid"
 
 
-def write_pair(image: Path, label: Path, ids: int | np.ndarray = 0, size: tuple[int, int] = (6, 8)) -> None:
-    """Write a grey image and a label, [H, W] = size; ids is one id or an array."""
-    for path in (image, label):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((*size, 3), 90, dtype=np.uint8)).save(image)
-    Image.fromarray(np.broadcast_to(np.asarray(ids, dtype=np.uint8), size).copy()).save(label)
-
-
 @pytest.fixture
 def plain(tmp_path: Path) -> Path:
     """A tree in the layout images/SPLIT, labels/SPLIT, with two classes, alone in its parent folder."""
-    root = tmp_path / "plain"
-    for split, names in (("train", "cab"), ("val", "de")):
-        for name in names:
-            write_pair(root / f"images/{split}/{name}.jpg", root / f"labels/{split}/{name}.png", 1)
-    (root / "classes.txt").write_text("background\nroad sign 250 10 20\n")
-    return root
+    return trees.plain(tmp_path / "plain")
 
 
 @pytest.fixture
 def segnet(tmp_path: Path) -> Path:
-    """A tree in SegNet's layout: ids 0..11, where 11 is void."""
-    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    for split, names in (("train", "ba"), ("val", "c"), ("test", "d")):
-        for name in names:
-            write_pair(tmp_path / split / f"{name}.png", tmp_path / f"{split}annot" / f"{name}.png", ids, (3, 4))
-    return tmp_path
-
-
-def message(name: str, root: Path | None, split: str = "train", read: int | None = None, **options: object) -> str:
-    """What is said when opening (or reading a sample) fails: always one line."""
-    with pytest.raises(DataError) as raised:
-        dataset = open_dataset(name, root, split, **options)
-        assert read is not None, "opened without an error"
-        dataset.read(read)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
+    return trees.segnet(tmp_path)
 
 
 # --- the registry and open_dataset --------------------------------------------------------------------------
 
 
 def test_registry() -> None:
-    assert {"shapes", "camvid", "folder"} <= set(DATASETS.names())
+    assert set(DATASETS.names()) == {*TREES, "shapes"}
     with pytest.raises(ValueError, match="shapes"):
         register_dataset("shapes", needs_root=False, summary="")(Shapes)
     with pytest.raises(ValueError, match=r"choose one of .*shapes"):
@@ -104,15 +80,67 @@ def contract(dataset: SegmentationDataset) -> None:
         dataset.read(len(dataset))
 
 
+TREES = {
+    "ade20k": trees.ade20k,
+    "camvid": trees.segnet,
+    "celebamask": trees.celebamask,
+    "cityscapes": trees.cityscapes,
+    "folder": trees.plain,
+    "voc2012": trees.voc2012,
+}
+"""What makes a tree of files in a data set's layout."""
+
+
 @pytest.mark.parametrize("name", DATASETS.names())
-def test_contract(name: str, request: pytest.FixtureRequest) -> None:
-    trees = {"camvid": "segnet", "folder": "plain"}
-    assert not DATASETS[name].needs_root or name in trees, "a new data set needs a generated tree here"
-    root = request.getfixturevalue(trees[name]) if name in trees else None
+def test_contract(name: str, tmp_path: Path) -> None:
+    assert not DATASETS[name].needs_root or name in TREES, "a new data set needs a generated tree here"
+    root = TREES[name](tmp_path / name) if name in TREES else None
     for split in ("train", "val"):
         dataset = open_dataset(name, root, split)
         assert (dataset.name, dataset.split) == (name, split)
         contract(dataset)
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_change_of_a_file_changes_the_identity(name: str, tmp_path: Path) -> None:
+    root = TREES[name](tmp_path / name)
+    dataset = open_dataset(name, root, "train")
+    assert isinstance(dataset, PairedDataset)
+    before = [dataset.identity(index) for index in range(len(dataset))]
+    assert before == [open_dataset(name, root, "train").identity(index) for index in range(len(dataset))]
+    json.dumps(before)
+    label = dataset.pairs[0].label
+    files = [dataset.pairs[0].image, *([label] if label.is_file() else sorted(label.parent.glob(f"{label.name}_*")))]
+    assert len(files) == (5 if name == "celebamask" else 2)
+    for file in files:
+        os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
+        after = [dataset.identity(index) for index in range(len(dataset))]
+        assert after[0] != before[0] and after[1:] == before[1:]
+        before = after
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("ade20k", "images"),
+        ("ade20k", "annotations/training"),
+        ("camvid", "train"),
+        ("celebamask", "CelebA-HQ-img"),
+        ("celebamask", "CelebAMask-HQ-mask-anno/0"),
+        ("cityscapes", "gtFine"),
+        ("cityscapes", "leftImg8bit/train"),
+        ("folder", "images/train"),
+        ("voc2012", "VOCdevkit/VOC2012/JPEGImages"),
+        ("voc2012", "VOCdevkit/VOC2012/ImageSets/Segmentation"),
+    ],
+)
+def test_a_root_one_level_off_is_pointed_to(name: str, inside: str, tmp_path: Path) -> None:
+    root = TREES[name](tmp_path / "data" / name)
+    layout = root / "VOCdevkit" / "VOC2012" if name == "voc2012" else root
+    for wrong, right in ((root.parent, root), (root / inside, layout)):
+        said = message(name, wrong)
+        assert f"that is the layout of {right.resolve()}: give this as the root" in said
+    assert f"{name}: {tmp_path} holds data/; expected " in message(name, tmp_path)
 
 
 def test_open_dataset_messages(tmp_path: Path) -> None:
@@ -306,14 +334,17 @@ def test_label_files_give_ids(plain: Path, mode: str) -> None:
 
 def grey_png_of_4_bits(ids: np.ndarray) -> bytes:
     """Pillow does not write these, but it stretches their values to 0..255 when it reads them."""
-    import struct
-    import zlib
+    rows = b"".join(b"\0" + bytes((row[0::2] << 4 | row[1::2]).tolist()) for row in ids)
+    return png(ids.shape[1], ids.shape[0], 4, rows)
+
+
+def png(width: int, height: int, bits: int, rows: bytes) -> bytes:
+    """A greyscale PNG file that claims a size and holds these rows."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + bytes((row[0::2] << 4 | row[1::2]).tolist()) for row in ids)
-    header = struct.pack(">IIBBBBB", ids.shape[1], ids.shape[0], 4, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -430,6 +461,24 @@ def test_label_outside_the_classes(plain: Path) -> None:
     assert "and 41 more values" in message("folder", plain, read=0)
     Image.fromarray(np.full((6, 8), 60000, dtype=np.uint16)).save(plain / "labels/train/a.png")
     assert "60000 (48 pixels)" in message("folder", plain, read=0)
+
+
+@pytest.mark.parametrize("kind", ["images/train/a.png", "labels/train/a.png"])
+def test_a_claim_of_ten_thousand_million_pixels_is_refused_before_memory_is_taken(plain: Path, kind: str) -> None:
+    (plain / "images/train/a.jpg").rename(plain / "images/train/a.png")
+    path = plain / kind
+    path.write_bytes(png(100_000, 100_000, 8, b""))
+    said = message("folder", plain, read=0)
+    assert said.startswith(f"{kind.split('s/')[0]} {path} cannot be read: ") and "10000000000 pixels" in said
+
+
+def test_a_list_without_end_is_refused(plain: Path) -> None:
+    with (plain / "classes.txt").open("wb") as file:
+        file.truncate(2**40)  # without blocks on disk
+    assert "classes.txt is longer than 16 MiB" in message("folder", plain)
+    (plain / "classes.txt").unlink()
+    (plain / "classes.json").write_text("[" * 100_000)
+    assert "classes.json is not valid JSON" in message("folder", plain)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])

@@ -589,8 +589,9 @@ def test_the_recipes_have_the_numbers_of_the_papers() -> None:
         found = recipe(name)
         optimizer = OptimizerConfig(3e-4, weight_decay, name="adam", eps=1e-2, power=0.0, decay="dense_convolutions")
         assert (found.optimizer, found.epochs) == (optimizer, 120)
-        assert (found.loader.batch_size, found.loader.augment) == (16, AugmentConfig((513, 513)))
+        assert (found.loader.batch_size, found.loader.augment) == (16, AugmentConfig((513, 513), scale_step=0.25))
     found = recipe("smoothing")
+    assert (found.data, found.loader.train_split) == ("voc2012", "train_aug")
     heads = {"head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 20.0}
     assert found.optimizer == OptimizerConfig(2e-3, 1e-4, decay="convolutions", **heads)  # type: ignore[arg-type]
     assert found.network == NetworkConfig(frozen_batch_norm=True)
@@ -603,4 +604,7 @@ def test_the_recipes_have_the_numbers_of_the_papers() -> None:
         found = recipe(name)
         assert (found.optimizer, found.loss) == (OptimizerConfig(0.045, 5e-4), LossConfig("inverse_log"))
         assert (found.epochs, found.loader.batch_size, found.loader.resolution) == (epochs, batch, 0.5)
-        assert found.loader.augment.crop == (512, 1024)
+        assert (found.data, found.loader.augment) == ("cityscapes", AugmentConfig((512, 1024)))
+    found = recipe("autodeeplab")
+    assert (found.data, found.loader.resolution) == ("cityscapes", 1.0)
+    assert found.loader.augment == AugmentConfig((769, 769), scale_step=0.25)

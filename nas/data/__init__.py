@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from nas.data.ade20k import Ade20k
     from nas.data.base import (
         DATASETS,
         IGNORE,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     )
     from nas.data.caching import Cached, DiskCached
     from nas.data.camvid import CamVid
+    from nas.data.celebamask import CelebAMask
+    from nas.data.cityscapes import Cityscapes
     from nas.data.config import AugmentConfig
     from nas.data.folder import Folder
     from nas.data.loading import (
@@ -38,14 +41,19 @@ if TYPE_CHECKING:
         training_loader,
     )
     from nas.data.shapes import Shapes
+    from nas.data.voc2012 import Voc2012
 
 _EXPORTS = {
+    "Ade20k": "nas.data.ade20k",
     "AugmentConfig": "nas.data.config",
     "Cached": "nas.data.caching",
     "CamVid": "nas.data.camvid",
+    "CelebAMask": "nas.data.celebamask",
+    "Cityscapes": "nas.data.cityscapes",
     "DiskCached": "nas.data.caching",
     "Folder": "nas.data.folder",
     "Shapes": "nas.data.shapes",
+    "Voc2012": "nas.data.voc2012",
     **dict.fromkeys(
         (
             "DATASETS",
@@ -79,9 +87,12 @@ _get, __dir__ = lazy_exports(__name__, _EXPORTS)
 __all__ = [
     "DATASETS",
     "IGNORE",
+    "Ade20k",
     "AugmentConfig",
     "Cached",
     "CamVid",
+    "CelebAMask",
+    "Cityscapes",
     "DataError",
     "DatasetEntry",
     "DiskCached",
@@ -90,6 +101,7 @@ __all__ = [
     "SegmentationDataset",
     "Shapes",
     "Subset",
+    "Voc2012",
     "epoch_batches",
     "evaluation_loader",
     "image_to_tensor",

@@ -8,25 +8,35 @@ Shapes: image uint8 [H, W, 3], label uint8 [H, W].
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
 
-from nas.data.base import IGNORE, Sample
+from nas.data.base import IGNORE, UNCHANGED, Sample
 from nas.data.config import AugmentConfig
 
 __all__ = ["PAD_GREY", "augment", "random_flip", "random_size", "random_window", "resized_window"]
 
 PAD_GREY = 127
-"""Value of padding in images: next to 0 once an image is scaled to [-1, 1]. Padding in labels is IGNORE."""
+"""Value of padding in images: next to 0 once an image is scaled to [-1, 1]. This is the mean padding of DeepLab's code,
+whose mean pixel for this scaling is 127.5, so that padding is 0. Padding in labels is IGNORE."""
 
 Slices = tuple[slice, slice]
 """Rows and columns."""
 
 
-def random_size(size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator) -> tuple[int, int]:
-    """Height and width times one factor, drawn uniformly from [scale[0], scale[1]]; whole pixels, at least 1."""
-    factor = rng.uniform(*scale)
+def random_size(
+    size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator, step: float = 0.0
+) -> tuple[int, int]:
+    """Height and width times one factor from scale[0] to scale[1]; whole pixels, at least 1.
+
+    The factor is drawn uniformly: from all in between, or, with a step above 0, from scale[0], scale[0] + step, ...
+    """
+    if step:
+        factor = scale[0] + step * float(rng.integers(math.floor((scale[1] - scale[0]) / step + 1e-9) + 1))
+    else:
+        factor = rng.uniform(*scale)
     height, width = (max(1, round(side * factor)) for side in size)
     return height, width
 
@@ -90,14 +100,34 @@ def _nearest(have: int, want: int, window: slice) -> np.ndarray:
     return np.add.accumulate(steps).astype(np.intp)[window]
 
 
-def random_flip(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> Sample:
-    """Mirror left and right with probability one half; the result may be a view."""
-    if rng.random() < 0.5:
-        return image[:, ::-1], label[:, ::-1]
+def random_flip(
+    image: np.ndarray, label: np.ndarray, rng: np.random.Generator, mirror: Mapping[int, int] = UNCHANGED
+) -> Sample:
+    """Mirror left and right with probability one half; the result may be a view.
+
+    Args:
+        image: uint8 [H, W, 3].
+        label: uint8 [H, W].
+        rng: Source of the choice.
+        mirror: Class ids that become others, as a left eye becomes a right one.
+    """
+    if rng.random() >= 0.5:
+        return image, label
+    image, label = image[:, ::-1], label[:, ::-1]
+    if mirror:
+        table = np.arange(256, dtype=np.uint8)
+        table[list(mirror)] = list(mirror.values())
+        label = table[label]
     return image, label
 
 
-def augment(image: np.ndarray, label: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+def augment(
+    image: np.ndarray,
+    label: np.ndarray,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    mirror: Mapping[int, int] = UNCHANGED,
+) -> Sample:
     """Scale, crop and mirror one sample; where it is smaller than the crop, the rest is padded with :data:`PAD_GREY`.
 
     Args:
@@ -105,13 +135,14 @@ def augment(image: np.ndarray, label: np.ndarray, config: AugmentConfig, rng: np
         label: uint8 [H, W].
         config: What to do.
         rng: Source of every random choice; the result is a function of its state and the other arguments.
+        mirror: Class ids that become others in a mirror image.
 
     Returns:
         Image, uint8 [crop height, crop width, 3], and label, uint8 [crop height, crop width].
     """
-    size = random_size((label.shape[0], label.shape[1]), config.scale, rng)
+    size = random_size((label.shape[0], label.shape[1]), config.scale, rng, config.scale_step)
     source, target = random_window(size, config.crop, rng)
     out_image = np.full((*config.crop, 3), PAD_GREY, dtype=np.uint8)
     out_label = np.full(config.crop, IGNORE, dtype=np.uint8)
     out_image[target], out_label[target] = resized_window(image, label, size, source)
-    return random_flip(out_image, out_label, rng) if config.flip else (out_image, out_label)
+    return random_flip(out_image, out_label, rng, mirror) if config.flip else (out_image, out_label)

@@ -10,9 +10,10 @@ import importlib
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "DATASETS",
     "IGNORE",
     "MAX_CLASSES",
+    "UNCHANGED",
     "DataError",
     "DatasetEntry",
     "Resized",
@@ -44,6 +46,9 @@ IGNORE = 255
 
 MAX_CLASSES = 255
 """Ids 0..254: labels are 8-bit and 255 is taken by :data:`IGNORE`."""
+
+UNCHANGED: Mapping[int, int] = MappingProxyType({})
+"""No class becomes another in a mirror image."""
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image [H, W, 3] and its label [H, W]."""
@@ -70,6 +75,9 @@ class SegmentationDataset(ABC):
 
     video: bool = False
     """Neighbouring samples are correlated frames: a split into parts must go by contiguous blocks."""
+
+    mirror: Mapping[int, int] = UNCHANGED
+    """Classes that a mirror image turns into others, such as left and right: from class id to class id."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -164,7 +172,7 @@ def register_dataset(name: str, *, needs_root: bool, summary: str) -> Callable[[
 
 def load_readers() -> None:
     """Import the modules that register the data sets of this package."""
-    for module in ("camvid", "folder", "shapes"):
+    for module in ("ade20k", "camvid", "celebamask", "cityscapes", "folder", "shapes", "voc2012"):
         importlib.import_module(f"nas.data.{module}")
 
 
@@ -207,6 +215,7 @@ class Wrapper(SegmentationDataset):
         self.classes = dataset.classes
         self.colors = dataset.colors
         self.video = dataset.video
+        self.mirror = dict(dataset.mirror)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.data.base import IGNORE, DataError, register_dataset
 from nas.data.classes import read_class_file
-from nas.data.pairs import Pair, PairedDataset, check_root, find_pairs
+from nas.data.pairs import Pair, PairedDataset, check_root, find_pairs, parts_of_split
 
 __all__ = ["CLASSES", "COLORS", "SPLITS", "CamVid"]
 
@@ -79,8 +79,7 @@ class CamVid(PairedDataset):
             lambda path: _is_plain(path) or _is_segnet(path),
             "images/ and labels/ with train/, val/ and test/ in each, or train/ and trainannot/ and so on",
         )
-        if split not in SPLITS:
-            raise DataError(f"camvid: there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+        parts = parts_of_split("camvid", SPLITS, split)
         plain = _is_plain(root)
         if plain and (root / "classes.json").is_file():
             names, _ = read_class_file(root / "classes.json")
@@ -90,7 +89,7 @@ class CamVid(PairedDataset):
                     f"expected {', '.join(CLASSES)}: read other classes with the data set 'folder'"
                 )
         pairs: list[Pair] = []
-        for part in SPLITS[split]:
+        for part in parts:
             if plain:
                 pairs += find_pairs("camvid", root / "images" / part, root / "labels" / part)
             else:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.base import IGNORE, MAX_CLASSES, DataError
+from nas.data.reading import read_text
 
 __all__ = ["default_colors", "read_class_file"]
 
@@ -51,10 +52,7 @@ def read_class_file(path: Path) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
         DataError: The file is not as described, names a class twice, or has fewer than 2 or more than 255
             classes.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"class file {path} cannot be read: {error}") from error
+    text = read_text("class file", path)
     entries = _from_json(path, text) if path.suffix == ".json" else _from_text(path, text)
     names = tuple(name for name, _ in entries)
     if not 2 <= len(names) <= MAX_CLASSES:
@@ -88,7 +86,7 @@ def _from_text(path: Path, text: str) -> list[Entry]:
 def _from_json(path: Path, text: str) -> list[Entry]:
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # RecursionError: too deep
         raise DataError(f"class file {path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
         content = content.get("classes")

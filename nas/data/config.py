@@ -22,6 +22,9 @@ class AugmentConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
 
+    scale_step: float = 0.0
+    """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
+
     flip: bool = True
     """Mirror left and right with probability one half."""
 
@@ -38,4 +41,10 @@ class AugmentConfig:
             raise ValueError(
                 f"loader.augment.scale is {self.scale}: the smaller factor comes first: "
                 f"[{self.scale[1]}, {self.scale[0]}]"
+            )
+        widest = self.scale[1] - self.scale[0]
+        if not 0 <= self.scale_step <= widest:
+            raise ValueError(
+                f"loader.augment.scale_step is {self.scale_step}: give a number from 0 (any factor) to {widest:g}, the "
+                f"distance of the two factors of loader.augment.scale"
             )

@@ -9,12 +9,14 @@ Shapes: a training batch is (images float32 [N, 3, h, w] in [-1, 1], labels int6
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import get_worker_info
 
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
@@ -37,7 +39,7 @@ VIDEO_BLOCKS = 8
 
 # Last word of a generator's seed: the streams of a sample end in (an implied) 0, these must differ from all
 # of them.
-_ORDER, _SPLIT = 1, 2
+_ORDER, _SPLIT, _GLOBAL = 1, 2, 3
 
 Indices = NDArray[np.int64]
 Key = tuple[int, int]
@@ -77,11 +79,21 @@ class _TrainingSamples:
         images = np.empty((len(keys), 3, *self.augment.crop), dtype=np.float32)
         labels = np.empty((len(keys), *self.augment.crop), dtype=np.int64)
         for position, (epoch, index) in enumerate(keys):
+            if get_worker_info() is not None:
+                _seed_globals([self.seed, epoch, index])
             image, label = self.dataset.read(index)
             rng = np.random.default_rng([self.seed, epoch, index])
-            image, labels[position] = augment_sample(image, label, self.augment, rng)
+            image, labels[position] = augment_sample(image, label, self.augment, rng, self.dataset.mirror)
             _scale(image, images[position])
         return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+def _seed_globals(words: list[int]) -> None:
+    """Seeds the global generators of a worker, for data sets of others that draw from them; nothing here does."""
+    seed = int(np.random.SeedSequence([*words, _GLOBAL]).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 class _WholeSamples:
@@ -91,6 +103,8 @@ class _WholeSamples:
         self.dataset = dataset
 
     def __call__(self, index: int) -> WholeBatch:
+        if get_worker_info() is not None:
+            _seed_globals([0, 0, index])
         image, label = self.dataset.read(index)
         return image_to_tensor(image)[None], label_to_tensor(label)[None], torch.tensor([index])
 

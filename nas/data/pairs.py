@@ -1,4 +1,4 @@
-"""What data sets of image and label files share: find the pairs, read them, check them.
+"""What data sets of image and label files share: find the pairs, check them.
 
 Pairing is checked when a data set is opened (a listing per folder), content when a sample is read. Every
 error is one line that names the file. Shapes: image uint8 [H, W, 3], label uint8 [H, W].
@@ -6,38 +6,29 @@ error is one line that names the file. Shapes: image uint8 [H, W, 3], label uint
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.reading import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_label
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "LABEL_SUFFIXES",
     "Pair",
     "PairedDataset",
+    "by_stem",
+    "check_folder",
     "check_root",
     "find_pairs",
-    "read_image",
+    "listed_pairs",
+    "pair_up",
+    "parts_of_split",
 ]
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-LABEL_SUFFIXES = (".png",)
-
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot decode."""
-
-_EXPANDED = {"L;2": 85, "L;4": 17}
-"""Pillow stretches greyscale of 2 and 4 bits to 0..255; ids are got back by dividing."""
-
 
 _UNKNOWN = -1
 """In place of a class id, where a value in a label file stands for nothing."""
@@ -62,7 +53,8 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
         expected: The layout in words, for the message.
 
     Raises:
-        DataError: It does not; where the expected layout is one level deeper or higher, the message says so.
+        DataError: It does not; where a folder in it, the one above or the one above that has the layout, the
+            message says so.
     """
     if not root.exists():
         raise DataError(f"{name}: the root folder {root} does not exist; expected a folder with {expected}")
@@ -71,7 +63,7 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
     if fits(root):
         return
     folders = _folders(root)
-    near = [path for path in (*folders, root.resolve().parent) if fits(path)]
+    near = [path for path in (*folders, *root.resolve().parents[:2]) if fits(path)]
     hint = f"; that is the layout of {near[0]}: give this as the root" if near else ""
     raise DataError(f"{name}: {root} holds {_listed(folders)}; expected {expected}{hint}")
 
@@ -87,6 +79,20 @@ def _listed(folders: list[Path]) -> str:
     return shown + (", ..." if len(folders) > 8 else "") or "no folders"
 
 
+Part = TypeVar("Part")
+
+
+def parts_of_split(name: str, splits: Mapping[str, Part], split: str) -> Part:
+    """What a split is read from.
+
+    Raises:
+        DataError: There is no such split; the message lists them.
+    """
+    if split not in splits:
+        raise DataError(f"{name}: there is no split {split!r}; choose one of {', '.join(splits)}")
+    return splits[split]
+
+
 def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
     """Pair images and labels by stem, sorted by name.
 
@@ -100,27 +106,87 @@ def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
     Raises:
         DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
     """
-    images = _by_stem(name, "image", image_folder, IMAGE_SUFFIXES)
-    labels = _by_stem(name, "label", label_folder, LABEL_SUFFIXES)
-    for kind, have, other, folder in (
-        ("label", images, labels, label_folder),
-        ("image", labels, images, image_folder),
-    ):
+    return pair_up(
+        name,
+        by_stem(name, "image", image_folder, IMAGE_SUFFIXES),
+        by_stem(name, "label", label_folder, LABEL_SUFFIXES),
+        lambda image: f"{label_folder / image.stem}.png",
+        lambda label: f"{image_folder / label.stem} with an image extension",
+    )
+
+
+def pair_up(
+    name: str,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    label_of: Callable[[Path], str],
+    image_of: Callable[[Path], str],
+) -> list[Pair]:
+    """Pair images and labels by the names that they are given under, sorted by name.
+
+    Args:
+        name: Name of the data set, for messages.
+        images: Image files by name.
+        labels: Label files by name.
+        label_of: Where the label of an image is expected, for messages.
+        image_of: Where the image of a label is expected, for messages.
+
+    Raises:
+        DataError: A partner is missing.
+    """
+    for kind, have, other, partner in (("label", images, labels, label_of), ("image", labels, images, image_of)):
         lone = sorted(set(have) - set(other))
         if lone:
             more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
-            raise DataError(
-                f"{name}: {have[lone[0]]} has no {kind}{more}; expected {folder / lone[0]}"
-                f"{'.png' if kind == 'label' else ' with an image extension'}"
-            )
+            raise DataError(f"{name}: {have[lone[0]]} has no {kind}{more}; expected {partner(have[lone[0]])}")
     return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
 
 
-def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    if not folder.is_dir():
-        parent = folder.parent
-        there = _listed(_folders(parent))
-        raise DataError(f"{name}: the {kind} folder {folder} does not exist; {parent} holds {there}")
+def listed_pairs(
+    name: str,
+    file: Path,
+    names: Sequence[str],
+    images: tuple[Path, Mapping[str, Path]],
+    labels: tuple[Path, Mapping[str, Path]],
+) -> list[Pair]:
+    """The pairs that a list names, in its order; there may be files that it does not name.
+
+    Args:
+        name: Name of the data set, for messages.
+        file: The list, for messages.
+        names: What it names.
+        images: Their folder, for messages, and image files by name.
+        labels: The same of labels.
+
+    Raises:
+        DataError: The list names nothing, or one thing twice, or something that is not there.
+    """
+    if not names:
+        raise DataError(f"{name}: {file} names no sample of this split; expected one a line")
+    twice = [sample for sample, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{name}: {file} names {twice[0]} more than once")
+    for kind, (folder, files) in (("image", images), ("label", labels)):
+        lone = [sample for sample in names if sample not in files]
+        if lone:
+            more = f", and {len(lone) - 1} more without one" if len(lone) > 1 else ""
+            raise DataError(f"{name}: {file} names {lone[0]}, which has no {kind} in {folder}{more}")
+    return [Pair(sample, images[1][sample], labels[1][sample]) for sample in names]
+
+
+def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder by their names without extension, sorted; hidden files and other extensions passed over.
+
+    Args:
+        name: Name of the data set, for messages.
+        kind: What the files are, for messages.
+        folder: The folder.
+        suffixes: Extensions, in lower case.
+
+    Raises:
+        DataError: The folder is missing or has no such file, or two share one name.
+    """
+    check_folder(name, kind, folder)
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.suffix.lower() not in suffixes:
@@ -133,53 +199,16 @@ def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> d
     return files
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as RGB.
-
-    Returns:
-        uint8 [H, W, 3].
+def check_folder(name: str, kind: str, folder: Path) -> None:
+    """Check that a folder of images or labels is there.
 
     Raises:
-        DataError: The file is missing, broken, or has more than 8 bits per channel.
+        DataError: It is not; the message says what is in its place.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"image {path} has more than 8 bits per channel ({image.mode}): convert it to 8 bits")
-            return np.array(image.convert("RGB"), dtype=np.uint8)
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(f"image {path} cannot be read: {_one_line(error)}") from error
-
-
-def read_label(path: Path) -> NDArray[np.int32]:
-    """Read the ids in a label file: greyscale or palette, 1 to 16 bits.
-
-    Returns:
-        int32 [H, W], unchecked.
-
-    Raises:
-        DataError: The file is missing, broken, or holds colours instead of ids.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-                raise DataError(
-                    f"label {path} holds colours ({image.mode}); expected one class id per pixel, "
-                    "as a greyscale or palette PNG: convert colours to ids"
-                )
-            tile = image.tile[0] if image.tile else None
-            factor = _EXPANDED.get(str(tile[3]), 1) if tile is not None and image.mode == "L" else 1
-            return np.array(image).astype(np.int32) // factor
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(f"label {path} cannot be read: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    if not folder.is_dir():
+        parent = folder.parent
+        there = f"{parent} holds {_listed(_folders(parent))}" if parent.is_dir() else f"nor does {parent}"
+        raise DataError(f"{name}: the {kind} folder {folder} does not exist; {there}")
 
 
 class PairedDataset(SegmentationDataset):
@@ -231,8 +260,8 @@ class PairedDataset(SegmentationDataset):
 
     def read(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = read_image(pair.image)
-        values = read_label(pair.label)
+        values = self.read_values(index)
+        image = self.fitted(read_image(pair.image), (values.shape[0], values.shape[1]))
         if values.shape != image.shape[:2]:
             raise DataError(
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
@@ -249,13 +278,25 @@ class PairedDataset(SegmentationDataset):
             )
         return image, label.astype(np.uint8)
 
+    def read_values(self, index: int) -> NDArray[np.int32]:
+        """What the label file of a sample holds, int32 [H, W], unchecked.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return read_label(self.pairs[index].label)
+
+    def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """An image, brought to the label's size (height, width) if the data set's images and labels differ in size."""
+        return image
+
     def unknown_values(self, index: int) -> dict[int, int]:
         """Values in the label file of a sample that stand neither for a class nor for :data:`IGNORE`, and their pixels.
 
         Raises:
             DataError: The file cannot be read.
         """
-        values = read_label(self.pairs[index].label)
+        values = self.read_values(index)
         return _counts(values[self._classes(values) == _UNKNOWN])
 
     def _classes(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
