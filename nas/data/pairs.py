@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,14 @@ from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_s
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
+    "LoneFile",
     "Pair",
     "PairedDataset",
     "check_root",
+    "collecting_lone_files",
     "find_pairs",
     "read_image",
+    "read_label",
 ]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -52,6 +57,32 @@ class Pair:
     label: Path
 
 
+@dataclass(frozen=True)
+class LoneFile:
+    """An image without a label, or a label without an image."""
+
+    path: Path
+    message: str
+    """What is missing, and where it was expected."""
+
+
+_collected: ContextVar[list[LoneFile] | None] = ContextVar("_collected", default=None)
+
+
+@contextmanager
+def collecting_lone_files() -> Iterator[list[LoneFile]]:
+    """Within, :func:`find_pairs` leaves files without a partner out and lists them here, in place of an error.
+
+    For looking a data set through; a run is to stop, as a missing file may be the end of a copy that was cut off.
+    """
+    found: list[LoneFile] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
 def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: str) -> None:
     """Check that a root folder exists and is laid out as expected.
 
@@ -71,7 +102,7 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
     if fits(root):
         return
     folders = _folders(root)
-    near = [path for path in (*folders, root.resolve().parent) if fits(path)]
+    near = [path for path in (*folders, *root.resolve().parents[:2]) if fits(path)]
     hint = f"; that is the layout of {near[0]}: give this as the root" if near else ""
     raise DataError(f"{name}: {root} holds {_listed(folders)}; expected {expected}{hint}")
 
@@ -98,22 +129,28 @@ def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
         label_folder: Folder with labels (:data:`LABEL_SUFFIXES`).
 
     Raises:
-        DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
+        DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing (within
+            :func:`collecting_lone_files`: all partners are).
     """
     images = _by_stem(name, "image", image_folder, IMAGE_SUFFIXES)
     labels = _by_stem(name, "label", label_folder, LABEL_SUFFIXES)
+    both = sorted(images.keys() & labels.keys())
+    collected = _collected.get() if both else None
     for kind, have, other, folder in (
         ("label", images, labels, label_folder),
         ("image", labels, images, image_folder),
     ):
         lone = sorted(set(have) - set(other))
-        if lone:
+        expected = [f"{folder / stem}{'.png' if kind == 'label' else ' with an image extension'}" for stem in lone]
+        if collected is not None:
+            collected += [
+                LoneFile(have[stem], f"{have[stem]} has no {kind}; expected {file}")
+                for stem, file in zip(lone, expected, strict=True)
+            ]
+        elif lone:
             more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
-            raise DataError(
-                f"{name}: {have[lone[0]]} has no {kind}{more}; expected {folder / lone[0]}"
-                f"{'.png' if kind == 'label' else ' with an image extension'}"
-            )
-    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
+            raise DataError(f"{name}: {have[lone[0]]} has no {kind}{more}; expected {expected[0]}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in both]
 
 
 def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -129,7 +166,9 @@ def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> d
             raise DataError(f"{name}: {files[path.stem]} and {path} share one name; keep one of them")
         files[path.stem] = path
     if not files:
-        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}")
+        others = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+        there = f"; it holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}" if others else ""
+        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}{there}")
     return files
 
 
@@ -245,7 +284,7 @@ class PairedDataset(SegmentationDataset):
             more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
             raise DataError(
                 f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
-                f"expected {self._expected()}"
+                f"expected {self.expected_values()}"
             )
         return image, label.astype(np.uint8)
 
@@ -262,7 +301,8 @@ class PairedDataset(SegmentationDataset):
         """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
         return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
 
-    def _expected(self) -> str:
+    def expected_values(self) -> str:
+        """The values that label files may hold, in words."""
         ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
         return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
 
