@@ -20,6 +20,9 @@ VERBS = {"check": "Is a data set ready to be trained on? Problems, sizes, classe
 SAMPLES = 12
 """On a contact sheet, unless a number is asked for."""
 
+MOST_SAMPLES = 300
+"""What programs still show as one picture."""
+
 
 def make_parser() -> common.Parser:
     """The parser of nas-data: only for its help, as the verb's own parser reads the command line."""
@@ -108,8 +111,8 @@ def _check_picture(path: str | None, samples: int | None) -> None:
     """Checks what is asked of the contact sheet, here and not after minutes."""
     if path is None and samples is not None:
         raise common.UsageError("--samples is for the contact sheet: give --contact-sheet FILE.png, too")
-    if samples is not None and samples < 1:
-        raise common.UsageError(f"--samples is {samples}: give at least 1")
+    if samples is not None and not 1 <= samples <= MOST_SAMPLES:
+        raise common.UsageError(f"--samples is {samples}: give 1 to {MOST_SAMPLES}")
     if path is not None and Path(path).suffix.lower() != ".png":
         raise common.UsageError(f"--contact-sheet is {path!r}: give the name of a PNG file, such as sheet.png")
     if path is not None and Path(path).is_dir():

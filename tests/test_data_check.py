@@ -396,7 +396,7 @@ def test_a_first_users_mistakes_are_explained(tree: Path, run: Run) -> None:
         ([], "NAME is missing"),
         (["shapes", "--workers", "0"], "--workers is 0: give at least 1"),
         (["shapes", "--samples", "3"], "give --contact-sheet FILE.png, too"),
-        (["shapes", "--samples", "0", "--contact-sheet", "x.png"], "--samples is 0: give at least 1"),
+        (["shapes", "--samples", "0", "--contact-sheet", "x.png"], "--samples is 0: give 1 to 300"),
         (["shapes", "--contact-sheet", "x.jpg"], "'x.jpg': give the name of a PNG file"),
         (["shapes", "--contact-sheet", "{folder}"], "a folder: give the name of a file in it"),
     ],
