@@ -26,7 +26,7 @@ from nas.data.camvid import CLASSES as CAMVID_CLASSES
 from nas.data.check_report import SHOWN, as_data, as_text, summary
 from nas.data.checking import Problem, Report, check, open_splits
 from nas.data.contact_sheet import draw_contact_sheet, overlay, spread
-from nas.data.pairs import collecting_lone_files
+from nas.data.lone_files import collecting
 from nas.data.statistics import equal_images
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -184,8 +184,8 @@ def test_everything_that_is_wrong_is_listed_and_the_rest_is_counted(tree: Path) 
         ("train", "partner", "h.png"),
         ("train", "image", "a.png"),
         ("train", "label", "a.png"),
-        ("train", "size", "b.png"),
         ("train", "values", "b.png"),
+        ("train", "size", "b.png"),
         ("train", "label", "c.png"),
         ("train", "values", "f.png"),
     ]
@@ -279,7 +279,7 @@ def test_files_without_a_partner_stop_a_run_as_before(tree: Path) -> None:
     break_files(tree)
     with pytest.raises(DataError, match=r"g\.png has no label"):
         open_dataset("folder", tree, "train")
-    with collecting_lone_files() as lone:
+    with collecting() as lone:
         assert len(open_dataset("folder", tree, "train")) == 5
     assert [file.path.name for file in lone] == ["g.png", "h.png"]
     with pytest.raises(DataError, match=r"g\.png has no label"):

@@ -31,8 +31,8 @@ def summary(report: Report) -> str:
     """What is wrong, in one line; nothing where all is well."""
     if not report.problems:
         return ""
-    kinds = Counter(problem.kind for problem in report.problems)
-    parts = [f"{count:,} {_KINDS[kind][count > 1]}" for kind, count in kinds.items()]
+    kinds = Counter[str](problem.kind for problem in report.problems)
+    parts = [f"{kinds[kind]:,} {words[kinds[kind] > 1]}" for kind, words in _KINDS.items() if kinds[kind]]
     where = f" at {report.root}" if report.root else ""
     return f"{report.name}{where} has {', '.join(parts)}; the first: {report.problems[0].message}"
 

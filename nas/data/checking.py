@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset, load_readers, open_dataset
-from nas.data.pairs import PairedDataset, collecting_lone_files, read_image, read_label
+from nas.data.lone_files import collecting
+from nas.data.pairs import PairedDataset, SizesDiffer, read_image
 from nas.data.statistics import SampleCounts, SplitCounts, count_sample, equal_images
 
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
@@ -107,7 +108,7 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
     failures = []
     for split in dict.fromkeys(names) or USUAL_SPLITS[:1]:  # none there: opening one says what is expected
         try:
-            with collecting_lone_files() as lone:
+            with collecting() as lone:
                 opened.splits.append(open_dataset(name, path, split))
         except DataError as error:
             failures.append(error)
@@ -115,7 +116,7 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
                 opened.problems.append(Problem(split, "split", str(path or ""), str(error)))
             else:
                 opened.warnings.append(f"{split} was not checked: {error}")
-        opened.problems.extend(Problem(split, "partner", str(file.path), file.message) for file in lone)
+        opened.problems.extend(Problem(split, "partner", str(file.path), file.missing + file.expected) for file in lone)
     if not opened.splits:
         raise failures[0]
     return opened
@@ -182,37 +183,30 @@ def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Pr
         return count_sample(*dataset.read(index))
     except DataError as error:
         problems = _causes(dataset, index) if isinstance(dataset, PairedDataset) else []
+        if isinstance(error, SizesDiffer) and isinstance(dataset, PairedDataset):
+            problems.append(Problem(dataset.split, "size", str(dataset.pairs[index].label), str(error)))
         return problems or [Problem(dataset.split, "sample", dataset.where(index), str(error))]
 
 
 def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
-    """What is wrong with a pair of files: reading stops at the first thing, a report is to have all."""
-    pair, problems, sizes = dataset.pairs[index], [], []
-    readers: tuple[tuple[Kind, Path, Callable[[Path], NDArray[np.integer]]], ...] = (
-        ("image", pair.image, read_image),
-        ("label", pair.label, read_label),
-    )
-    for kind, path, read in readers:
-        try:
-            height, width = read(path).shape[:2]
-            sizes.append(f"{width}x{height}")
-        except DataError as error:
-            problems.append(Problem(dataset.split, kind, str(path), str(error)))
-    if len(set(sizes)) > 1:
-        message = (
-            f"label {pair.label} is {sizes[1]} but its image {pair.image} is {sizes[0]} (width x height); they must be "
-            "the same size"
-        )
-        problems.append(Problem(dataset.split, "size", str(pair.label), message))
-    if not any(problem.kind == "label" for problem in problems):
+    """What is wrong with each file of a pair: reading stops at the first thing, a report is to have all."""
+    split, pair, problems = dataset.split, dataset.pairs[index], []
+    try:
+        read_image(pair.image)
+    except DataError as error:
+        problems.append(Problem(split, "image", str(pair.image), str(error)))
+    try:
         values = dict(Counter(dataset.unknown_values(index)).most_common(MOST_VALUES))
-        if values:
-            shown = ", ".join(f"{value} ({count:,} pixels)" for value, count in list(values.items())[:5])
-            message = (
-                f"label {pair.label} holds values that stand for no class: {shown}{', ...' * (len(values) > 5)}; "
-                f"expected {dataset.expected_values()}"
-            )
-            problems.append(Problem(dataset.split, "values", str(pair.label), message, values))
+    except DataError as error:
+        problems.append(Problem(split, "label", str(pair.label), str(error)))
+        return problems
+    if values:
+        shown = ", ".join(f"{value} ({count:,} pixels)" for value, count in list(values.items())[:5])
+        message = (
+            f"label {pair.label} holds values that stand for no class: {shown}{', ...' * (len(values) > 5)}; "
+            f"expected {dataset.expected_values()}"
+        )
+        problems.append(Problem(split, "values", str(pair.label), message, values))
     return problems
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.lone_files import LoneFile, left_out
 
 __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
-    "LoneFile",
     "Pair",
     "PairedDataset",
+    "SizesDiffer",
     "check_root",
-    "collecting_lone_files",
     "find_pairs",
     "read_image",
-    "read_label",
 ]
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -55,32 +52,6 @@ class Pair:
     name: str
     image: Path
     label: Path
-
-
-@dataclass(frozen=True)
-class LoneFile:
-    """An image without a label, or a label without an image."""
-
-    path: Path
-    message: str
-    """What is missing, and where it was expected."""
-
-
-_collected: ContextVar[list[LoneFile] | None] = ContextVar("_collected", default=None)
-
-
-@contextmanager
-def collecting_lone_files() -> Iterator[list[LoneFile]]:
-    """Within, :func:`find_pairs` leaves files without a partner out and lists them here, in place of an error.
-
-    For looking a data set through; a run is to stop, as a missing file may be the end of a copy that was cut off.
-    """
-    found: list[LoneFile] = []
-    token = _collected.set(found)
-    try:
-        yield found
-    finally:
-        _collected.reset(token)
 
 
 def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: str) -> None:
@@ -130,27 +101,24 @@ def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
 
     Raises:
         DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing (within
-            :func:`collecting_lone_files`: all partners are).
+            :func:`nas.data.lone_files.collecting`: all partners are).
     """
     images = _by_stem(name, "image", image_folder, IMAGE_SUFFIXES)
     labels = _by_stem(name, "label", label_folder, LABEL_SUFFIXES)
-    both = sorted(images.keys() & labels.keys())
-    collected = _collected.get() if both else None
+    both = images.keys() & labels.keys()
     for kind, have, other, folder in (
         ("label", images, labels, label_folder),
         ("image", labels, images, image_folder),
     ):
-        lone = sorted(set(have) - set(other))
-        expected = [f"{folder / stem}{'.png' if kind == 'label' else ' with an image extension'}" for stem in lone]
-        if collected is not None:
-            collected += [
-                LoneFile(have[stem], f"{have[stem]} has no {kind}; expected {file}")
-                for stem, file in zip(lone, expected, strict=True)
-            ]
-        elif lone:
+        ending = ".png" if kind == "label" else " with an image extension"
+        lone = [
+            LoneFile(have[stem], f"{have[stem]} has no {kind}", f"; expected {folder / stem}{ending}")
+            for stem in sorted(set(have) - set(other))
+        ]
+        if lone and not (both and left_out(lone)):
             more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
-            raise DataError(f"{name}: {have[lone[0]]} has no {kind}{more}; expected {expected[0]}")
-    return [Pair(stem, images[stem], labels[stem]) for stem in both]
+            raise DataError(f"{name}: {lone[0].missing}{more}{lone[0].expected}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(both)]
 
 
 def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -221,6 +189,10 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+class SizesDiffer(DataError):
+    """A label is of another size than its image."""
+
+
 class PairedDataset(SegmentationDataset):
     """A data set of image and label files.
 
@@ -273,7 +245,7 @@ class PairedDataset(SegmentationDataset):
         image = read_image(pair.image)
         values = read_label(pair.label)
         if values.shape != image.shape[:2]:
-            raise DataError(
+            raise SizesDiffer(
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
                 f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
             )
