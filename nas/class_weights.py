@@ -1,19 +1,25 @@
 """Weights of the classes in the loss, from how often each occurs.
 
-Source: ENet (Paszke et al., 2016), section 5.2, whose 1 / ln(c + p) FPLNet (Atif et al., 2023) takes over.
+Sources: ENet (Paszke et al., 2016), section 5.2, whose 1 / ln(c + p) FPLNet (Atif et al., 2023) takes over; median
+frequency balancing: Eigen and Fergus, 2015, section 4.3.2. Torch is imported where tensors are made.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from nas.data.base import IGNORE, DataError, SegmentationDataset
-from nas.data.loading import evaluation_loader
 
-__all__ = ["class_shares", "inverse_log"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["CONSTANT", "class_shares", "inverse_log", "inverse_log_weights", "median_frequency_weights"]
+
+CONSTANT = 1.02
+"""c of 1 / ln(c + p) in ENet."""
 
 
 def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.float64]:
@@ -29,6 +35,10 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
     Raises:
         DataError: There is no labelled pixel.
     """
+    import torch
+
+    from nas.data.loading import evaluation_loader
+
     counts = torch.zeros(IGNORE + 1, dtype=torch.int64)
     for _, labels, _ in evaluation_loader(dataset, workers):
         counts += torch.bincount(labels.flatten(), minlength=len(counts))
@@ -40,7 +50,14 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
     return pixels / pixels.sum()
 
 
-def inverse_log(shares: ArrayLike, constant: float = 1.02) -> Tensor:
+def inverse_log(shares: ArrayLike, constant: float = CONSTANT) -> Tensor:
+    """:func:`inverse_log_weights` for the loss: float32 [classes]."""
+    import torch
+
+    return torch.from_numpy(inverse_log_weights(shares, constant)).float()
+
+
+def inverse_log_weights(shares: ArrayLike, constant: float = CONSTANT) -> NDArray[np.float64]:
     """1 / ln(constant + share): a rare class weighs more, at most 1 / ln(constant).
 
     Args:
@@ -48,6 +65,28 @@ def inverse_log(shares: ArrayLike, constant: float = 1.02) -> Tensor:
         constant: Above 1.
 
     Returns:
-        float32 [classes].
+        float64 [classes].
     """
-    return torch.from_numpy(1 / np.log(constant + np.asarray(shares, dtype=np.float64))).float()
+    weights: NDArray[np.float64] = 1 / np.log(constant + np.asarray(shares, dtype=np.float64))
+    return weights
+
+
+def median_frequency_weights(pixels: ArrayLike, pixels_of_images: ArrayLike) -> NDArray[np.float64]:
+    """median(f) / f, with f the share of a class among all pixels of the images that it occurs in.
+
+    The median is that of the classes that occur.
+
+    Args:
+        pixels: Pixels of each class, [classes].
+        pixels_of_images: Pixels, ignored ones too, of the images with the class, [classes].
+
+    Returns:
+        float64 [classes]; NaN for a class that does not occur.
+    """
+    counts = np.asarray(pixels, dtype=np.float64)
+    frequency = np.full(counts.shape, np.nan)
+    np.divide(counts, np.asarray(pixels_of_images, dtype=np.float64), out=frequency, where=counts > 0)
+    if np.isnan(frequency).all():
+        return frequency
+    weights: NDArray[np.float64] = np.nanmedian(frequency) / frequency
+    return weights

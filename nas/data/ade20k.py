@@ -59,7 +59,17 @@ SPLITS = {"train": ("training",), "val": ("validation",), "trainval": ("training
 """What can be asked for, and the folders it is read from."""
 
 
-@register_dataset("ade20k", needs_root=True, summary="ADE20K, 150 classes, scenes of all kinds (ADEChallengeData2016)")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Those of which there is a folder of images."""
+    return tuple(part for part in ("train", "val") if (root / "images" / SPLITS[part][0]).is_dir())
+
+
+@register_dataset(
+    "ade20k",
+    needs_root=True,
+    summary="ADE20K, 150 classes, scenes of all kinds (ADEChallengeData2016)",
+    splits=find_splits,
+)
 class Ade20k(PairedDataset):
     """ADE20K read from disk, sorted by name.
 

@@ -140,6 +140,10 @@ class DatasetEntry:
     summary: str
     """One line for help texts."""
 
+    splits: Callable[..., Sequence[str]] | None = None
+    """Called as splits(root), or splits() where no root is needed: the splits that are there, each sample in one of
+    them; none where the root is not laid out as expected. None: not known, as train, val and test are not sure."""
+
     def options(self) -> tuple[str, ...]:
         """Names of the options that the opener takes besides root and split."""
         return tuple(name for name in inspect.signature(self.opener).parameters if name not in ("root", "split"))
@@ -151,20 +155,23 @@ DATASETS: Registry[DatasetEntry] = Registry("data set")
 Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
 
 
-def register_dataset(name: str, *, needs_root: bool, summary: str) -> Callable[[Opener], Opener]:
+def register_dataset(
+    name: str, *, needs_root: bool, summary: str, splits: Callable[..., Sequence[str]] | None = None
+) -> Callable[[Opener], Opener]:
     """Decorate a class (or function) so that :func:`open_dataset` knows it.
 
     Args:
         name: What users write.
         needs_root: Whether the opener takes a root folder as its first argument.
         summary: One line for help texts.
+        splits: Which splits there are, see :class:`DatasetEntry`.
 
     Raises:
         ValueError: The name is taken.
     """
 
     def register(opener: Opener) -> Opener:
-        DATASETS.register(name, DatasetEntry(opener, needs_root, summary))
+        DATASETS.register(name, DatasetEntry(opener, needs_root, summary, splits))
         return opener
 
     return register

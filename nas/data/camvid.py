@@ -59,7 +59,22 @@ SEGNET_IDS = {**{number: number for number in range(11)}, 11: IGNORE}
 """What the values in SegNet's own label files stand for: 11 is void."""
 
 
-@register_dataset("camvid", needs_root=True, summary="CamVid, 11 classes, 480x360 video frames (SegNet split)")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """The splits of which there is a folder of images or of labels, in either layout."""
+    plain = _is_plain(root)
+    return tuple(
+        split
+        for split in ("train", "val", "test")
+        if any((root / folder).is_dir() for folder in _folders_of(split, plain))
+    )
+
+
+@register_dataset(
+    "camvid",
+    needs_root=True,
+    summary="CamVid, 11 classes, 480x360 video frames (SegNet split)",
+    splits=find_splits,
+)
 class CamVid(PairedDataset):
     """CamVid read from disk, sorted by name, so that contiguous indices are contiguous frames.
 
@@ -90,10 +105,8 @@ class CamVid(PairedDataset):
                 )
         pairs: list[Pair] = []
         for part in parts:
-            if plain:
-                pairs += find_pairs("camvid", root / "images" / part, root / "labels" / part)
-            else:
-                pairs += find_pairs("camvid", root / part, root / f"{part}annot")
+            images, labels = _folders_of(part, plain)
+            pairs += find_pairs("camvid", root / images, root / labels)
         super().__init__(
             "camvid",
             split,
@@ -107,6 +120,11 @@ class CamVid(PairedDataset):
 
 def _is_plain(path: Path) -> bool:
     return (path / "images").is_dir() and (path / "labels").is_dir()
+
+
+def _folders_of(split: str, plain: bool) -> tuple[str, str]:
+    """Images and labels, below the root."""
+    return (f"images/{split}", f"labels/{split}") if plain else (split, f"{split}annot")
 
 
 def _is_segnet(path: Path) -> bool:

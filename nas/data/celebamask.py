@@ -107,7 +107,14 @@ PER_FOLDER = 2000
 """Images whose parts are in one folder."""
 
 
-@register_dataset("celebamask", needs_root=True, summary="CelebAMask-HQ, 19 classes, parts of faces, 512x512")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """All, as one list deals the images."""
+    return ("train", "val", "test") if (root / IMAGES).is_dir() else ()
+
+
+@register_dataset(
+    "celebamask", needs_root=True, summary="CelebAMask-HQ, 19 classes, parts of faces, 512x512", splits=find_splits
+)
 class CelebAMask(PairedDataset):
     """CelebAMask-HQ read from disk, sorted by number; images are brought to the size of their masks.
 

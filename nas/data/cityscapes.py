@@ -64,7 +64,14 @@ SPLITS = {
 IMAGE_END = "_leftImg8bit.png"
 
 
-@register_dataset("cityscapes", needs_root=True, summary="Cityscapes, 19 classes, 2048x1024 road scenes")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Those of which there is a folder of images."""
+    return tuple(part for part in ("train", "val", "test") if (root / "leftImg8bit" / part).is_dir())
+
+
+@register_dataset(
+    "cityscapes", needs_root=True, summary="Cityscapes, 19 classes, 2048x1024 road scenes", splits=find_splits
+)
 class Cityscapes(PairedDataset):
     """Cityscapes read from disk, sorted by name.
 

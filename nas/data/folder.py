@@ -18,7 +18,25 @@ from nas.data.pairs import PairedDataset, check_root, find_pairs
 __all__ = ["Folder"]
 
 
-@register_dataset("folder", needs_root=True, summary="your own images and labels in folders, with a list of classes")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """The folders in ``images`` or ``labels``: train, val and test first, then the others by name."""
+    found = {
+        path.name
+        for folder in (root / "images", root / "labels")
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    usual = [split for split in ("train", "val", "test") if split in found]
+    return (*usual, *sorted(found.difference(usual)))
+
+
+@register_dataset(
+    "folder",
+    needs_root=True,
+    summary="your own images and labels in folders, with a list of classes",
+    splits=find_splits,
+)
 class Folder(PairedDataset):
     """A user-made data set, sorted by name.
 

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.lone_files import LoneFile, left_out
 from nas.data.reading import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_label
 
 __all__ = [
     "Pair",
     "PairedDataset",
+    "SizesDiffer",
     "by_stem",
     "check_folder",
     "check_root",
@@ -126,20 +128,24 @@ def pair_up(
 
     Args:
         name: Name of the data set, for messages.
-        images: Image files by name.
-        labels: Label files by name.
+        images: Their folder, for messages, and image files by name.
+        labels: The same of labels.
         label_of: Where the label of an image is expected, for messages.
         image_of: Where the image of a label is expected, for messages.
 
     Raises:
         DataError: A partner is missing.
     """
+    both = images.keys() & labels.keys()
     for kind, have, other, partner in (("label", images, labels, label_of), ("image", labels, images, image_of)):
-        lone = sorted(set(have) - set(other))
-        if lone:
+        lone = [
+            LoneFile(have[stem], f"{have[stem]} has no {kind}", f"; expected {partner(have[stem])}")
+            for stem in sorted(set(have) - set(other))
+        ]
+        if lone and not (both and left_out(lone)):
             more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
-            raise DataError(f"{name}: {have[lone[0]]} has no {kind}{more}; expected {partner(have[lone[0]])}")
-    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(images)]
+            raise DataError(f"{name}: {lone[0].missing}{more}{lone[0].expected}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(both)]
 
 
 def listed_pairs(
@@ -155,8 +161,8 @@ def listed_pairs(
         name: Name of the data set, for messages.
         file: The list, for messages.
         names: What it names.
-        images: Their folder, for messages, and image files by name.
-        labels: The same of labels.
+        images: Image files by name.
+        labels: Label files by name.
 
     Raises:
         DataError: The list names nothing, or one thing twice, or something that is not there.
@@ -166,12 +172,17 @@ def listed_pairs(
     twice = [sample for sample, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{name}: {file} names {twice[0]} more than once")
+    both = [sample for sample in names if sample in images[1] and sample in labels[1]]
     for kind, (folder, files) in (("image", images), ("label", labels)):
-        lone = [sample for sample in names if sample not in files]
-        if lone:
+        lone = [
+            LoneFile(file, f"{file} names {sample}, which has no {kind} in {folder}", "")
+            for sample in names
+            if sample not in files
+        ]
+        if lone and not (both and left_out(lone)):
             more = f", and {len(lone) - 1} more without one" if len(lone) > 1 else ""
-            raise DataError(f"{name}: {file} names {lone[0]}, which has no {kind} in {folder}{more}")
-    return [Pair(sample, images[1][sample], labels[1][sample]) for sample in names]
+            raise DataError(f"{name}: {lone[0].missing}{more}")
+    return [Pair(sample, images[1][sample], labels[1][sample]) for sample in both]
 
 
 def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -195,7 +206,9 @@ def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> di
             raise DataError(f"{name}: {files[path.stem]} and {path} share one name; keep one of them")
         files[path.stem] = path
     if not files:
-        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}")
+        others = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+        there = f"; it holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}" if others else ""
+        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}{there}")
     return files
 
 
@@ -209,6 +222,10 @@ def check_folder(name: str, kind: str, folder: Path) -> None:
         parent = folder.parent
         there = f"{parent} holds {_listed(_folders(parent))}" if parent.is_dir() else f"nor does {parent}"
         raise DataError(f"{name}: the {kind} folder {folder} does not exist; {there}")
+
+
+class SizesDiffer(DataError):
+    """A label is of another size than its image."""
 
 
 class PairedDataset(SegmentationDataset):
@@ -263,7 +280,7 @@ class PairedDataset(SegmentationDataset):
         values = self.read_values(index)
         image = self.fitted(read_image(pair.image), (values.shape[0], values.shape[1]))
         if values.shape != image.shape[:2]:
-            raise DataError(
+            raise SizesDiffer(
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
                 f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
             )
@@ -274,7 +291,7 @@ class PairedDataset(SegmentationDataset):
             more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
             raise DataError(
                 f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
-                f"expected {self._expected()}"
+                f"expected {self.expected_values()}"
             )
         return image, label.astype(np.uint8)
 
@@ -303,7 +320,8 @@ class PairedDataset(SegmentationDataset):
         """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
         return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
 
-    def _expected(self) -> str:
+    def expected_values(self) -> str:
+        """The values that label files may hold, in words."""
         ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
         return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
 

@@ -32,7 +32,12 @@ Distance = Callable[[Float, Float], Float]
 """Signed distance to an outline, negative inside, of points given by (y, x) from the centre of the shape."""
 
 
-@register_dataset("shapes", needs_root=False, summary="drawn shapes, 6 classes, made on the fly (no files)")
+@register_dataset(
+    "shapes",
+    needs_root=False,
+    summary="drawn shapes, 6 classes, made on the fly (no files)",
+    splits=lambda: tuple(COUNTS),
+)
 class Shapes(SegmentationDataset):
     """Drawn shapes.
 

@@ -55,7 +55,18 @@ SPLITS = {
 LISTS = Path("ImageSets") / "Segmentation"
 
 
-@register_dataset("voc2012", needs_root=True, summary="PASCAL VOC 2012, 21 classes, with the augmented training set")
+def find_splits(root: Path) -> tuple[str, ...]:
+    """Those of which there is a list; the augmented training set has the images of train, too."""
+    folder = _folder(root)
+    return tuple(part for part in ("train", "val") if folder and (folder / LISTS / f"{part}.txt").is_file())
+
+
+@register_dataset(
+    "voc2012",
+    needs_root=True,
+    summary="PASCAL VOC 2012, 21 classes, with the augmented training set",
+    splits=find_splits,
+)
 class Voc2012(PairedDataset):
     """PASCAL VOC 2012 read from disk, in the order of the split's list.
 
