@@ -257,6 +257,8 @@ def _steppers(
         weight_decay=config.architecture.weight_decay,
         fused=FUSED,
     )
+    if config.supernet.graphs and processes.several:
+        raise ValueError("supernet.graphs is on, but there are several processes: leave it out, or start one process")
     # Their graphs run in turn, so they can share memory.
     common: Any = {
         "accumulate": config.accumulate,

@@ -7,6 +7,7 @@ Each process writes what it found to FOLDER/RANK.pt; the test sets that beside w
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -16,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 import nas.darts
-from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig
+from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import _steppers, search
 from nas.data.config import AugmentConfig
 from nas.evaluation import evaluate_network
 from nas.processes import Processes, joined
 from nas.run import RunError
 from nas.supernet import Supernet
+from retrain.config import RetrainConfig
+from retrain.training import train
 from search_spaces import BatchNorm
 from search_spaces.space import SearchSpace
 from search_spaces.synchronized import synchronize
@@ -56,6 +59,13 @@ def batch(size: int = 4) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+def tiny(engine: Any, recompute: Any = "none") -> Supernet:
+    """A small supernet in float64."""
+    torch.manual_seed(3)
+    space = SearchSpace("test", layers=2, levels=2, blocks=2, filter_multiplier=2, operations=OPERATIONS)
+    return Supernet(space, 3, engine, recompute).double()
+
+
 def steps(
     processes: Processes,
     engine: Any,
@@ -65,9 +75,7 @@ def steps(
     order: tuple[int, ...] = (0, 1, 2, 3),
 ) -> Any:
     """The state after a weight step and an architecture step on this process's part of the batch."""
-    space = SearchSpace("test", layers=2, levels=2, blocks=2, filter_multiplier=2, operations=OPERATIONS)
-    torch.manual_seed(3)
-    supernet = Supernet(space, 3, engine, recompute).double()
+    supernet = tiny(engine, recompute)
     if norms == "frozen":
         supernet.eval()
         supernet.train = lambda mode=True: supernet  # type: ignore[method-assign]
@@ -112,6 +120,7 @@ def exchanges(processes: Processes) -> Any:
     for name, call in (
         ("error", lambda: processes.agreed(fail)),
         ("differ", lambda: processes.check_same("numbers", torch.tensor([float(processes.rank)]))),
+        ("graphs", lambda: _steppers(SearchConfig(supernet=SupernetConfig(graphs=True)), tiny("fast"), CPU, processes)),
     ):
         try:
             call()
@@ -137,7 +146,16 @@ def searches(folder: Path) -> Any:
 
     nas.darts.evaluate_network = watched  # type: ignore[assignment]
     result = search(settings(folder / "run"), quiet=True)
+    train(retraining(folder / "trained"), quiet=True)
     return {"architecture": seen, "miou": result.val_miou}
+
+
+def retraining(folder: Path, batch_size: int = 2) -> RetrainConfig:
+    """A retraining of seconds, with batch norms over all processes."""
+    loader = dataclasses.replace(settings(folder).loader, batch_size=batch_size)
+    return RetrainConfig(
+        genotype="espnet", epochs=2, loader=loader, out=str(folder), device="cpu", sync_batch_norm="always"
+    )
 
 
 def everything(processes: Processes) -> Any:

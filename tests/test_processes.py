@@ -22,6 +22,7 @@ from nas.config import SearchConfig, from_plain, to_plain
 from nas.darts import search
 from nas.processes import ALONE
 from nas.run import read_config, read_metrics
+from retrain.training import train
 
 TESTS = Path(__file__).parent
 
@@ -70,6 +71,7 @@ def test_exchanges(found: list[Any]) -> None:
         assert each["any"] == [(True, False), (False,)]
         assert each["agreed"] == "by 0" and each["error"] == "said by 0"
         assert "the processes differ in numbers" in each["differ"]
+        assert "graphs is on, but there are several processes" in each["graphs"]
         assert each["turns"] == [[0, 2, 4], [1, 3]][rank]
 
 
@@ -120,6 +122,18 @@ def test_all_processes_of_a_search_have_one_architecture(searched: tuple[Path, l
     assert {"checkpoint.pt", "genotype.json", "metrics.jsonl", "log.txt", "events.out"} <= names
     assert (folder / "log.txt").read_text().count("epoch 1/2") == 1  # one process writes
     assert load_checkpoint(folder / "checkpoint.pt", "search")["processes"] == 2
+
+
+def test_a_retraining_is_that_of_one_process_with_the_whole_batch(
+    searched: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    """Losses and mIoU of two epochs, to the rounding of float32."""
+    train(launched.retraining(tmp_path / "alone", batch_size=4), quiet=True)
+    both = [read_metrics(folder) for folder in (searched[0].parent / "trained", tmp_path / "alone")]
+    losses = [[line["loss"]["training"] for line in lines] for lines in both]
+    mious = [[line["val"]["miou"] for line in lines] for lines in both]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert mious[0] == pytest.approx(mious[1], abs=2e-3)
 
 
 def command(folder: Path) -> list[str]:
