@@ -8,6 +8,7 @@ mean over all processes (`torch.nn.parallel.DistributedDataParallel`). The first
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ __all__ = ["ALONE", "Processes", "joined"]
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: the first one may be building a cache. A process that has ended is noticed
 at once."""
+
+_runs = itertools.count()
 
 Item = TypeVar("Item")
 Forward = Callable[[Tensor], Tensor]
@@ -219,8 +222,10 @@ def joined(device: str) -> Iterator[Processes]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     processes = Processes(*(int(os.environ[name]) for name in names))
     store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-    # Processes that torchrun starts once more find the addresses of those before in its store.
-    store = dist.PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    # Processes that torchrun starts once more find the addresses of those before in its store, and a second run of
+    # the same processes those of the first.
+    start = f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}, run {next(_runs)}"
+    store = dist.PrefixStore(start, store)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=processes.rank, world_size=processes.count, timeout=PATIENCE)
     try:
