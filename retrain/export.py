@@ -262,11 +262,13 @@ def open_session(file: str | Path, threads: int | None = None) -> InferenceSessi
         threads: Threads of an operator; None: as many as there are cores.
 
     Raises:
-        ExportError: onnxruntime is not installed, or cannot read the file.
+        ExportError: onnxruntime is not installed, or the file is not there or not readable.
     """
     need_packages()
     import onnxruntime
 
+    if not Path(file).is_file():
+        raise ExportError(f"{file} is no file: name an ONNX file, as of nas-export")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     if threads is not None:

@@ -286,7 +286,6 @@ def exported(network: nn.Module, folder: Path) -> list[Parity]:
 REPRESENTATIVE = {
     "LI-ASPP": (INHIBITED, NetworkConfig(**SMALL, **LI, aspp="li", smoothing="average")),
     "FPLNet-style": (genotype((4,), DOWN_AND_UP.cell, 1), NetworkConfig(kind="fplnet", filter_multiplier=2)),
-    "espnet-c": ("espnet-c", NetworkConfig(modules=(1, 1))),
 }
 
 
