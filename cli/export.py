@@ -10,7 +10,7 @@ from cli import common
 DESCRIPTION = """\
 Writes the network of a nas-retrain run as an ONNX file, for any number of images of any size, and FILE.json, its model
 card: classes, preprocessing, metrics, genotype. Before that, the graph is run in onnxruntime at three sizes and set
-beside PyTorch: one that differs is not written. It takes seconds to a minute, and the packages of
+beside PyTorch: one that differs is not written. It takes seconds to minutes, and the packages of
 pip install 'nas-segmentation[onnx]'."""
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     from retrain.export import export_onnx
 
     if sys.stdout.isatty():
-        print(f"exporting {values.run}: seconds to a minute")
+        print(f"exporting {values.run}: seconds to minutes")
     done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset)
     print("onnxruntime beside PyTorch, on random images:")
     for found in done.parity:
