@@ -166,13 +166,16 @@ class NetworksBench(MachineConfig):
     """Settings of `nas-bench networks`."""
 
     repeats: int = 5
-    """Timed passes of each kind, behind one that is not counted; the median counts."""
+    """Timed passes of each kind, behind one that is not counted; the median counts. 100 or more for percentiles."""
     networks: tuple[str, ...] = ("auto-deeplab-s", "fplnet", "espnet", "mnv2-li-aspp")
-    """Published networks by name (all: every one), or genotype files."""
+    """Published networks by name (all: every one), genotype files, or folders of nas-retrain runs (their best.pt)."""
+    onnx: tuple[str, ...] = ()
+    """ONNX files, as of nas-export: their latency in onnxruntime on the CPU, with as many threads as PyTorch."""
     sizes: tuple[str, ...] = ("512x1024", "1025x2049")
     """Of the images, HEIGHTxWIDTH; given without a value, only parameters and multiply-adds are counted."""
     modes: tuple[str, ...] = ("inference", "training")
-    """inference: a forward pass in eval mode; training: forward, loss, backward and a step of SGD."""
+    """inference: a forward pass in eval mode (and the latency of one image); training: forward, loss, backward and a
+    step of SGD."""
     relative_to: str | None = None
     """A network to measure each one in turn with: its time over theirs is given in place of images a second."""
     inference_batch: int = 1
@@ -193,6 +196,12 @@ class NetworksBench(MachineConfig):
         require(
             self.relative_to is None or len(self.sizes) > 0,
             f"relative_to is {self.relative_to!r}, but there are no sizes: give --sizes, or leave it out",
+        )
+        timed = self.sizes and "inference" in self.modes and self.relative_to is None and self.device == "cpu"
+        require(
+            bool(timed) or not self.onnx,
+            f"onnx is {' '.join(self.onnx)}: files are timed by --modes inference at some --sizes on --device cpu, "
+            "without --relative-to",
         )
 
 

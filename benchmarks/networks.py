@@ -2,7 +2,8 @@
 
 Inference is a forward pass in eval mode; a training step is forward, cross entropy, backward and SGD. With a network to
 relate them to, each is measured in turn with that one, so that a machine that slows down slows both, and the ratio of
-the two medians is given: absolute times are one machine's.
+the two medians is given: absolute times are one machine's. Without one, the latency of a single image is given,
+too, and that of ONNX files in onnxruntime beside it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,16 +27,23 @@ from nas.cost import describe
 from nas.devices import autocast, choose_device, set_float32
 from nas.optimizers import make_optimizer
 from nas.stepping import Stepper
+from retrain.export import open_session, run_session
 from retrain.networks import NETWORKS, build
+from retrain.source import load_trained
 
 __all__ = ["COST_SIZE", "make_table", "measure"]
 
 COST_SIZE = (512, 1024)
 CLASSES = 19
-"""Of a genotype's network; a published one has those of its paper's count of parameters."""
+"""Of a genotype's network; a published one has those of its paper's count of parameters, a run's its own."""
 ALL = "all"
+OTHERS = {False: ("a genotype's DeepLab-style network", "Genotypes"), True: ("a run's network", "Runs")}
+"""Description and group of what is not published, by whether it is a run."""
 
-Size = tuple[int, int]
+Speeds = dict[str, dict[str, float | None]]
+"""By mode and size."""
+Latency = dict[str, dict[str, float]]
+"""By size: median and p95, in milliseconds."""
 
 
 def measure(config: NetworksBench) -> dict[str, Any]:
@@ -42,24 +52,31 @@ def measure(config: NetworksBench) -> dict[str, Any]:
     Returns:
         `rows`: name, description, paper, printed, parameters, classes, multiply_adds at `COST_SIZE`, and `speeds`, by
         mode and size: images a second, or the speed relative to the other network; None for what did not fit into a
-        GPU's memory. And `command`, `machine`, `precision`, `modes`, `sizes`, `relative_to`.
+        GPU's memory. `latency`: name, runtime, and milliseconds of one image by size, {median, p95}; of each network,
+        and of each ONNX file. And `command`, `machine`, `precision`, `modes`, `sizes`, `relative_to`.
 
     Raises:
-        ValueError: There is no such network, genotype file or device.
+        ValueError: There is no such network, genotype file, run, ONNX file or device.
     """
     device = choose_device(config.device)
     set_float32(device, config.precision)  # refused here, before there are processes
     torch.set_num_threads(config.threads)
     names = [one for name in config.networks for one in (NETWORKS if name == ALL else (name,))]
     names = list(dict.fromkeys(names))
-    with torch.device("meta"):
-        if config.relative_to is not None:
-            build(config.relative_to, _classes(config.relative_to))
-        costs = {name: describe(build(name, _classes(name)), COST_SIZE) for name in names}
-    rows = []
+    sessions = {file: open_session(file, config.threads) for file in config.onnx}
+    if config.relative_to is not None:
+        _light(config.relative_to)
+    costs = {name: describe(_light(name), COST_SIZE) for name in names}
+    rows, latency = [], []
     for name in names:
         print(name, file=sys.stderr)
-        rows.append({**_facts(name, costs[name]), "speeds": _speeds(config, name, device)})
+        speeds, times = _speeds(config, name, device)
+        rows.append({**_facts(name, costs[name]), "speeds": speeds})
+        if times:
+            latency.append({"name": name, "runtime": f"PyTorch {torch.__version__}", "milliseconds": times})
+    for name, session in sessions.items():
+        print(name, file=sys.stderr)
+        latency.append({"name": name, "runtime": _onnxruntime(), "milliseconds": _session_times(config, session)})
     return {
         "command": command("networks", config),
         "machine": hardware(config.device, config.threads),
@@ -70,19 +87,37 @@ def measure(config: NetworksBench) -> dict[str, Any]:
         "sizes": list(config.sizes),
         "relative_to": config.relative_to,
         "rows": rows,
+        "latency": latency,
     }
 
 
+def _is_run(name: str) -> bool:
+    return name not in NETWORKS and Path(name).is_dir()
+
+
+def _network(name: str) -> nn.Module:
+    """A published network or a genotype's with fresh weights, or a run's with its own."""
+    return load_trained(name).network if _is_run(name) else build(name, _classes(name))
+
+
+def _light(name: str) -> nn.Module:
+    """The same, without memory where that can be: to count, and to find out whether it is there."""
+    with torch.device("cpu" if _is_run(name) else "meta"):
+        return _network(name)
+
+
 def _classes(name: str) -> int:
-    return NETWORKS[name].classes if name in NETWORKS else CLASSES
+    if name in NETWORKS:
+        return NETWORKS[name].classes
+    return len(load_trained(name).classes) if _is_run(name) else CLASSES
 
 
 def _facts(name: str, cost: Mapping[str, Any]) -> dict[str, Any]:
     record = NETWORKS[name] if name in NETWORKS else None  # noqa: SIM401 (a registry's `get` raises)
     return {
         "name": name,
-        "description": record.description if record else "a genotype's DeepLab-style network",
-        "paper": record.paper if record else "Genotypes",
+        "description": record.description if record else OTHERS[_is_run(name)][0],
+        "paper": record.paper if record else OTHERS[_is_run(name)][1],
         "printed": record.printed if record else None,
         "parameters": cost["parameters"],
         "classes": _classes(name),
@@ -90,8 +125,9 @@ def _facts(name: str, cost: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _speeds(config: NetworksBench, name: str, device: torch.device) -> dict[str, dict[str, float | None]]:
-    speeds: dict[str, dict[str, float | None]] = {}
+def _speeds(config: NetworksBench, name: str, device: torch.device) -> tuple[Speeds, Latency]:
+    speeds: Speeds = {}
+    latency: Latency = {}
     measured = [name] if config.relative_to is None else [name, config.relative_to]
     for mode in config.modes:
         batch_size = config.inference_batch if mode == "inference" else config.training_batch
@@ -102,25 +138,51 @@ def _speeds(config: NetworksBench, name: str, device: torch.device) -> dict[str,
             except torch.OutOfMemoryError:
                 speeds[mode][text] = None
                 continue
-            print(f"  {mode} at {text}: " + ", ".join(f"{1e3 * time:.1f} ms" for time in times), file=sys.stderr)
-            speeds[mode][text] = batch_size / times[0] if len(times) == 1 else times[1] / times[0]
-    return speeds
+            medians = [statistics.median(one) for one in times]
+            print(f"  {mode} at {text}: " + ", ".join(f"{1e3 * time:.1f} ms" for time in medians), file=sys.stderr)
+            speeds[mode][text] = batch_size / medians[0] if len(medians) == 1 else medians[1] / medians[0]
+            if mode == "inference" and config.relative_to is None:
+                alone = times if batch_size == 1 else _times(config, mode, measured, (1, *size), device)
+                latency[text] = _percentiles(alone[0])
+    return speeds, latency
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds, interpolated between the two nearest times."""
+    median, p95 = np.quantile(seconds, (0.5, 0.95))
+    return {"median": 1e3 * float(median), "p95": 1e3 * float(p95)}
+
+
+def _session_times(config: NetworksBench, session: Any) -> Latency:
+    """Latency of an ONNX file."""
+    cpu, latency = torch.device("cpu"), {}
+    for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
+        images = torch.randn(1, 3, *size).numpy()
+        (times,) = in_turn([partial(seconds, partial(run_session, session, images), cpu)], config.repeats)
+        latency[text] = _percentiles(times)
+    return latency
+
+
+def _onnxruntime() -> str:
+    import onnxruntime
+
+    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def _times(
     config: NetworksBench, mode: str, names: Sequence[str], shape: Sequence[int], device: torch.device
-) -> list[float]:
-    """Median seconds of each network's pass over a batch of `shape`, (N, H, W)."""
+) -> list[list[float]]:
+    """Seconds of each network's passes over a batch of `shape`, (N, H, W): [networks, repeats]."""
     batch_size, height, width = shape
     images = torch.randn(batch_size, 3, height, width, device=device)
     works = []
     for name in names:
-        network = build(name, _classes(name)).to(device)
+        network = _network(name).to(device)
         if mode == "inference":
             works.append(_inference(network, images, config))
         else:
             works.append(_training(network, images, _classes(name), config))
-    return [statistics.median(times) for times in in_turn([partial(seconds, w, device) for w in works], config.repeats)]
+    return in_turn([partial(seconds, work, device) for work in works], config.repeats)
 
 
 def _inference(network: nn.Module, images: Tensor, config: NetworksBench) -> Callable[[], object]:
@@ -164,7 +226,22 @@ def make_table(data: Mapping[str, Any]) -> str:
             if row["paper"] == paper
         ]
         lines += ["", paper, "", *table(heads, cells, 3)]
-    return "\n".join(lines)
+    return "\n".join(lines + _latency_table(data))
+
+
+def _latency_table(data: Mapping[str, Any]) -> list[str]:
+    if not data["latency"]:
+        return []
+    heads, values = ["name", "in"], (("images/s", ".3g"), ("ms, median", ".3g"), ("ms, 95th percentile", ".3g"))
+    heads += [f"{label} at {size}" for size in data["sizes"] for label, _ in values]
+    cells = []
+    for row in data["latency"]:
+        cells.append([f"`{row['name']}`", row["runtime"]])
+        for size in data["sizes"]:
+            times = row["milliseconds"].get(size)
+            found = (1e3 / times["median"], times["median"], times["p95"]) if times else (None,) * len(values)
+            cells[-1] += [number(value, form) for value, (_, form) in zip(found, values, strict=True)]
+    return ["", f"Latency of one image, over {data['repeats']} forward passes:", "", *table(heads, cells, 2)]
 
 
 def _note(data: Mapping[str, Any]) -> str:

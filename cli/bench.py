@@ -26,12 +26,18 @@ nas-bench VERB --help."""
 VERBS = {
     "supernet": (SupernetBench, "Time and memory of both steps of a search, by each way to compute the supernet."),
     "scaling": (ScalingBench, "The same against layers, blocks, filters, crop, batch and operations, one at a time."),
-    "networks": (NetworksBench, "Networks: parameters, multiply-adds, images a second in inference and training."),
+    "networks": (
+        NetworksBench,
+        "Networks: parameters, multiply-adds, images a second, latency; ONNX files beside them.",
+    ),
     "operations": (OperationsBench, "Time and memory of the candidate operations and of smoothed convolutions."),
     "decoding": (DecodingBench, "The time of decoding alpha and beta."),
     "startup": (StartupBench, "The time that a command's --help takes."),
 }
 """Each is the module of `benchmarks` of that name, with `measure(config) -> data` and `make_table(data) -> text`."""
+
+ALIASES = {"network": "networks"}
+"""Other names of verbs."""
 
 
 def make_parser() -> common.Parser:
@@ -74,6 +80,7 @@ def read(verb: str, arguments: list[str]) -> tuple[Any, dict[str, Any]]:
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    verb = ALIASES.get(verb, verb)
     if not verb or verb.startswith("-"):
         common.parse(make_parser(), arguments)  # prints the help, or raises
     if verb not in VERBS:

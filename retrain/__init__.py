@@ -7,6 +7,7 @@ from search_spaces.lazy import lazy_exports
 if TYPE_CHECKING:
     from retrain.config import LossConfig, OptimizerConfig, RetrainConfig, recipe
     from retrain.evaluation import Evaluation, evaluate
+    from retrain.export import Exported, export_onnx
     from retrain.network_config import NetworkConfig
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "NETWORKS": "retrain.networks.published",
     "Evaluation": "retrain.evaluation",
+    "Exported": "retrain.export",
     "LossConfig": "retrain.config",
     "NetworkConfig": "retrain.network_config",
     "OptimizerConfig": "retrain.config",
@@ -26,6 +28,7 @@ _EXPORTS = {
     "TrainedNetwork": "retrain.source",
     "build": "retrain.networks.building",
     "evaluate": "retrain.evaluation",
+    "export_onnx": "retrain.export",
     "load_trained": "retrain.source",
     "predict": "retrain.prediction",
     "predict_mask": "retrain.prediction",

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_spaces.modules import BatchNorm, BatchNormFactory, resize
+from search_spaces.modules import BatchNorm, BatchNormFactory, resize, strided
 from search_spaces.settings import FplFusion, OperationSettings
 
 __all__ = [
@@ -273,8 +273,7 @@ class FactorizedAtrousConvolution(nn.Module):
         self.batch_norm = batch_norm(channels)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        height, width = x.shape[-2:]
-        x = resize(x, (-(-height // self.stride), -(-width // self.stride)))
+        x = resize(x, strided(x.shape[-2:], self.stride))
         return self.batch_norm(self.convolution(self.activation(x)), source)
 
 

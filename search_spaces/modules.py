@@ -6,7 +6,7 @@ Order everywhere: ReLU, convolution, batch norm; no convolution has a bias.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -30,6 +30,7 @@ __all__ = [
     "SeparableConvolution",
     "Skip",
     "resize",
+    "strided",
 ]
 
 _repeated = ContextVar("repeated", default=False)
@@ -59,6 +60,15 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def strided(size: Sequence[int], stride: int) -> tuple[int, int]:
+    """(H, W) behind a stride, each side rounded up: that of a strided convolution whose padding keeps the size.
+
+    Written without negative numbers: an exported graph divides towards zero, where Python rounds down.
+    """
+    height, width = size
+    return (height - 1) // stride + 1, (width - 1) // stride + 1
 
 
 class BatchNorm(nn.BatchNorm2d, Synchronizable):
@@ -199,8 +209,7 @@ class AtrousConvolution(nn.Module):
         self.body = ConvBatchNorm(channels, channels, kernel, 1, batch_norm, self.rate)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        height, width = x.shape[-2:]
-        x = resize(x, (-(-height // self.stride), -(-width // self.stride)))
+        x = resize(x, strided(x.shape[-2:], self.stride))
         return self.body(self.activation(x), source)
 
 

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,9 +39,15 @@ from benchmarks.timing import copy_speed, in_turn
 from benchmarks.trial import Trial
 from cli import bench, common
 from decoders import decode
+from nas.config import LoaderConfig
 from nas.cost import measure
+from nas.data.config import AugmentConfig
 from nas.supernet import Supernet
+from retrain.config import RetrainConfig
+from retrain.export import open_session, run_session
+from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.training import train
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import SearchSpace, load
 
@@ -103,6 +110,7 @@ CONFIGS = [
     ("scaling", ScalingBench()),
     ("networks", NetworksBench(networks=("espnet", "my file.json"), sizes=(), modes=("training",))),
     ("networks", NetworksBench(relative_to="espnet", precision="bfloat16")),
+    ("networks", NetworksBench(networks=("runs/x",), onnx=("a.onnx", "b.onnx"), modes=("inference",))),
     ("operations", OperationsBench(shapes=("1x2x3x4", "2x4x9x7"), only_operations=True)),
     ("decoding", DecodingBench(repeats=3)),
     ("startup", StartupBench(commands=("nas-search", "nas-decode"))),
@@ -162,6 +170,12 @@ REFUSED = [
     ("networks --modes sleeping", "modes has 'sleeping': give some of inference, training"),
     ("networks --relative-to nothing --sizes 9x9", "no genotype file 'nothing'"),
     ("networks --relative-to espnet --sizes", "but there are no sizes"),
+    ("networks --onnx x.onnx --modes training", "onnx is x.onnx: files are timed by --modes inference"),
+    ("networks --onnx x.onnx --sizes", "onnx is x.onnx: files are timed by"),
+    ("networks --onnx x.onnx --relative-to espnet", "without --relative-to"),
+    ("networks --onnx x.onnx --device cuda", "on --device cpu"),
+    ("networks --onnx nothing.onnx", "nothing.onnx is no file: name an ONNX file, as of nas-export"),
+    ("network --networks .", "best.pt does not exist: name a run folder that has a checkpoint"),
     ("operations --shapes 40x81", "shapes has '40x81': give 4 numbers"),
     ("operations --slow-repeats 0", "slow_repeats is 0: give"),
     ("decoding --repeats 0", "repeats is 0: give a whole number of at least 1"),
@@ -432,10 +446,62 @@ def test_every_axis_is_varied_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_networks_have_a_speed_and_so_have_genotype_files() -> None:
     file = str(ROOT / "tests" / "data" / "genotype_v1.json")
     data = networks.measure(NetworksBench(networks=("espnet-c", file), sizes=("16x24",), repeats=1))
-    found = rows(networks.make_table(data))
+    text, _, latency = networks.make_table(data).partition("Latency of one image, over 1 forward passes:")
+    found, times = rows(text), rows(latency)
     assert found["espnet-c"][2:4] == ["349,449", "20"] and found[file][3] == "19"
     for name in ("espnet-c", file):
         assert all(float(cell) > 0 for cell in found[name][-2:])
+        assert all(float(cell) > 0 for cell in times[name][-3:])
+
+
+def test_latency_is_of_one_image_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+
+    def times(config: NetworksBench, mode: str, names: list[str], shape: tuple[int, ...], device: object) -> Any:
+        batches.append(shape[0])
+        return [[shape[0] * time for time in (0.010, 0.020, 0.030, 0.040, 0.120)]]
+
+    monkeypatch.setattr(networks, "_times", times)
+    config = NetworksBench(networks=("espnet-c",), sizes=("8x8",), modes=("inference",), inference_batch=4)
+    data = networks.measure(config)
+    assert batches == [4, 1]
+    assert data["rows"][0]["speeds"] == {"inference": {"8x8": pytest.approx(4 / 0.120)}}
+    # The 95th percentile of five lies 0.8 of the way from the fourth to the fifth.
+    expected = pytest.approx({"median": 30, "p95": 40 + 0.8 * 80})
+    assert [row["milliseconds"]["8x8"] for row in data["latency"]] == [expected]
+    assert rows(networks.make_table(data).partition("Latency")[2])["espnet-c"][1:] == ["33.3", "30", "104"]
+
+
+def test_runs_and_onnx_files_are_timed(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    images, classes = (onnx.helper.make_tensor_value_info(n, 1, ["N", 3, "H", "W"]) for n in ("images", "logits"))
+    node = onnx.helper.make_node("Relu", ["images"], ["logits"])
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node], "g", [images], [classes]),
+        ir_version=10,
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+    )
+    file, run = str(tmp_path / "x.onnx"), str(tmp_path / "run")
+    onnx.save(model, file)
+    config = RetrainConfig(
+        genotype="espnet-c",
+        out=run,
+        epochs=1,
+        network=NetworkConfig(modules=(0, 0)),
+        loader=LoaderConfig(train_limit=2, val_limit=1, batch_size=2, augment=AugmentConfig(crop=(9, 9))),
+    )
+    train(config, quiet=True)
+    data = networks.measure(
+        NetworksBench(networks=(run,), onnx=(file,), sizes=("9x9",), modes=("inference",), repeats=1)
+    )
+    (row,) = data["rows"]
+    assert (row["paper"], row["classes"]) == ("Runs", 6) and row["parameters"] > 0
+    runtimes = {row["name"]: row["runtime"].partition(" ")[0] for row in data["latency"]}
+    assert runtimes == {run: "PyTorch", file: "onnxruntime"}
+    assert all(row["milliseconds"]["9x9"]["median"] > 0 for row in data["latency"])
+    with pytest.raises(ValueError, match="the graph does not run on images of shape"):
+        run_session(open_session(file), np.zeros((1, 4, 9, 9), dtype=np.float32))
 
 
 def test_networks_are_set_beside_another() -> None:

@@ -132,6 +132,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
     needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
     needs["nas-data"] = ["check", "shapes"]
+    needs["nas-export"] = ["x"]
     assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 
@@ -257,6 +258,9 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-evaluate", ["nothing"], "nothing is not a folder"),
         ("nas-evaluate", [".", "--checkpoint", "first"], "expected one of best, last"),
         ("nas-evaluate", ["."], "best.pt does not exist"),
+        ("nas-export", ["."], "--onnx is missing: name the file to write"),
+        ("nas-export", [".", "--onnx", "x.onnx", "--opset", "26"], "opset is 26: give a whole number from 18 to 25"),
+        ("nas-export", [".", "--onnx", "x.onnx", "--output", "masks"], "expected one of logits, labels"),
         ("nas-predict", ["."], "SOURCE is missing"),
         ("nas-predict", [".", "nothing"], "nothing does not exist"),
         ("nas-predict", [".", "."], "no image"),

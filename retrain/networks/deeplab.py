@@ -21,7 +21,7 @@ from retrain.networks.cell import Cell, drop_path_keep
 from retrain.networks.operation_settings import check_operation_settings
 from search_spaces.genotype import Genotype
 from search_spaces.lateral_inhibition import lateral_inhibition
-from search_spaces.modules import BatchNorm
+from search_spaces.modules import BatchNorm, strided
 from search_spaces.smoothing import SmoothedConv2d
 
 __all__ = ["DeepLab", "low_level_layer"]
@@ -130,8 +130,7 @@ class DeepLab(SegmentationNetwork):
         outputs = list(self.stem(x))
         sizes = [(outputs[-1].shape[-2], outputs[-1].shape[-1])]  # of level 0, 1, ...
         for _ in range(max(self.levels)):
-            height, width = sizes[-1]
-            sizes.append((-(-height // 2), -(-width // 2)))
+            sizes.append(strided(sizes[-1], 2))
         previous = 0
         for cell, level in zip(self.cells, self.levels, strict=True):
             outputs.append(cell(outputs[-2], outputs[-1], sizes[min(previous, level)]))

@@ -1,0 +1,60 @@
+"""nas-export: a trained network as an ONNX file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Literal
+
+from cli import common
+
+DESCRIPTION = """\
+Writes the network of a nas-retrain run as an ONNX file, for any number of images of any size, and FILE.json, its model
+card: classes, preprocessing, metrics, genotype. Before that, the graph is run in onnxruntime at three sizes and set
+beside PyTorch: one that differs is not written. It takes seconds to minutes, and the packages of
+pip install 'nas-segmentation[onnx]'."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-export."""
+    parser = common.parser("nas-export", DESCRIPTION, "RUN --onnx FILE")
+    parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
+    parser.add_argument("--onnx", type=str | None, default=None, help="The file to write, such as model.onnx.")
+    parser.add_argument(
+        "--checkpoint",
+        type=Literal["best", "last"],
+        default="best",
+        help="The highest validation mIoU, or the last epoch.",
+    )
+    parser.add_argument(
+        "--output",
+        type=Literal["logits", "labels"],
+        default="logits",
+        help="What comes out: a number a class and pixel (float32), or the class of each pixel (uint8).",
+    )
+    parser.add_argument("--opset", type=int, default=18, help="Version of ONNX's operators, 18 to 25.")
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, exports, prints."""
+    values = common.parse(make_parser(), arguments)
+    if not values.onnx:
+        raise common.UsageError("--onnx is missing: name the file to write, such as model.onnx")
+    from retrain.export import export_onnx
+
+    if sys.stdout.isatty():
+        print(f"exporting {values.run}: seconds to minutes")
+    done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset)
+    print("onnxruntime beside PyTorch, on random images:")
+    for found in done.parity:
+        print(f"  {found}")
+    print(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-export", main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,322 @@
+"""A trained network as an ONNX file: exported, set beside PyTorch in onnxruntime, and only then written, with a card.
+
+PyTorch's exporter from `torch.export` is used: it keeps sizes as symbols, so that one graph serves all of them, and it
+sees through every module here. (The older one, by tracing, takes a tenth of the time. It is deprecated, and it exports
+neither lateral inhibitions nor smoothed convolutions.)
+
+Shapes: N images of H x W pixels; none of the three is fixed in the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from retrain.model_card import make_card
+from retrain.source import load_trained
+from search_spaces.files import write_atomically
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+__all__ = [
+    "OPSETS",
+    "OUTPUTS",
+    "ExportError",
+    "Exported",
+    "Parity",
+    "card_of",
+    "compare",
+    "export_onnx",
+    "need_packages",
+    "open_session",
+    "run_session",
+]
+
+INPUT = "images"
+OUTPUTS = ("logits", "labels")
+OPSETS = range(18, 26)
+"""What the exporter writes, 18, and what its results can be converted to."""
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+FATAL = 4
+"""Of onnxruntime's levels of messages: failures reach us as exceptions."""
+
+EXAMPLE = (2, 3, 519, 775)
+"""Only shapes are computed from it. Every feature has sides above 1, which torch.export would take for fixed."""
+CHECKED = ((1, 64, 96), (2, 75, 101), (1, 129, 193))
+"""N, H, W of the images on which the file is set beside PyTorch."""
+DIFFERENCE = 1e-4
+"""Largest difference allowed, as a share of the logits' range; rounding gives about 1e-6."""
+CHANGED = 1e-3
+"""Largest share of pixels allowed to change their class, where two classes are all but equal."""
+LARGEST_FILE = 2_000_000_000
+"""Bytes of weights that one file can hold; with more, they go into FILE.data."""
+
+
+class ExportError(ValueError):
+    """An export that cannot be done or that went wrong: the message is one line, and no file was touched."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far onnxruntime is from PyTorch on a batch."""
+
+    images: int
+    """N."""
+    height: int
+    """H."""
+    width: int
+    """W."""
+    difference: float
+    """Largest difference of a logit, as a share of the logits' range. Of labels: by how much the logit of the label
+    lies below the largest one."""
+    changed: float
+    """Share of the pixels whose class differs, 0 to 1."""
+
+    @property
+    def good(self) -> bool:
+        """Whether both are within their limits; not-a-number is not."""
+        return self.difference <= DIFFERENCE and self.changed <= CHANGED
+
+    def __str__(self) -> str:
+        return (
+            f"{self.images}x3x{self.height}x{self.width}: {self.difference:.1e} of the logits' range, "
+            f"{100 * self.changed:.3g} % of the pixels change their class"
+        )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    file: Path
+    """The ONNX file."""
+    card: Path
+    """Its model card."""
+    facts: dict[str, Any]
+    """What the card says."""
+    parity: list[Parity]
+    """One entry a shape of `CHECKED`."""
+
+
+class _Labels(nn.Module):
+    """Images (N, 3, H, W) -> the class of each pixel, uint8 (N, H, W)."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images).argmax(dim=1).to(torch.uint8)
+
+
+def export_onnx(
+    run: str | Path, file: str | Path, which: str = "best", output: str = "logits", opset: int = OPSETS[0]
+) -> Exported:
+    """Writes the network of a retraining run as an ONNX file, and FILE.json, its model card.
+
+    The graph maps `images`, float32 (N, 3, H, W) in [-1, 1], to `logits`, float32 (N, classes, H, W), or to `labels`,
+    uint8 (N, H, W). It is run in onnxruntime on the CPU at the shapes of `CHECKED`; if it differs from PyTorch there,
+    nothing is written. What was there before stays until the new files are whole.
+
+    Args:
+        run: The run folder.
+        file: The ONNX file; its folder is made if it is missing.
+        which: "best" (highest validation mIoU) or "last".
+        output: "logits" or "labels".
+        opset: Version of ONNX's operators, one of `OPSETS`.
+
+    Raises:
+        ExportError: An argument is wrong, a package is missing, or the graph differs; one line.
+        ValueError: The run or its checkpoint cannot be used; one line.
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    file = Path(file)
+    if output not in OUTPUTS:
+        raise ExportError(f"output is {output!r}: give one of {', '.join(OUTPUTS)}")
+    if opset not in OPSETS:
+        raise ExportError(f"opset is {opset}: give a whole number from {OPSETS[0]} to {OPSETS[-1]}")
+    if file.is_dir():
+        raise ExportError(f"{file} is a folder: name a file, such as {file / 'model.onnx'}")
+    need_packages()
+    trained = load_trained(run, which)
+    with _folder_beside(file) as folder:
+        draft = folder / file.name
+        _save(trained.network, draft, output, opset)
+        session = open_session(draft)
+        parity = [compare(trained.network, session, shape) for shape in CHECKED]
+        for found in parity:
+            if not found.good:
+                raise ExportError(
+                    f"{file} is not written: onnxruntime differs from PyTorch at {found} (allowed: {DIFFERENCE:.0e} "
+                    f"and {100 * CHANGED:g} %); give another opset"
+                )
+        checked = {
+            "with": "onnxruntime on the CPU, beside PyTorch",
+            "difference_allowed": DIFFERENCE,
+            "changed_allowed": CHANGED,
+            "shapes": [dataclasses.asdict(found) for found in parity],
+        }
+        card = make_card(trained, Path(run), draft, output, opset, checked)
+        card_of(draft).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        for path in (_weights_of(draft), draft, card_of(draft)):
+            if path.exists():
+                with path.open("rb") as content:
+                    write_atomically(file.parent / path.name, partial(shutil.copyfileobj, content))
+    return Exported(file, card_of(file), card, parity)
+
+
+def card_of(file: Path) -> Path:
+    """The model card that belongs to an ONNX file."""
+    return file.with_name(f"{file.name}.json")
+
+
+def _weights_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}.data")
+
+
+def need_packages() -> None:
+    """Checks that the packages of the extra `onnx` are installed.
+
+    Raises:
+        ExportError: One is not; the message says how to install it.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ExportError(f"ONNX files need {', '.join(missing)}: pip install 'nas-segmentation[onnx]'")
+
+
+@contextmanager
+def _folder_beside(file: Path) -> Iterator[Path]:
+    """A temporary folder on the file's disk, so that a folder that cannot be written is known before the work.
+
+    Raises:
+        OSError: It cannot be made, or the disk is full; it names the file, and not what is temporary.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's messages: they are for those who work on it."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
+    """Exports a network in eval mode, with the weights in the file unless they are too large for it."""
+    with _quietly():
+        try:
+            program = torch.onnx.export(
+                _Labels(network) if output == "labels" else network,
+                (torch.zeros(EXAMPLE),),
+                dynamo=True,
+                verbose=False,
+                input_names=[INPUT],
+                output_names=[output],
+                dynamic_shapes=({0: "N", 2: "H", 3: "W"},),
+                opset_version=opset,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise ExportError(f"PyTorch {torch.__version__} cannot export this network: {error}") from error
+        assert program is not None  # it is None for the older exporter alone
+        if program.model.opset_imports[""] != opset:
+            raise ExportError(f"opset is {opset}: onnxscript cannot convert this network to it, give {OPSETS[0]}")
+        for node in program.model.graph:
+            node.metadata_props.clear()  # stack traces, with paths of this machine
+        size = sum(tensor.nbytes for tensor in network.state_dict().values())
+        program.save(file, external_data=size > LARGEST_FILE)
+
+
+def open_session(file: str | Path, threads: int | None = None) -> InferenceSession:
+    """An ONNX file, ready to run on the CPU.
+
+    Args:
+        file: It.
+        threads: Threads of an operator; None: as many as there are cores.
+
+    Raises:
+        ExportError: onnxruntime is not installed, or the file is not there or not readable.
+    """
+    need_packages()
+    import onnxruntime
+
+    if not Path(file).is_file():
+        raise ExportError(f"{file} is no file: name an ONNX file, as of nas-export")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no class of their own in common
+        raise ExportError(f"onnxruntime cannot read {file}: {error}") from error
+
+
+def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
+    """The one output of an ONNX file for images, float32 (N, 3, H, W).
+
+    Raises:
+        ExportError: It does not take them.
+    """
+    try:
+        (found,) = session.run(None, {session.get_inputs()[0].name: images})
+    except Exception as error:  # as in `open_session`
+        raise ExportError(f"the graph does not run on images of shape {images.shape}: {error}") from error
+    return found
+
+
+def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
+    """Sets an exported graph beside its network on random images.
+
+    Args:
+        network: In eval mode, on the CPU.
+        session: The graph; with one output, logits or labels.
+        shape: N, H, W.
+
+    Raises:
+        ExportError: The graph does not run at this shape, or what comes out has another one.
+    """
+    count, height, width = shape
+    generator = torch.Generator().manual_seed(0)
+    images = 2 * torch.rand(count, 3, height, width, generator=generator) - 1
+    with torch.inference_mode():
+        logits = network(images).numpy()  # (N, classes, H, W)
+    classes = logits.argmax(1)  # (N, H, W)
+    found = run_session(session, images.numpy())
+    if found.shape not in (logits.shape, classes.shape):
+        raise ExportError(f"the exported graph maps {tuple(images.shape)} to {found.shape}, not to {logits.shape}")
+    if found.ndim == classes.ndim:
+        labels = found.astype(np.int64)
+        differences = logits.max(1) - np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+    else:
+        labels = found.argmax(1)
+        differences = np.abs(found - logits)
+    scale = max(float(np.ptp(logits)), float(np.finfo(np.float32).tiny))
+    return Parity(count, height, width, float(differences.max()) / scale, float((labels != classes).mean()))
