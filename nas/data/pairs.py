@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
 
@@ -133,8 +133,12 @@ def _by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> d
     return files
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """Read an image as RGB.
+
+    Args:
+        path: The file.
+        upright: Turn it as its EXIF says, as viewers do; labels lie over the pixels as they are stored.
 
     Returns:
         uint8 [H, W, 3].
@@ -146,7 +150,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"image {path} has more than 8 bits per channel ({image.mode}): convert it to 8 bits")
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+            turned: Image.Image = ImageOps.exif_transpose(image) if upright else image
+            if turned.mode == "P" and "transparency" in turned.info:
+                turned = turned.convert("RGBA")  # Pillow would warn
+            return np.array(turned.convert("RGB"), dtype=np.uint8)
     except DataError:
         raise
     except _BROKEN as error:
