@@ -50,7 +50,10 @@ class Viewing:
             )
         require(self.window_batch >= 1, f"window_batch is {self.window_batch}: give a whole number from 1")
         if self.window is None:
-            require(self.stride is None, f"stride is {self.stride}, but there is no window: give --window, too")
+            require(
+                self.stride is None,
+                f"stride is {_text(self.stride or (0, 0))}, but there is no window: give --window, too",
+            )
             require(
                 self.window_batch == WINDOW_BATCH,
                 f"window_batch is {self.window_batch}, but there is no window: give --window, too",

@@ -308,7 +308,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-evaluate", [".", "--scales", "0.5,0"], "scale 0 is out of range: give factors above 0"),
         ("nas-evaluate", [".", "--window", "9"], "--window is '9': give HEIGHTxWIDTH in pixels"),
         ("nas-evaluate", [".", "--window", "9x9", "--stride", "4x10"], "stride 4x10 is larger than the window, 9x9"),
-        ("nas-evaluate", [".", "--stride", "9x9"], "stride is (9, 9), but there is no window: give --window, too"),
+        ("nas-evaluate", [".", "--stride", "9x9"], "stride is 9x9, but there is no window: give --window, too"),
         ("nas-evaluate", [".", "--precision", "half"], "expected one of float32, tf32, bfloat16, float16, fp32, bf16"),
         ("nas-predict", [".", ".", "--precision", "int8"], "expected one of float32, tf32, bfloat16, float16, fp32"),
         ("nas-predict", [".", ".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),

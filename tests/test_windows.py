@@ -140,7 +140,7 @@ def test_the_stride_is_two_thirds_of_the_window() -> None:
         ({"window": (5,)}, "window is (5,): give height and width"),
         ({"window": (9, 9), "stride": (0, 9)}, "stride is (0, 9): give height and width of at least 1 pixel"),
         ({"window": (9, 9), "stride": (9, 10)}, "stride 9x10 is larger than the window, 9x9, and would leave pixels"),
-        ({"stride": (9, 9)}, "stride is (9, 9), but there is no window: give --window, too"),
+        ({"stride": (9, 9)}, "stride is 9x9, but there is no window: give --window, too"),
         ({"window_batch": 2}, "window_batch is 2, but there is no window: give --window, too"),
         ({"window": (9, 9), "window_batch": 0}, "window_batch is 0: give a whole number from 1"),
     ],
