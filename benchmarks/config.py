@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, get_args
 
-from nas.config import Engine, Precision, Recompute, require
+from nas.config import Engine, Precision, Recompute, full_precision, require
 
 __all__ = [
     "AXES",
@@ -190,6 +190,7 @@ class NetworksBench(MachineConfig):
         _at_least(self, 1, "inference_batch")
         _at_least(self, 2, "training_batch")
         _among("precision", (self.precision,), get_args(Precision))
+        object.__setattr__(self, "precision", full_precision(self.precision))
         _among("modes", self.modes, ("inference", "training"))
         require(len(self.networks) > 0, "networks is empty: give some, such as espnet, or all")
         numbers("sizes", self.sizes, 2, "512x1024")
@@ -239,6 +240,7 @@ class SupernetBench(MachineConfig):
         _at_least(self, 2, "batch_size", "together")
         _at_least(self, 1, "crops", "layers", "blocks", "filter_multiplier")
         _among("precision", (self.precision,), get_args(Precision))
+        object.__setattr__(self, "precision", full_precision(self.precision))
         _among("variants", self.variants, [variant.name for variant in VARIANTS])
         for name in ("spaces", "crops", "variants"):
             given = getattr(self, name)
@@ -283,6 +285,7 @@ class ScalingBench(MachineConfig):
         _at_least(self, 1, "layers", "blocks", "filter_multiplier", "crop", "at")
         _at_least(self, 2, "batch_size")
         _among("precision", (self.precision,), get_args(Precision))
+        object.__setattr__(self, "precision", full_precision(self.precision))
         _among("vary", self.vary, [axis.name for axis in AXES])
         _among("variant", (self.variant,), [variant.name for variant in VARIANTS])
         require(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Literal
 
 from cli import common
+from cli.inference import add_inference_options, inference
 
 DESCRIPTION = """\
 Predicts a class for every pixel of an image, or of all images in a folder, with the network of a nas-retrain run.
@@ -20,14 +19,20 @@ def make_parser() -> common.Parser:
     parser.add_argument("source", metavar="SOURCE", type=str, help="An image, or a folder of images.")
     parser.add_argument("--out", type=str, default="predictions", help="Folder for the pictures.")
     parser.add_argument(
-        "--checkpoint",
-        type=Literal["best", "last"],
-        default="best",
-        help="The highest validation mIoU, or the last epoch.",
+        "--recursive", action="store_true", help="Take the images in the folder's folders, too, and keep the folders."
+    )
+    parser.add_argument("--no_overlay", action="store_true", help="Write no NAME_overlay.png.")
+    parser.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="Write NAME.npz, too: `probabilities`, float16 [classes, H, W], and `classes`, their names.",
     )
     parser.add_argument(
-        "--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda, cuda:1, ..."
+        "--skip_existing",
+        action="store_true",
+        help="Leave out images whose files are there already: to go on after an interrupt.",
     )
+    add_inference_options(parser)
     return parser
 
 
@@ -36,14 +41,26 @@ def main(arguments: list[str]) -> None:
     values = common.parse(make_parser(), arguments)
     if Path(values.out).is_file():
         raise ValueError(f"--out is {values.out!r}, a file: name a folder")
-    from retrain.prediction import predict
+    how = inference(values)
+    from retrain.prediction import Outputs, predict
 
-    def show(number: int, total: int) -> None:
-        if sys.stdout.isatty():
-            print(f"\r{number} of {total} images", end="" if number < total else "\n", flush=True)
-
-    written = predict(values.run, values.source, values.out, values.checkpoint, values.device, show)
-    print(f"wrote {len(written)} masks and overlays into {values.out}")
+    outputs = Outputs(not values.no_overlay, values.probabilities)
+    done = predict(
+        values.run,
+        values.source,
+        values.out,
+        values.checkpoint,
+        values.device,
+        how,
+        outputs,
+        values.recursive,
+        values.skip_existing,
+        progress=True,
+    )
+    *first, last = ["masks", *["overlays"] * outputs.overlay, *["probabilities"] * outputs.probabilities]
+    what = f"{', '.join(first)} and {last}" if first else last
+    there = f"; {done.there} were there" if done.there else ""
+    print(f"wrote {len(done.written)} {what} into {values.out}{there}")
 
 
 def entry() -> None:

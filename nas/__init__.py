@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nas.darts import SearchResult, resolve_space, search
     from nas.data.base import DataError, open_dataset
     from nas.data.config import AugmentConfig
+    from nas.inference import Inference, Viewing
     from nas.interrupt import InterruptedRun
     from nas.loss import NonFiniteLossError
     from nas.metrics import ConfusionMatrix
@@ -33,6 +34,7 @@ _EXPORTS = {
     "ConfusionMatrix": "nas.metrics",
     "CosineSgdConfig": "nas.config",
     "DataError": "nas.data.base",
+    "Inference": "nas.inference",
     "InterruptedRun": "nas.interrupt",
     "LoaderConfig": "nas.config",
     "NonFiniteLossError": "nas.loss",
@@ -42,6 +44,7 @@ _EXPORTS = {
     "SgdConfig": "nas.config",
     "Supernet": "nas.supernet",
     "SupernetConfig": "nas.config",
+    "Viewing": "nas.inference",
     "count_parameters": "nas.cost",
     "describe": "nas.cost",
     "make_optimizer": "nas.optimizers",

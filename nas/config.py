@@ -34,13 +34,15 @@ __all__ = [
     "SyncBatchNorm",
     "differences",
     "from_plain",
+    "full_precision",
     "load_recipe",
     "recipe",
     "require",
     "to_plain",
 ]
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+"""The last three are short for others; settings hold the full names."""
 MemoryCheck = Literal["stop", "warn", "off"]
 SyncBatchNorm = Literal["gpu", "always", "never"]
 Engine = Literal["plain", "fast"]
@@ -50,6 +52,8 @@ OptimizerName = Literal["sgd", "adam"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
 
+_SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -58,6 +62,11 @@ def require(condition: bool, message: str) -> None:
     """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
     if not condition:
         raise ValueError(message)
+
+
+def full_precision(name: Precision) -> Precision:
+    """The full name of a precision: float32 for fp32."""
+    return _SHORT.get(name, name)
 
 
 def to_plain(config: Any) -> Any:
@@ -215,7 +224,7 @@ class RunConfig:
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     precision: Precision = "float32"
     """float32; tf32, the same with products rounded to 10 bits, for NVIDIA GPUs from Ampere on; or automatic mixed
-    precision in bfloat16 or float16."""
+    precision in bfloat16 or float16. (fp32, bf16 and fp16 are short for them.)"""
     accumulate: int = 1
     """Batches for one update, whose gradients are averaged, at least 1: batches that fit into memory, updates as from
     larger ones (batch norm still sees single batches)."""
@@ -247,6 +256,7 @@ class RunConfig:
         ):
             names, value = get_args(choices), getattr(self, name)
             require(value in names, f"{name} is {value!r}: choose one of {', '.join(names)}")
+        object.__setattr__(self, "precision", full_precision(self.precision))
 
     @property
     def images_per_update(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.config import Precision
+from nas.config import Precision, full_precision
 
 __all__ = [
     "autocast",
@@ -79,13 +79,13 @@ def keep_kernels() -> None:
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """Automatic mixed precision for forward passes; nothing for float32 and tf32."""
-    enabled = precision in _DTYPES
-    return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16), enabled=enabled)
+    dtype = _DTYPES.get(full_precision(precision))
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
     """Loss scaling, which float16 needs; it does nothing in the other precisions."""
-    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
+    return torch.amp.GradScaler(device.type, enabled=full_precision(precision) == "float16")
 
 
 def seed_everything(seed: int) -> None:

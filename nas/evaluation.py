@@ -5,8 +5,8 @@ Shapes: N images of h x w pixels, labels of H x W (the same, unless the network 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,34 +14,13 @@ from torch import Tensor, nn
 from nas.config import Precision
 from nas.data.base import UNCHANGED, DataError
 from nas.devices import autocast
+from nas.inference import Viewing
 from nas.metrics import ConfusionMatrix
 from nas.processes import ALONE, Processes
+from nas.windows import slide
 from search_spaces.modules import resize
 
-__all__ = ["PLAIN_SCALES", "check_scales", "evaluate_network", "is_plain", "predict_logits", "predict_probabilities"]
-
-PLAIN_SCALES = (1.0,)
-MOST_SCALES, LARGEST_SCALE = 16, 8.0
-
-
-def is_plain(scales: Sequence[float], flip: bool) -> bool:
-    """Whether each image is seen once, at its own size and not mirrored."""
-    return tuple(scales) == PLAIN_SCALES and not flip
-
-
-def check_scales(scales: Sequence[float]) -> None:
-    """Checks the scales of an evaluation.
-
-    Raises:
-        ValueError: There is none, or there are too many, or one is out of range or given twice.
-    """
-    if not 1 <= len(scales) <= MOST_SCALES:
-        raise ValueError(f"there are {len(scales)} scales: give 1 to {MOST_SCALES}, such as 0.5,1,1.75")
-    for scale in scales:
-        if not (math.isfinite(scale) and 0 < scale <= LARGEST_SCALE):
-            raise ValueError(f"scale {scale:g} is out of range: give factors above 0, up to {LARGEST_SCALE:g}")
-    if len(set(scales)) < len(scales):
-        raise ValueError(f"scales {', '.join(f'{scale:g}' for scale in scales)} name one twice: give each once")
+__all__ = ["evaluate_network", "predict_logits", "predict_scores"]
 
 
 @torch.no_grad()
@@ -52,42 +31,47 @@ def predict_logits(network: nn.Module, images: Tensor, device: torch.device, pre
 
 
 @torch.no_grad()
-def predict_probabilities(
+def predict_scores(
     network: nn.Module,
     images: Tensor,
     size: tuple[int, int],
-    scales: Sequence[float],
-    flip: bool,
+    viewing: Viewing,
     device: torch.device,
     precision: Precision,
     mirror: Mapping[int, int] = UNCHANGED,
 ) -> Tensor:
-    """Mean over scales of the class probabilities (N, classes, *size), each brought to that size.
+    """What the prediction is the argmax of: logits, or mean class probabilities of several views, (N, classes, *size).
+
+    Of a single view (`viewing.single`) it is the logits, brought to that size; of several, the mean of the views' class
+    probabilities, each brought to that size.
 
     Args:
         network: (N, 3, h, w) -> logits (N, classes, h, w), in eval mode.
         images: (N, 3, h, w) in [-1, 1].
         size: Of the result, in pixels.
-        scales: Factors on the sides of the images, which are resized bilinearly; a side of n pixels becomes
+        viewing: Scales, mirroring and windows. Images are resized to a scale bilinearly; a side of n pixels becomes
             (n - 1) * scale + 1, rounded, so that the distance between corners is what is scaled (as in DeepLab's code).
-        flip: Whether each scale is also seen mirrored left and right, and counts with the mirror image of the result.
         device: Where the network is.
         precision: Of the forward pass.
         mirror: Classes that a mirror image turns into others.
     """
+    see: Callable[[Tensor], Tensor] = partial(predict_logits, network, device=device, precision=precision)
+    if viewing.window is not None:
+        see = partial(slide, see, window=viewing.window, stride=viewing.steps, batch=viewing.window_batch)
     images = images.to(device, non_blocking=True)
+    if viewing.single:
+        return resize(see(images), size)
     total = torch.zeros((), device=device)  # a sum: all views at once may be large
-    for scale in scales:
+    for scale in viewing.scales:
         height, width = (max(1, round((side - 1) * scale) + 1) for side in images.shape[-2:])
         scaled = resize(images, (height, width))
-        for mirrored in (False, True)[: 1 + flip]:
-            view = scaled.flip(-1) if mirrored else scaled
-            probabilities = predict_logits(network, view, device, precision).softmax(dim=1)
+        for mirrored in (False, True)[: 1 + viewing.flip]:
+            probabilities = see(scaled.flip(-1) if mirrored else scaled).softmax(dim=1)
             if mirrored:
                 classes = [mirror.get(number, number) for number in range(probabilities.shape[1])]
                 probabilities = probabilities.flip(-1)[:, classes]
             total = total + resize(probabilities, size)  # (N, classes, *size)
-    return total / (len(scales) * (1 + flip))
+    return total / (len(viewing.scales) * (1 + viewing.flip))
 
 
 def evaluate_network(
@@ -97,10 +81,9 @@ def evaluate_network(
     device: torch.device,
     precision: Precision = "float32",
     each: Callable[[Tensor, Tensor, Tensor], None] | None = None,
-    scales: Sequence[float] = PLAIN_SCALES,
-    flip: bool = False,
-    processes: Processes = ALONE,
+    viewing: Viewing | None = None,
     mirror: Mapping[int, int] = UNCHANGED,
+    processes: Processes = ALONE,
 ) -> ConfusionMatrix:
     """Runs the network in eval mode over (images, labels, indices) and counts every labelled pixel.
 
@@ -112,25 +95,20 @@ def evaluate_network(
         device: Where the network is.
         precision: Of the forward pass.
         each: Called with (images, labels, predictions (N, H, W)) after each batch, on the CPU.
-        scales: Factors at which each image is seen; with more than 1.0 alone, mean probabilities are compared.
-        flip: Whether each is also seen mirrored.
-        processes: Those that each go through some of the images; all get the counts of all.
+        viewing: Scales, mirroring and windows; None: each image once, as it is.
         mirror: Classes that a mirror image turns into others (`SegmentationDataset.mirror`).
+        processes: Those that each go through some of the images; all get the counts of all.
 
     Raises:
         DataError: No image has a labelled pixel.
-        ValueError: The scales cannot be used.
     """
-    check_scales(scales)
+    viewing = viewing or Viewing()
     matrix, training = ConfusionMatrix(classes), network.training
     network.eval()
     try:
         for images, labels, _ in batches:
             size = (labels.shape[-2], labels.shape[-1])
-            if is_plain(scales, flip):
-                scores = resize(predict_logits(network, images, device, precision), size)
-            else:
-                scores = predict_probabilities(network, images, size, scales, flip, device, precision, mirror)
+            scores = predict_scores(network, images, size, viewing, device, precision, mirror)
             predictions = scores.argmax(dim=1).cpu()  # (N, H, W)
             matrix.update(predictions, labels)
             if each is not None:

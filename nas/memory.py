@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.available_memory import available_memory
-from nas.config import Precision, RunConfig, SearchConfig
+from nas.config import Precision, RunConfig, SearchConfig, full_precision
 from nas.out_of_memory import ADVICE
 from nas.processes import ALONE, Processes
 from nas.stepping import Stepper
@@ -145,6 +145,7 @@ def step_memory(
         forward: Name of the method that gives the logits for the loss.
         repeated: A part of the network that counts more often than it is computed.
     """
+    precision = full_precision(precision)
     network, twins = _meta_twin(network)
     kept = {twins[p]: numbers for parameters, numbers in trained for p in parameters}
     cast = HALF[precision].itemsize if precision in HALF else 0

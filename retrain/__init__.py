@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from retrain.network_config import NetworkConfig
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
-    from retrain.prediction import predict, predict_mask
+    from retrain.prediction import Outputs, predict, predict_mask
     from retrain.source import TrainedNetwork, load_trained
     from retrain.training import TrainResult, train
 
@@ -22,6 +22,7 @@ _EXPORTS = {
     "LossConfig": "retrain.config",
     "NetworkConfig": "retrain.network_config",
     "OptimizerConfig": "retrain.config",
+    "Outputs": "retrain.prediction",
     "PublishedNetwork": "retrain.networks.published",
     "RetrainConfig": "retrain.config",
     "TrainResult": "retrain.training",

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from nas.config import to_plain
 from nas.data.loading import evaluation_loader
-from nas.devices import choose_device
-from nas.evaluation import PLAIN_SCALES, check_scales, evaluate_network, is_plain
+from nas.evaluation import evaluate_network
+from nas.inference import PLAIN_SCALES, Inference, Viewing
 from nas.metrics import ConfusionMatrix
 from nas.opening import open_split
+from nas.progress import StepProgress
+from nas.reporting import package_version
 from nas.run import BEST
-from retrain.source import load_trained
+from retrain.inference import load_ready, memory_advice
 from search_spaces.files import write_atomically
 
 __all__ = ["Evaluation", "evaluate"]
@@ -55,19 +59,47 @@ class Evaluation:
     """Factors at which each image was seen."""
     flip: bool = False
     """Whether it was seen mirrored, too."""
+    window: list[int] | None = None
+    """Height and width of the windows in which larger images were seen; None: all at once."""
+    stride: list[int] | None = None
+    """Steps from a window to the next, down and to the right."""
+    smallest_image: list[int] | None = None
+    """Height and width of the image with the fewest pixels, as the network got it at scale 1; None in files from before
+    it was recorded, as for all that follows."""
+    largest_image: list[int] | None = None
+    """The same of the image with the most pixels."""
+    precision: str | None = None
+    """Of the forward passes."""
+    folded: int | None = None
+    """Batch norms that were part of a convolution."""
+    compiled: bool | None = None
+    """Whether the network was compiled."""
+    device_type: str | None = None
+    """Where it was computed: cpu or cuda."""
+    package_version: str | None = None
+    """Version of this toolkit."""
+    torch_version: str | None = None
+    """Version of PyTorch."""
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What was asked for, by the names of the options; None where nothing was."""
+
+    @property
+    def viewing(self) -> Viewing:
+        """How images were seen."""
+        window, stride = ((size[0], size[1]) if size else None for size in (self.window, self.stride))
+        return Viewing(tuple(self.scales), self.flip, window, stride)
 
     def save(self, run: str | Path) -> Path:
         """Writes evaluation-SPLIT-CHECKPOINT.json into the run folder.
 
-        Behind the checkpoint stands how images were seen, where that was not once and as they are, such as
-        "-scales-0.5-1-1.75-flip".
+        Behind the checkpoint stands how images were seen, where that was not once and as they are, and the precision,
+        where it was asked for, such as "-scales-0.5-1-1.75-flip-bfloat16".
         """
         which = "best" if self.checkpoint == BEST else "last"
-        seen = ""
-        if not is_plain(self.scales, self.flip):
-            seen = f"-scales-{'-'.join(f'{scale:g}' for scale in self.scales)}{'-flip' * self.flip}"
+        asked = self.settings.get("precision")
+        name = f"evaluation-{self.split}-{which}{self.viewing.suffix}{f'-{asked}' if asked else ''}.json"
         text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-        return write_atomically(Path(run) / f"evaluation-{self.split}-{which}{seen}.json", text)
+        return write_atomically(Path(run) / name, text)
 
     def table(self) -> str:
         """The result as text: a line a class, then the summary."""
@@ -76,12 +108,11 @@ class Evaluation:
         for name, value in self.iou.items():
             lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
         lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
-        seen = ""
-        if not is_plain(self.scales, self.flip):
-            seen = f"; scales {', '.join(f'{scale:g}' for scale in self.scales)}{', each also mirrored' * self.flip}"
+        precision = "" if self.precision in (None, "float32") else f"; in {self.precision}"
         lines.append(
             f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {self.images} images of {self.data}, split "
-            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}{seen}"
+            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}"
+            f"{precision}{self.viewing.describe()}"
         )
         return "\n".join(lines)
 
@@ -93,8 +124,8 @@ def evaluate(
     data_root: str | None = None,
     device: str = "auto",
     write: bool = True,
-    scales: Sequence[float] = PLAIN_SCALES,
-    flip: bool = False,
+    how: Inference | None = None,
+    progress: bool = False,
 ) -> Evaluation:
     """Measures the network of a retraining run on a split of its data set.
 
@@ -105,15 +136,16 @@ def evaluate(
         data_root: In place of the run's folder of the data set.
         device: auto, cpu, cuda, cuda:N.
         write: Write the result into the run folder (see `Evaluation.save`).
-        scales: Factors on the sides of the images; the class probabilities at all of them are averaged.
-        flip: Average with those of the mirrored images, too.
+        how: What the network sees of an image, and how it is computed; None: each image once, as it is.
+        progress: Show a bar with the time left, where there is a terminal.
 
     Raises:
-        ValueError: The run, its checkpoint, the data, the device or the scales cannot be used; one line.
+        ValueError: The run, its checkpoint, the data, the device, the precision or the window cannot be used; one line.
     """
-    check_scales(scales)
-    place = choose_device(device)
-    trained = load_trained(run, which, place)
+    asked = {"run": str(run), "split": split, "checkpoint": which, "data_root": data_root, "device": device}
+    how = how or Inference()
+    ready = load_ready(run, which, device, how)
+    trained = ready.trained
     config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
     split = split or config.loader.val_split
     dataset = open_split(config, split, resize_labels=False)
@@ -123,16 +155,18 @@ def evaluate(
             f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
         )
     loader = evaluation_loader(dataset, config.loader.workers)
-    matrix = evaluate_network(
-        trained.network,
-        loader,
-        len(trained.classes),
-        place,
-        config.precision,
-        scales=scales,
-        flip=flip,
-        mirror=dataset.mirror,
-    )
+    sizes: list[tuple[int, int]] = []
+    with StepProgress(len(dataset), quiet=not progress) as bar, memory_advice():
+
+        def each(images: Tensor, *_: Tensor) -> None:
+            sizes.append((images.shape[-2], images.shape[-1]))
+            bar.step(split)
+
+        classes = len(trained.classes)
+        matrix = evaluate_network(
+            ready.network, loader, classes, ready.device, ready.precision, each, how, dataset.mirror
+        )
+    sizes.sort(key=lambda size: (size[0] * size[1], size))
     result = Evaluation(
         **_numbers(matrix, trained.classes),
         images=len(dataset),
@@ -143,8 +177,19 @@ def evaluate(
         checkpoint_sha256=hashlib.sha256(trained.checkpoint.read_bytes()).hexdigest(),
         epoch=trained.epoch,
         seed=config.seed,
-        scales=list(scales),
-        flip=flip,
+        scales=list(how.scales),
+        flip=how.flip,
+        window=list(how.window) if how.window else None,
+        stride=list(how.steps) if how.window else None,
+        smallest_image=list(sizes[0]),
+        largest_image=list(sizes[-1]),
+        precision=ready.precision,
+        folded=ready.folded,
+        compiled=how.compile,
+        device_type=ready.device.type,
+        package_version=package_version(),
+        torch_version=torch.__version__,
+        settings=to_plain({**asked, **dataclasses.asdict(how)}),
     )
     if write:
         result.save(run)

@@ -2,31 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from nas.data.base import DataError, resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.reading import IMAGE_SUFFIXES, read_image
-from nas.devices import choose_device
-from nas.evaluation import predict_logits
+from nas.evaluation import predict_scores
+from nas.inference import Inference, Viewing
+from nas.interrupt import InterruptedRun
 from nas.pictures import colorize
-from retrain.source import TrainedNetwork, load_trained
+from nas.progress import StepProgress
+from retrain.inference import load_ready, memory_advice
+from retrain.source import TrainedNetwork
 from search_spaces.files import write_atomically
-from search_spaces.modules import resize
 
-__all__ = ["find_images", "predict", "predict_mask"]
+__all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]
 
 OVERLAY = 0.5
 """Share of the class colour in an overlay."""
+NAMED = 5
+"""Failures that a message spells out."""
 
 
-def find_images(source: str | Path) -> list[Path]:
-    """One image, or all images in a folder, sorted by name.
+class Outputs(NamedTuple):
+    """What is written for each image beside its label picture, NAME.png."""
+
+    overlay: bool = True
+    """NAME_overlay.png: the classes' colours over the image."""
+    probabilities: bool = False
+    """NAME.npz: `probabilities`, float16 [classes, H, W], and `classes`, their names."""
+
+    def files(self, image: Path) -> list[Path]:
+        """The files for an image, the label picture first; its folder is kept."""
+        files = [image.with_name(f"{image.stem}.png")]
+        if self.overlay:
+            files.append(image.with_name(f"{image.stem}_overlay.png"))
+        if self.probabilities:
+            files.append(image.with_name(f"{image.stem}.npz"))
+        return files
+
+
+class Predicted(NamedTuple):
+    """What `predict` did."""
+
+    written: list[Path]
+    """Label pictures, in the order of the images."""
+    there: int
+    """Images whose files were there already, and were left as they are."""
+
+
+def find_images(source: str | Path, recursive: bool = False, without: str | Path | None = None) -> list[Path]:
+    """One image, or all images in a folder, sorted by name; hidden ones are left out.
+
+    Args:
+        source: An image, or a folder.
+        recursive: Look into its folders, too.
+        without: A folder inside the source whose images are none of it, as the predictions are.
 
     Raises:
         DataError: There is no such file, or the folder has no image.
@@ -36,27 +75,41 @@ def find_images(source: str | Path) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise DataError(f"{source} does not exist: name an image or a folder of images")
-    images = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not images:
-        raise DataError(f"{source} has no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}")
-    return images
+    left_out = Path(without).resolve() if without is not None else None
+
+    def images(pattern: str) -> list[Path]:
+        return sorted(
+            path
+            for path in source.glob(pattern)
+            if path.suffix.lower() in IMAGE_SUFFIXES
+            and path.is_file()
+            and not any(part.startswith(".") for part in path.relative_to(source).parts)
+            and (left_out == source.resolve() or left_out not in path.resolve().parents)
+        )
+
+    found = images("**/*" if recursive else "*")
+    if not found:
+        deeper = "; its folders have some: give --recursive" if not recursive and images("*/**/*") else ""
+        raise DataError(f"{source} has no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}{deeper}")
+    return found
 
 
-def predict_mask(trained: TrainedNetwork, image: np.ndarray) -> np.ndarray:
+def predict_mask(trained: TrainedNetwork, image: np.ndarray, viewing: Viewing | None = None) -> np.ndarray:
     """Predicts the class of every pixel.
 
     Args:
         trained: The network.
         image: uint8 [H, W, 3], RGB.
+        viewing: Scales, mirroring and windows; None: the image once, as it is.
 
     Returns:
         Class ids, uint8 [H, W].
     """
-    height, width = image.shape[:2]
-    image = resize_image(image, trained.config.loader.resolution)
     device = next(trained.network.parameters()).device
-    logits = predict_logits(trained.network, image_to_tensor(image)[None], device, trained.config.precision)
-    return resize(logits, (height, width))[0].argmax(dim=0).cpu().numpy().astype(np.uint8)  # [H, W]
+    precision = trained.config.precision
+    x, size = _as_trained(trained, image)
+    scores = predict_scores(trained.network, x, size, viewing or Viewing(), device, precision, trained.mirror)
+    return _mask(scores)
 
 
 def predict(
@@ -65,61 +118,118 @@ def predict(
     out: str | Path,
     which: str = "best",
     device: str = "auto",
-    each: Callable[[int, int], None] | None = None,
-) -> list[Path]:
-    """Writes, for every image, NAME.png (class ids as a palette picture) and NAME_overlay.png into a folder.
+    how: Inference | None = None,
+    outputs: Outputs | None = None,
+    recursive: bool = False,
+    skip_existing: bool = False,
+    progress: bool = False,
+) -> Predicted:
+    """Writes, for every image, its label picture (class ids with a palette) and more into a folder.
+
+    Images are turned as their EXIF says. One that cannot be read is passed over, and named at the end.
 
     Args:
         run: The run folder of a retraining.
         source: An image, or a folder of images.
-        out: The folder for the pictures, made if it is missing.
+        out: The folder for the pictures, made if it is missing; the folders of `recursive` are kept inside.
         which: "best" (highest validation mIoU) or "last".
         device: auto, cpu, cuda, cuda:N.
-        each: Called with (number done, number of images) after each image.
-
-    Returns:
-        The label pictures.
+        how: What the network sees of an image, and how it is computed; None: each image once, as it is.
+        outputs: What is written; None: label pictures and overlays.
+        recursive: Take the images in the folder's folders, too.
+        skip_existing: Leave images out whose files are there already: to go on after an interrupt.
+        progress: Show a bar with the time left, where there is a terminal.
 
     Raises:
-        ValueError: The run, an image or the device cannot be used; one line that names the file.
+        ValueError: The run, the device, the precision or the window cannot be used, two images have one name, or images
+            cannot be read (those that can are predicted before); one line that names the files.
+        InterruptedRun: After Ctrl-C; the message says how to go on.
     """
-    images = find_images(source)
-    _check_names(images, Path(out))
-    trained = load_trained(run, which, choose_device(device))
-    written = []
-    for number, path in enumerate(images, start=1):
-        image = read_image(path)
-        mask = predict_mask(trained, image)
-        label = Image.fromarray(mask)
-        label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
+    how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
+    images = find_images(source, recursive, out)
+    folder = images[0].parent if Path(source).is_file() else Path(source)
+    targets = [[out / file for file in outputs.files(image.relative_to(folder))] for image in images]
+    _check_targets(images, targets)
+    work = list(zip(images, targets, strict=True))
+    if skip_existing:
+        work = [(path, files) for path, files in work if not all(file.is_file() for file in files)]
+    there = len(images) - len(work)
+    ready = load_ready(run, which, device, how)
+    trained, written, failures = ready.trained, list[Path](), list[str]()
+    try:
+        with StepProgress(len(images), there, quiet=not progress) as bar, memory_advice():
+            for path, files in work:
+                try:
+                    image = read_image(path, upright=True)
+                except DataError as error:
+                    failures.append(str(error))
+                    bar.step(path.name)
+                    continue
+                x, size = _as_trained(trained, image)
+                scores = predict_scores(ready.network, x, size, how, ready.device, ready.precision, trained.mirror)
+                _write(files, outputs, image, scores, how.single, trained)
+                written.append(files[0])
+                bar.step(path.name)
+    except KeyboardInterrupt:
+        raise InterruptedRun(
+            f"interrupted: {there + len(written)} of {len(images)} images are done; --skip_existing goes on with the "
+            "others"
+        ) from None
+    if failures:
+        more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
+        others = f". The masks of the others are in {out}" if len(failures) < len(images) else ""
+        raise DataError(
+            f"{len(failures)} of {len(images)} images were left out: {'; '.join(failures[:NAMED])}{more}{others}"
+        )
+    return Predicted(written, there)
+
+
+def _as_trained(trained: TrainedNetwork, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
+    """The image at the resolution of the training, (1, 3, h, w), and its own height and width."""
+    resized = resize_image(image, trained.config.loader.resolution)
+    return image_to_tensor(resized)[None], (image.shape[0], image.shape[1])
+
+
+def _mask(scores: Tensor) -> np.ndarray:
+    return scores[0].argmax(dim=0).to(torch.uint8).cpu().numpy()  # [H, W]
+
+
+def _write(
+    files: Sequence[Path], outputs: Outputs, image: np.ndarray, scores: Tensor, single: bool, trained: TrainedNetwork
+) -> None:
+    """Writes the files of an image, the label picture last: where it is, the others are."""
+    mask, rest = _mask(scores), list(files[1:])
+    if outputs.overlay:
         colored = colorize(mask, trained.colors).astype(np.float32)
         overlay = ((1 - OVERLAY) * image + OVERLAY * colored).round().astype(np.uint8)
-        label_name, overlay_name = _names(path)
-        written.append(write_atomically(Path(out) / label_name, _png(label)))
-        write_atomically(Path(out) / overlay_name, _png(Image.fromarray(overlay)))
-        if each is not None:
-            each(number, len(images))
-    return written
+        write_atomically(rest.pop(0), _png(Image.fromarray(overlay)))
+    if outputs.probabilities:
+        probabilities = (scores.softmax(dim=1) if single else scores)[0].half().cpu().numpy()  # [classes, H, W]
+
+        def save(file: IO[bytes]) -> None:
+            np.savez(file, probabilities=probabilities, classes=np.array(trained.classes))
+
+        write_atomically(rest.pop(0), save)
+    label = Image.fromarray(mask)
+    label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
+    write_atomically(files[0], _png(label))
 
 
-def _names(image: Path) -> tuple[str, str]:
-    """File names of an image's label picture and overlay."""
-    return f"{image.stem}.png", f"{image.stem}_overlay.png"
-
-
-def _check_names(images: Sequence[Path], out: Path) -> None:
-    """Checks that no picture would be written over another one, nor over an image."""
-    originals = {image.resolve(): image for image in images}
-    writers: dict[str, Path] = {}
-    for image in images:
-        for name in _names(image):
-            if name in writers:
-                raise DataError(f"{writers[name].name} and {image.name} would both be written to {name}: rename one")
-            writers[name] = image
-            if (out / name).resolve() in originals:
+def _check_targets(images: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:
+    """Checks that no file would be written over another one, nor over an image."""
+    originals = {image.resolve() for image in images}
+    writers: dict[Path, Path] = {}
+    for image, files in zip(images, targets, strict=True):
+        for file in files:
+            if file in writers:
                 raise DataError(
-                    f"the prediction for {image} would be written over the image {out / name}: give "
-                    "another folder to write to"
+                    f"{writers[file].name} and {image.name} would both be written to {file.name}: rename one"
+                )
+            writers[file] = image
+            if file.resolve() in originals:
+                raise DataError(
+                    f"the prediction for {image} would be written over the image {file}: give another folder to write "
+                    "to"
                 )
 
 

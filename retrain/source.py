@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class TrainedNetwork:
     """Names of the classes."""
     colors: np.ndarray
     """uint8 [classes, 3]."""
+    mirror: Mapping[int, int]
+    """Classes that a mirror image turns into others (`SegmentationDataset.mirror`)."""
     checkpoint: Path
     """The file that it was read from."""
     epoch: int
@@ -70,6 +73,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         config,
         tuple(saved["classes"]),
         np.array(saved["colors"], dtype=np.uint8),
+        dict(saved.get("mirror", {})),  # an older run has none
         path,
         saved["state"]["epoch"],
     )

@@ -150,6 +150,7 @@ def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, proc
             "processes": processes.count,
             "classes": list(train_set.classes),
             "colors": train_set.colors.tolist(),
+            "mirror": dict(train_set.mirror),
             "network": network.state_dict(),
             "stepper": stepper.state_dict(),
             "class_weights": class_weights,

@@ -104,7 +104,8 @@ class BatchNorm(nn.BatchNorm2d, Synchronizable):
         return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        momentum = 0.0 if self.momentum is None or repeating() else self.momentum
+        # Outside training it does not count, and `repeating` would break the graph of a compiled network.
+        momentum = self.momentum if self.training and self.momentum is not None and not repeating() else 0.0
         if self.sources == 1:
             if self.training and not repeating():
                 self.get_buffer("num_batches_tracked").add_(1)

@@ -14,7 +14,8 @@ from trees import message
 
 from nas.data import AugmentConfig, Cached, Resized, Subset, open_dataset, training_loader
 from nas.data.celebamask import CLASSES, COLORS, MIRROR
-from nas.evaluation import predict_probabilities
+from nas.evaluation import predict_scores
+from nas.inference import Viewing
 
 PARTS = "CelebAMask-HQ-mask-anno"
 
@@ -161,7 +162,8 @@ def test_mirrored_predictions_swap_left_and_right() -> None:
     def predict(mirror: dict[int, int]) -> torch.Tensor:
         device = torch.device("cpu")
         images = torch.zeros(1, 3, 4, 4)
-        return predict_probabilities(network, images, (4, 4), (1.0,), True, device, "float32", mirror)  # type: ignore[arg-type]
+        viewing = Viewing(flip=True)
+        return predict_scores(network, images, (4, 4), viewing, device, "float32", mirror)  # type: ignore[arg-type]
 
     torch.testing.assert_close(predict(MIRROR), network(torch.zeros(1, 3, 4, 4)).softmax(dim=1))
     assert (predict({})[:, 4] - predict({})[:, 5]).abs().max() < 1e-6  # or the two would cancel out

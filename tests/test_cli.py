@@ -217,13 +217,25 @@ REFUSED = [
     ("nas-retrain", "network.dropout", "1"),
     ("nas-retrain", "network.drop_path_keep", "0"),
     ("nas-retrain", "network.batch_norm_momentum", "0"),
+    *(
+        (command, name, value)
+        for command in ("nas-evaluate", "nas-predict")
+        for name, value in (
+            ("window", "12"),
+            ("stride", "8x8"),
+            ("window_batch", "0"),
+            ("window_batch", "8"),
+            ("scales", "0"),
+        )
+    ),
 ]
+OPERANDS = {"nas-retrain": ["auto-deeplab-s"], "nas-evaluate": ["run"], "nas-predict": ["run", "image.png"]}
 
 
 @pytest.mark.parametrize(("command", "name", "value"), REFUSED)
 def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: str, call: Run) -> None:
-    outcome = call(command, f"--{name}={value}", *(["auto-deeplab-s"] if command == "nas-retrain" else []))
-    assert_refused(outcome, command, f"{name.rpartition('.')[2]} ")
+    outcome = call(command, f"--{name}={value}", *OPERANDS.get(command, []))
+    assert_refused(outcome, command, f"{name.rpartition('.')[2].removesuffix('s')}")
     assert re.search(r": (give|batch norm needs|the smaller factor comes first)", outcome.err) or "give" in outcome.err
 
 
@@ -302,6 +314,12 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-retrain", ["li-mnv2-aspp", "--network.li_init", "0.5"], "is '0.5': expected a list such as [0, 0.1]"),
         ("nas-evaluate", [".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
         ("nas-evaluate", [".", "--scales", "0.5,0"], "scale 0 is out of range: give factors above 0"),
+        ("nas-evaluate", [".", "--window", "9"], "--window is '9': give HEIGHTxWIDTH in pixels"),
+        ("nas-evaluate", [".", "--window", "9x9", "--stride", "4x10"], "stride 4x10 is larger than the window, 9x9"),
+        ("nas-evaluate", [".", "--stride", "9x9"], "stride is 9x9, but there is no window: give --window, too"),
+        ("nas-evaluate", [".", "--precision", "half"], "expected one of float32, tf32, bfloat16, float16, fp32, bf16"),
+        ("nas-predict", [".", ".", "--precision", "int8"], "expected one of float32, tf32, bfloat16, float16, fp32"),
+        ("nas-predict", [".", ".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(command: str, arguments: list[str], message: str, call: Run) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation at several scales and mirrored: averages by hand, and the plain evaluation as it was."""
+"""Evaluation at several scales and mirrored: averages by hand, the plain evaluation as it was, and its file."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import nas.evaluation
-from cli.evaluate import SCALE_SETS, parse_scales
-from nas.evaluation import check_scales, evaluate_network, predict_probabilities
+from cli.inference import SCALE_SETS, parse_scales, parse_size
+from nas.evaluation import evaluate_network, predict_scores
+from nas.inference import Inference, Viewing
 from retrain.evaluation import Evaluation
 from search_spaces.modules import resize
 
@@ -36,7 +36,7 @@ class Watched(nn.Module):
 
 
 def probabilities(network: nn.Module, images: Tensor, size: tuple[int, int], scales: Any, flip: bool) -> Tensor:
-    return predict_probabilities(network, images, size, scales, flip, CPU, "float32")
+    return predict_scores(network, images, size, Viewing(scales, flip), CPU, "float32")
 
 
 def test_sides_are_scaled_between_their_corners() -> None:
@@ -84,12 +84,10 @@ def batches() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         yield torch.randn(1, 3, 17 + index, 10, generator=generator), labels, torch.tensor([index])
 
 
-def test_the_plain_evaluation_is_the_argmax_of_the_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plain_evaluation_is_the_argmax_of_the_logits() -> None:
     network = Watched()
     plain = evaluate_network(network, batches(), 4, CPU)
-    with monkeypatch.context() as patch:
-        patch.setattr(nas.evaluation, "predict_probabilities", None)  # is not asked
-        same = evaluate_network(network, batches(), 4, CPU, scales=[1.0], flip=False)
+    same = evaluate_network(network, batches(), 4, CPU, viewing=Viewing((1.0,), False))
     assert (plain.counts == same.counts).all()
     expected = torch.zeros(4, 4, dtype=torch.int64)
     for images, labels, _ in batches():
@@ -103,7 +101,7 @@ def test_the_plain_evaluation_is_the_argmax_of_the_logits(monkeypatch: pytest.Mo
 
 def test_several_views_count_the_argmax_of_their_mean() -> None:
     network, scales = Watched(), (0.5, 1.0)
-    found = evaluate_network(network, batches(), 4, CPU, scales=scales, flip=True)
+    found = evaluate_network(network, batches(), 4, CPU, viewing=Viewing(scales, True))
     expected = torch.zeros(4, 4, dtype=torch.int64)
     for images, labels, _ in batches():
         mean = probabilities(network, images, (labels.shape[1], labels.shape[2]), scales, True)
@@ -127,9 +125,9 @@ def test_several_views_count_the_argmax_of_their_mean() -> None:
     ],
 )
 def test_scales_that_cannot_be_used_are_refused(scales: Any, says: str) -> None:
-    for use in (check_scales, lambda scales: evaluate_network(Watched(), batches(), 4, CPU, scales=scales)):
+    for make in (Viewing, Inference):
         with pytest.raises(ValueError) as raised:
-            use(scales)
+            make(scales)
         assert str(raised.value).startswith(says) and "\n" not in str(raised.value)
 
 
@@ -143,6 +141,13 @@ def test_scales_on_the_command_line() -> None:
     for text in ("", "li4", "1,,2", "1;2"):
         with pytest.raises(ValueError, match=r"give factors with commas, .* or one of li3, li5, li6"):
             parse_scales(text)
+
+
+def test_sizes_on_the_command_line() -> None:
+    assert parse_size("--window", "65x129") == parse_size("--window", "[65, 129]") == (65, 129)
+    for text in ("", "65", "65x", "65x-1", "0x9", "1x2x3", "axb"):
+        with pytest.raises(ValueError, match=r"^--window is '.*': give HEIGHTxWIDTH in pixels, such as 512x1024$"):
+            parse_size("--window", text)
 
 
 def evaluation(**changes: Any) -> Evaluation:
@@ -175,6 +180,18 @@ def evaluation(**changes: Any) -> Evaluation:
             "evaluation-val-best-scales-0.5-1-1.75-flip.json",
             "; scales 0.5, 1, 1.75, each also mirrored",
         ),
+        (
+            {"window": [64, 96], "stride": [32, 96]},
+            "evaluation-val-best-window-64x96-stride-32x96.json",
+            "; windows of 64x96 at stride 32x96",
+        ),
+        (
+            {"flip": True, "window": [64, 96], "stride": [32, 96], "precision": "float16"},
+            "evaluation-val-best-scales-1-flip-window-64x96-stride-32x96.json",
+            "; in float16; scales 1, each also mirrored; windows of 64x96 at stride 32x96",
+        ),
+        ({"settings": {"precision": "bfloat16"}}, "evaluation-val-best-bfloat16.json", None),
+        ({"settings": {"precision": None}}, "evaluation-val-best.json", None),
     ],
 )
 def test_the_file_says_how_images_were_seen(
@@ -188,7 +205,8 @@ def test_the_file_says_how_images_were_seen(
     assert result.table().endswith(said) if said else "scales" not in result.table()
 
 
-def test_a_result_from_before_there_were_scales_is_read() -> None:
-    old = dataclasses.asdict(evaluation())
-    del old["scales"], old["flip"]
+@pytest.mark.parametrize("since", ["scales", "window"])
+def test_a_result_from_before_there_were_more_fields_is_read(since: str) -> None:
+    new = dataclasses.asdict(evaluation())
+    old = {name: new[name] for name in list(new)[: list(new).index(since)]}
     assert Evaluation(**old) == evaluation()

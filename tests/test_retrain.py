@@ -314,9 +314,7 @@ def image_file(path: Path, seed: int = 0, size: tuple[int, int] = (37, 50)) -> n
 
 def test_prediction_writes_ids_with_a_palette_and_an_overlay(run: Path, tmp_path: Path) -> None:
     image, out = image_file(tmp_path / "street.png"), tmp_path / "deep" / "out"
-    done: list[tuple[int, int]] = []
-    assert predict(run, tmp_path / "street.png", out, each=lambda *n: done.append(n)) == [out / "street.png"]
-    assert done == [(1, 1)]
+    assert predict(run, tmp_path / "street.png", out).written == [out / "street.png"]
     assert {path.name for path in out.iterdir()} == {"street.png", "street_overlay.png"}
     trained = load_trained(run)
     mask = predict_mask(trained, image)
@@ -336,7 +334,7 @@ def test_prediction_of_a_folder_takes_its_images_only(run: Path, tmp_path: Path)
     image_file(source / "b.png", 1, (20, 31))
     image_file(source / "a.jpg", 2, (24, 24))
     (source / "notes.txt").write_text("no image")
-    written = predict(run, source, out, which="last")
+    written = predict(run, source, out, which="last").written
     assert written == [out / "a.png", out / "b.png"]
     assert [Image.open(path).size for path in written] == [(24, 24), (31, 20)]
     assert len(list(out.iterdir())) == 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from nas.data.base import DataError
 
@@ -50,8 +50,12 @@ def read_text(kind: str, path: Path) -> str:
     raise DataError(f"{kind} {path} is longer than {TEXT_LIMIT // 2**20} MiB; expected a short text file")
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """Read an image as RGB.
+
+    Args:
+        path: The file.
+        upright: Turn it as its EXIF says, as viewers do; labels lie over the pixels as they are stored.
 
     Returns:
         uint8 [H, W, 3].
@@ -63,7 +67,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"image {path} has more than 8 bits per channel ({image.mode}): convert it to 8 bits")
-            return np.array(image.convert("RGB"), dtype=np.uint8)
+            turned: Image.Image = ImageOps.exif_transpose(image) if upright else image
+            if turned.mode == "P" and "transparency" in turned.info:
+                turned = turned.convert("RGBA")  # Pillow would warn
+            return np.array(turned.convert("RGB"), dtype=np.uint8)
     except DataError:
         raise
     except _BROKEN as error:
