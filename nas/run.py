@@ -194,6 +194,9 @@ class RunFolder:
             self.log.setLevel(logging.CRITICAL)
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE):
+            for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
+                left.unlink(missing_ok=True)
         write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
         kept = [line for line in read_metrics(self.path) if line["epoch"] < epoch]
         write_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))

@@ -109,8 +109,11 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
         patch.setattr(module, "save_checkpoint", lambda *_: kill())
         run(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    half = tmp_path / "run" / ".checkpoint.pt.abc.tmp"
+    half.write_bytes(b"half")
     run(config(tmp_path / "run"), resume=tmp_path / "run", quiet=True)
     check_same_run(whole[kind], tmp_path / "run", kind)
+    assert not half.exists()
 
 
 def test_signals_of_torchrun_come_twice_and_are_one() -> None:
