@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
-
-import yaml
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from nas.data.config import AugmentConfig
+from search_spaces.files import read_yaml
+from search_spaces.space import short
 
 __all__ = [
     "ArchitectureConfig",
@@ -49,6 +49,9 @@ Decay = Literal["all", "convolutions", "dense_convolutions"]
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
+
+# Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
+MAX_IMAGES, MAX_PROCESSES, MAX_ENTRIES = 65536, 1024, 256
 
 
 def require(condition: bool, message: str) -> None:
@@ -189,6 +192,10 @@ class LoaderConfig:
         )
         require(self.cache_folder != "", "loader.cache_folder is empty: give a folder, or null for the default")
         require(self.batch_size >= 2, f"loader.batch_size is {self.batch_size}: batch norm needs at least 2 images")
+        require(self.batch_size <= MAX_IMAGES, f"loader.batch_size is {self.batch_size}: give at most {MAX_IMAGES}")
+        for name in ("workers", "prefetch"):
+            value = getattr(self, name)
+            require(value <= MAX_PROCESSES, f"loader.{name} is {value}: give at most {MAX_PROCESSES}")
         for name in ("train_limit", "val_limit"):
             limit = getattr(self, name)
             require(limit is None or limit >= 1, f"loader.{name} is {limit}: give at least 1, or null for all")
@@ -225,7 +232,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
         require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
-        require(self.accumulate >= 1, f"accumulate is {self.accumulate}: give a whole number from 1")
+        accumulate = self.accumulate
+        require(1 <= accumulate <= MAX_IMAGES, f"accumulate is {accumulate}: give a whole number, 1 to {MAX_IMAGES}")
         for name, choices in (("precision", Precision), ("memory_check", MemoryCheck)):
             names, value = get_args(choices), getattr(self, name)
             require(value in names, f"{name} is {value!r}: choose one of {', '.join(names)}")
@@ -293,11 +301,43 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         require(key in types, f"unknown setting {where}{key}: expected one of {', '.join(types)}")
         if dataclasses.is_dataclass(types[key]):
             value = from_plain(types[key], value, f"{where}{key}.")
+        else:
+            require(_fits(value, types[key]), f"{where}{key} is {short(value)}: expected {_expected(types[key])}")
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
         return config(**values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a plain value is of the type of a field; which text of a choice is left to the dataclass."""
+    parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return type(value) in {type(choice) for choice in parts}
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple) or len(value) > MAX_ENTRIES:
+            return False
+        hints = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(hints) and all(map(_fits, value, hints))
+    if parts:
+        return any(_fits(value, part) for part in parts)
+    if isinstance(value, bool):
+        return hint is bool
+    if isinstance(value, int):
+        return hint in (int, float) and abs(value) < 2**63
+    return isinstance(value, hint)
+
+
+def _expected(hint: Any) -> str:
+    """The types that `_fits` takes, in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+    if get_origin(hint) is tuple:
+        *several, last = get_args(hint)
+        return f"a list of up to {MAX_ENTRIES}" if last is Ellipsis else f"a list of {len(several) + 1}"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    return words.get(hint) or " or ".join(_expected(part) for part in get_args(hint))
 
 
 def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
@@ -308,7 +348,7 @@ def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
     """
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     require(name in names, f"no recipe {name!r}: choose one of {', '.join(names)}")
-    return from_plain(config, yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+    return from_plain(config, read_yaml(folder / f"{name}.yaml"))
 
 
 def recipe(name: str) -> SearchConfig:

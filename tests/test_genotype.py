@@ -210,7 +210,7 @@ def test_missing_and_huge_files(tmp_path: Path) -> None:
         load_genotype(tmp_path)
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(2**40)  # sparse: takes no room
-    with pytest.raises(GenotypeError, match="larger than 32 MiB"):
+    with pytest.raises(GenotypeError, match="larger than 8 MiB"):
         load_genotype(tmp_path / "huge.json")
 
 
