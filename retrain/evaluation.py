@@ -122,10 +122,10 @@ def evaluate(
             f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "
             f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
         )
-    loader = evaluation_loader(dataset, config.loader.workers)
-    matrix = evaluate_network(
-        trained.network, loader, len(trained.classes), place, config.precision, scales=scales, flip=flip
-    )
+    with evaluation_loader(dataset, config.loader.workers) as loader:
+        matrix = evaluate_network(
+            trained.network, loader, len(trained.classes), place, config.precision, scales=scales, flip=flip
+        )
     result = Evaluation(
         **_numbers(matrix, trained.classes),
         images=len(dataset),

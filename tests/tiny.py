@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import io
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +62,14 @@ class Outcome:
 def command(name: str, *arguments: object) -> Outcome:
     """Runs a command, such as nas-decode, in this process."""
     module = importlib.import_module(f"cli.{name.removeprefix('nas-')}")
+    return called(name, module.main, *map(str, arguments))
+
+
+def called(name: str, main: Callable[[list[str]], object], *arguments: str) -> Outcome:
+    """Runs a function as a command."""
     out, err = io.StringIO(), io.StringIO()
     with pytest.raises(SystemExit) as stop, redirect_stdout(out), redirect_stderr(err):
-        common.run(name, module.main, [str(word) for word in arguments])
+        common.run(name, lambda words: main(words) and None, arguments)
     return Outcome(stop.value.code or 0, out.getvalue(), err.getvalue())  # type: ignore[arg-type]
 
 
