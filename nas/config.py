@@ -9,9 +9,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from nas.data.config import AugmentConfig
+from nas.setting_types import expected, fits
 from search_spaces.files import read_yaml
 from search_spaces.space import short
 
@@ -51,7 +52,7 @@ Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
 
 # Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
-MAX_IMAGES, MAX_PROCESSES, MAX_ENTRIES = 65536, 1024, 256
+MAX_IMAGES, MAX_PROCESSES = 65536, 1024
 
 
 def require(condition: bool, message: str) -> None:
@@ -302,42 +303,12 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         if dataclasses.is_dataclass(types[key]):
             value = from_plain(types[key], value, f"{where}{key}.")
         else:
-            require(_fits(value, types[key]), f"{where}{key} is {short(value)}: expected {_expected(types[key])}")
+            require(fits(value, types[key]), f"{where}{key} is {short(value)}: expected {expected(types[key])}")
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
         return config(**values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a plain value is of the type of a field; which text of a choice is left to the dataclass."""
-    parts = get_args(hint)
-    if get_origin(hint) is Literal:
-        return type(value) in {type(choice) for choice in parts}
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or len(value) > MAX_ENTRIES:
-            return False
-        hints = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(value) == len(hints) and all(map(_fits, value, hints))
-    if parts:
-        return any(_fits(value, part) for part in parts)
-    if isinstance(value, bool):
-        return hint is bool
-    if isinstance(value, int):
-        return hint in (int, float) and abs(value) < 2**63
-    return isinstance(value, hint)
-
-
-def _expected(hint: Any) -> str:
-    """The types that `_fits` takes, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    if get_origin(hint) is tuple:
-        *several, last = get_args(hint)
-        return f"a list of up to {MAX_ENTRIES}" if last is Ellipsis else f"a list of {len(several) + 1}"
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    return words.get(hint) or " or ".join(_expected(part) for part in get_args(hint))
 
 
 def load_recipe(config: type[Config], folder: Path, name: str) -> Config:

@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).parent / "spaces"
 
 # A file from a stranger must not make us allocate without bound: far above any use, far below any harm.
 MAX_LAYERS, MAX_LEVELS, MAX_BLOCKS, MAX_CHANNELS = 1000, 10, 30, 65536
-MAX_CANDIDATES = 200_000  # that of Auto-DeepLab has 7,680
+MAX_CANDIDATES = 2_000_000  # that of Auto-DeepLab has 7,680; a supernet may have fewer still
 
 
 class SpaceError(ValueError):
@@ -142,12 +142,7 @@ class SearchSpace:
             raise SpaceError(f"operations is {', '.join(self.operations)}: expected each name once")
         if not set(self.operations) - {NONE}:
             raise SpaceError(f"operations needs at least one other than {NONE!r}: nothing could be decoded")
-        candidates = self.layers * self.levels * len(self.edges) * len(self.operations)
-        if candidates > MAX_CANDIDATES:
-            raise SpaceError(
-                f"layers x levels x edges x operations is {candidates:,}: expected at most {MAX_CANDIDATES:,}, with "
-                "fewer layers, levels, blocks or operations"
-            )
+        self.check_candidates(MAX_CANDIDATES)
         if self.node_channels(self.levels - 1) > MAX_CHANNELS:
             raise SpaceError(
                 f"blocks x filter_multiplier x 2 ** (levels - 1) is {self.node_channels(self.levels - 1):,} channels: "
@@ -167,6 +162,19 @@ class SearchSpace:
         before its own.
         """
         return tuple((state, block) for block in range(self.blocks) for state in range(2 + block))
+
+    def check_candidates(self, most: int) -> None:
+        """Refuses a space of more candidate operations.
+
+        Raises:
+            SpaceError: There are more.
+        """
+        candidates = self.layers * self.levels * len(self.edges) * len(self.operations)
+        if candidates > most:
+            raise SpaceError(
+                f"layers x levels x edges x operations is {candidates:,}: expected at most {most:,}, with fewer "
+                "layers, levels, blocks or operations"
+            )
 
     @property
     def stem_channels(self) -> tuple[int, ...]:

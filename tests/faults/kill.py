@@ -13,6 +13,7 @@ Without --checkpoint-minutes a checkpoint is written at each epoch's end, and up
 from __future__ import annotations
 
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -60,7 +61,9 @@ def try_kind(kind: str, folder: Path, kills: int, chance: random.Random, options
     run = small_run(kind, folder, "1", EPOCHS, options)
     while len(lost) < kills:
         before = run.position()
-        fresh += not run.checkpoint.exists()
+        if not run.checkpoint.exists() and run.folder.exists():  # there is nothing to go on from, nor to lose
+            fresh += 1
+            shutil.rmtree(run.folder)
         if killed(run, chance.uniform(0.7 * start, start + (seconds - start) / 3)):
             lost.append(before + run.steps() - run.position())
             if not 0 <= lost[-1] <= allowed:
@@ -74,7 +77,7 @@ def try_kind(kind: str, folder: Path, kills: int, chance: random.Random, options
     temporary += sum(path.name.endswith(".tmp") for path in run.folder.iterdir())
     problems += compared(whole, run)
     print(
-        f"| nas-{kind} {' '.join(options)} | {len(lost)} | {finished + 1} | {fresh - number} | "
+        f"| nas-{kind} {' '.join(options)} | {len(lost)} | {finished + 1} | {fresh} | "
         f"{sum(lost) / len(lost):.1f} / {max(lost)} / {allowed} | {len(problems) or 'none'} | {temporary} |",
         flush=True,
     )
@@ -99,7 +102,7 @@ def main() -> None:
     chance = random.Random(int(option("--seed", "0")))
     only = option("--only", "")
     print(
-        "| command | kills | runs | begun anew after a kill before the first checkpoint | steps lost: mean / most / "
+        "| command | kills | runs | begun anew: killed before the first checkpoint | steps lost: mean / most / "
         "allowed | problems | temporary files left |\n|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
