@@ -153,8 +153,8 @@ def try_read_only(folder: Path) -> bool:
 
 
 def new_run(run: Path, attempt: Callable[..., tuple[int, str]]) -> tuple[int, str]:
-    """What is left of a run that could not begin is no run: the same command begins anew."""
-    if (run / "config.yaml").exists():
+    """What is left of a run that could not begin is no run: it is removed, and the same command begins anew."""
+    if run.exists():
         shutil.rmtree(run)
     return attempt()
 
