@@ -10,7 +10,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +24,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cli.messages import did_you_mean, explain
 from nas.out_of_memory import ADVICE, is_out_of_memory
+from search_spaces.files import YamlError, read_yaml
 
 __all__ = [
     "Parser",
@@ -183,13 +186,9 @@ def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _check_file(parser: Parser, file: str) -> None:
     """Checks that a file is YAML and that all its names are settings; the parser checks the values."""
     try:
-        data = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read: {error.strerror}. Name a YAML file of settings") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: bad UTF-8
-        mark = getattr(error, "problem_mark", None)
-        reason = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else error
-        raise UsageError(f"{file} is not readable as YAML: {reason}") from error
+        data = read_yaml(file)  # before the parser reads it, which would unfold aliases
+    except YamlError as error:
+        raise UsageError(f"{error}. Name a YAML file of settings") from error
     if data is None:
         raise UsageError(f"{file} is empty: expected `name: value`, one a line")
     defaults = parser.get_defaults()
@@ -293,6 +292,12 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
 
     With NAS_TRACEBACK=1 in the environment the traceback is shown.
     """
+    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
+    threading.excepthook = lambda failure: (
+        None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
+    )
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also before a run takes them over
     warnings.showwarning = lambda text, *_: print(f"{name}: {text}", file=sys.stderr)
     code, message = 0, ""
     failure: BaseException | None = None

@@ -40,8 +40,9 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
     from nas.data.loading import evaluation_loader
 
     counts = torch.zeros(IGNORE + 1, dtype=torch.int64)
-    for _, labels, _ in evaluation_loader(dataset, workers):
-        counts += torch.bincount(labels.flatten(), minlength=len(counts))
+    with evaluation_loader(dataset, workers) as samples:
+        for _, labels, _ in samples:
+            counts += torch.bincount(labels.flatten(), minlength=len(counts))
     pixels = counts[: len(dataset.classes)].double().numpy()
     if not pixels.sum():
         raise DataError(

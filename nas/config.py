@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-import yaml
-
 from nas.data.config import AugmentConfig
+from nas.setting_types import expected, fits
+from search_spaces.files import read_yaml
+from search_spaces.space import short
 
 __all__ = [
     "ArchitectureConfig",
@@ -56,6 +57,9 @@ _SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
+
+# Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
+MAX_IMAGES, MAX_PROCESSES = 65536, 1024
 
 
 def require(condition: bool, message: str) -> None:
@@ -201,6 +205,10 @@ class LoaderConfig:
         )
         require(self.cache_folder != "", "loader.cache_folder is empty: give a folder, or null for the default")
         require(self.batch_size >= 2, f"loader.batch_size is {self.batch_size}: batch norm needs at least 2 images")
+        require(self.batch_size <= MAX_IMAGES, f"loader.batch_size is {self.batch_size}: give at most {MAX_IMAGES}")
+        for name in ("workers", "prefetch"):
+            value = getattr(self, name)
+            require(value <= MAX_PROCESSES, f"loader.{name} is {value}: give at most {MAX_PROCESSES}")
         for name in ("train_limit", "val_limit"):
             limit = getattr(self, name)
             require(limit is None or limit >= 1, f"loader.{name} is {limit}: give at least 1, or null for all")
@@ -248,7 +256,8 @@ class RunConfig:
             f"checkpoint_minutes is {minutes}: give a number of minutes from 0 (after every step)",
         )
         require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
-        require(self.accumulate >= 1, f"accumulate is {self.accumulate}: give a whole number from 1")
+        accumulate = self.accumulate
+        require(1 <= accumulate <= MAX_IMAGES, f"accumulate is {accumulate}: give a whole number, 1 to {MAX_IMAGES}")
         for name, choices in (
             ("precision", Precision),
             ("memory_check", MemoryCheck),
@@ -321,6 +330,8 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         require(key in types, f"unknown setting {where}{key}: expected one of {', '.join(types)}")
         if dataclasses.is_dataclass(types[key]):
             value = from_plain(types[key], value, f"{where}{key}.")
+        else:
+            require(fits(value, types[key]), f"{where}{key} is {short(value)}: expected {expected(types[key])}")
         values[key] = tuple(value) if isinstance(value, list) else value
     try:
         return config(**values)
@@ -336,7 +347,7 @@ def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
     """
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     require(name in names, f"no recipe {name!r}: choose one of {', '.join(names)}")
-    return from_plain(config, yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")))
+    return from_plain(config, read_yaml(folder / f"{name}.yaml"))
 
 
 def recipe(name: str) -> SearchConfig:

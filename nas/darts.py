@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.base import SegmentationDataset
@@ -127,18 +127,20 @@ def _search(
     seed_everything(config.seed)
     train_set, validation = training_split(config, processes), validation_split(config, processes)
     classes = len(train_set.classes)
-    supernet = Supernet(space, classes, config.supernet.engine, config.supernet.recompute, config.partial_channels).to(
-        device
-    )
+    how = classes, config.supernet.engine, config.supernet.recompute, config.partial_channels
+    with torch.device("meta"):  # what it needs is known before any of it is taken
+        without_memory = Supernet(space, *how)
+    needs = check_memory(config, device, lambda: search_memory(without_memory, config), processes)
+    supernet = Supernet(space, *how).to(device)
     if processes.synchronizes(config.sync_batch_norm, device):
         synchronize(supernet)
-    needs = check_memory(config, device, lambda: search_memory(supernet, config), processes)
     weights, architecture = _steppers(config, supernet, device, processes)
     state, split = _State(), split_dataset(train_set, config.seed)
     steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update * processes.count)
     if resumes:
         saved = load_checkpoint(folder / CHECKPOINT, KIND)
-        state, split = _restore(saved, config, len(train_set), supernet, weights, architecture, processes.count)
+        with fitting(folder / CHECKPOINT):
+            state, split = _restore(saved, config, len(train_set), supernet, weights, architecture, processes.count)
     elif config.space not in available():  # the run keeps a copy, and needs the original no more
         if processes.first:
             write_atomically(folder / SPACE, load(config.space).to_yaml())

@@ -122,6 +122,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
     Raises:
         ValueError: The state is of other parameters.
     """
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     if "by_name" not in state:  # a checkpoint from before there were two engines
         if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
             raise ValueError("the checkpoint is older than the fast engine: go on with --supernet.engine plain")
@@ -130,9 +131,9 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
             for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
         ]
         optimizer.load_state_dict({**state, "param_groups": older})
+        _check_shapes(optimizer, names)
         return
     joined = _joined(network)
-    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     indices: dict[int, Tensor] = {}
     numbered = optimizer.state_dict()
     for group, saved, own in zip(numbered["param_groups"], state["groups"], optimizer.param_groups, strict=True):
@@ -152,6 +153,18 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
                 found[key] = torch.empty_like(parameter).copy_(found[key])
         numbered["state"][index] = found
     optimizer.load_state_dict(numbered)
+    _check_shapes(optimizer, names)
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
+    """A fused step goes through memory by the parameter's size, whatever size its state has."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if torch.is_tensor(value) and value.shape != parameter.shape and value.numel() != 1:
+                raise ValueError(
+                    f"the checkpoint's {key} of {names[parameter]} has shape {list(value.shape)}, the parameter "
+                    f"{list(parameter.shape)}: it is of another network"
+                )
 
 
 def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:

@@ -24,7 +24,7 @@ import yaml
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
 from nas.out_of_memory import ADVICE, is_out_of_memory
-from search_spaces.files import write_atomically
+from search_spaces.files import YamlError, read_yaml, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
-METRICS, GENOTYPE, SPACE = "metrics.jsonl", "genotype.json", "space.yaml"
+METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
 
 CHANGEABLE = {
     *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
@@ -82,6 +82,9 @@ def new_folder(config: RunConfig, name: str) -> Path:
         raise RunError(f"{path} is a file: choose another --out")
     if (path / CONFIG).exists():
         raise RunError(f"{path} holds a run already: go on with it by --resume {path}, or choose another --out")
+    for name in (CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE, LOG):
+        if (path / name).exists():  # somebody else's: a settings file may have named the folder
+            raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
     return path
 
 
@@ -92,12 +95,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         RunError: There is none, or it is broken.
     """
     path = folder / CONFIG
+    if not path.exists():
+        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        data = read_yaml(path)
+    except YamlError as error:
+        raise RunError(str(error)) from error
     if not isinstance(data, dict):
         raise RunError(f"{path} holds {type(data).__name__}: expected settings")
     return data
@@ -194,13 +197,15 @@ class RunFolder:
             self.log.setLevel(logging.CRITICAL)
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / LOG).is_symlink():  # every other file is replaced, this one is written to
+            raise RunError(f"{self.path / LOG} is a link: a run writes to a log of its own; remove the link")
         for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE):
             for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
                 left.unlink(missing_ok=True)
         write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
         kept = [line for line in read_metrics(self.path) if line["epoch"] < epoch]
         write_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
-        file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        file = logging.FileHandler(self.path / LOG, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handlers.append(file)
         if not quiet:
@@ -238,11 +243,13 @@ class RunFolder:
 
     def close(self) -> None:
         """Flushes TensorBoard and closes the log."""
-        if self._board is not None:
-            self._board.close()
-        for handler in self._handlers:
-            self.log.removeHandler(handler)
-            handler.close()
+        try:
+            if self._board is not None:
+                self._board.close()  # fails on a full disk
+        finally:
+            for handler in self._handlers:
+                self.log.removeHandler(handler)
+                handler.close()
 
     def __enter__(self) -> RunFolder:
         return self
@@ -262,10 +269,10 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out."""
     path = Path(folder) / METRICS
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
             continue
         if isinstance(line, dict) and isinstance(line.get("epoch"), int):
             lines.append(line)

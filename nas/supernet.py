@@ -28,6 +28,9 @@ from search_spaces.space import SearchSpace
 
 __all__ = ["SearchHead", "SearchStem", "Supernet"]
 
+MAX_CANDIDATES = 200_000
+"""Candidate operations: 26 times those of Auto-DeepLab."""
+
 
 class SearchStem(nn.Module):
     """3x3 convolutions in front of the trellis: (N, 3, H, W) -> H^{-1} and H^0, the outputs of the last two.
@@ -106,6 +109,7 @@ class Supernet(nn.Module):
         partial_channels: int = 1,
     ) -> None:
         super().__init__()
+        space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
         node = {"plain": Node, "fast": FastNode}[engine]
         self.engine, self.recompute = engine, recompute

@@ -154,9 +154,12 @@ def evaluate(
             f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "
             f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
         )
-    loader = evaluation_loader(dataset, config.loader.workers)
     sizes: list[tuple[int, int]] = []
-    with StepProgress(len(dataset), quiet=not progress) as bar, memory_advice():
+    with (
+        evaluation_loader(dataset, config.loader.workers) as loader,
+        StepProgress(len(dataset), quiet=not progress) as bar,
+        memory_advice(),
+    ):
 
         def each(images: Tensor, *_: Tensor) -> None:
             sizes.append((images.shape[-2], images.shape[-1]))

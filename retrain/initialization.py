@@ -56,7 +56,9 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
     """
     path = Path(source)
     path = path / BEST if path.is_dir() else path
-    saved, own = load_checkpoint(path, KIND)["network"], network.state_dict()
+    weights, own = load_checkpoint(path, KIND).get("network"), network.state_dict()
+    weights = weights if isinstance(weights, dict) else {}
+    saved = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
     taken = {name for name, tensor in own.items() if name in saved and saved[name].shape == tensor.shape}
     if not taken & {name for name, _ in network.named_parameters()}:
         raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from nas.config import require
 from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
+from search_spaces.space import MAX_CHANNELS
 
 __all__ = [
     "ASPP_SETTINGS",
@@ -51,16 +52,16 @@ class NetworkConfig:
     """
 
     filter_multiplier: int | None = None
-    """F, at least 1: operations work on F channels at level 0, twice as many each level up. None: that of the published
+    """F, 1 to 65536: operations work on F channels at level 0, twice as many each level up. None: that of the published
     network, 20 for a genotype."""
     stem_channels: tuple[int, ...] = (64, 64, 128)
-    """Output channels of the stem's 3x3 convolutions, two or more."""
+    """Output channels of the stem's 3x3 convolutions, 2 to 16."""
     aspp_channels: int = 256
-    """Output channels of every branch of the ASPP and of the ASPP, at least 1."""
+    """Output channels of every branch of the ASPP and of the ASPP, 1 to 65536."""
     decoder_channels: int = 256
-    """Output channels of the decoder's two 3x3 convolutions, at least 1."""
+    """Output channels of the decoder's two 3x3 convolutions, 1 to 65536."""
     low_level_channels: int = 48
-    """Channels that the decoder reduces its fine feature to, at least 1."""
+    """Channels that the decoder reduces its fine feature to, 1 to 65536."""
     dropout: float = 0.1
     """Probability with which dropout zeroes a value of the ASPP's output, 0 to below 1."""
     drop_path_keep: float = 1.0
@@ -129,9 +130,9 @@ class NetworkConfig:
         if self.filter_multiplier is not None:
             _whole("filter_multiplier", self.filter_multiplier, 1)
         require(
-            len(self.stem_channels) >= 2,
-            f"network.stem_channels has {len(self.stem_channels)} entries: give two or more, "
-            "the first cell reads the last two",
+            2 <= len(self.stem_channels) <= 16,
+            f"network.stem_channels has {len(self.stem_channels)} entries: give 2 to 16, the first cell reads the last "
+            "two",
         )
         for number, channels in enumerate(self.stem_channels):
             _whole(f"stem_channels[{number}]", channels, 1)
@@ -193,7 +194,6 @@ class NetworkConfig:
                 )
 
 
-def _whole(name: str, value: object, low: int, high: int | None = None) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= low and (high is None or value <= high)
-    limits = f"of at least {low}" if high is None else f"from {low} to {high}"
-    require(good, f"network.{name} is {value!r}: give a whole number {limits}")
+def _whole(name: str, value: object, low: int, high: int = MAX_CHANNELS) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    require(good, f"network.{name} is {value!r:.60}: give a whole number from {low} to {high}")

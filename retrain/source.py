@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from nas.checkpoint import CheckpointError, load_checkpoint
+from nas.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.config import from_plain
+from nas.data.base import MAX_CLASSES
 from nas.run import BEST, CHECKPOINT, GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
@@ -20,6 +23,8 @@ from retrain.networks.base import SegmentationNetwork
 __all__ = ["TrainedNetwork", "genotype_source", "load_trained"]
 
 KIND = "retrain"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that would command a terminal."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,41 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         raise CheckpointError(f"there is no checkpoint {which!r}: choose one of {', '.join(files)}")
     path = folder / files[which]
     saved: dict[str, Any] = load_checkpoint(path, KIND)
-    config = from_plain(RetrainConfig, saved["config"])
-    network = build(genotype_source(config, folder), len(saved["classes"]), config.network)
-    network.load_state_dict(saved["network"])
-    return TrainedNetwork(
-        network.to(device or torch.device("cpu")).eval(),
-        config,
-        tuple(saved["classes"]),
-        np.array(saved["colors"], dtype=np.uint8),
-        dict(saved.get("mirror", {})),  # an older run has none
-        path,
-        saved["state"]["epoch"],
-    )
+    with fitting(path):
+        classes, colors = _classes(path, saved["classes"], saved["colors"])
+        try:
+            config = from_plain(RetrainConfig, saved["config"])
+        except ValueError as error:
+            raise CheckpointError(f"{path}: its settings cannot be: {error}") from None
+        source = genotype_source(config, folder)
+        with torch.device("meta"):  # the settings may ask for any width: without memory, until they fit the weights
+            _check_shapes(path, build(source, len(classes), config.network), saved["network"])
+        network = build(source, len(classes), config.network)
+        network.load_state_dict(saved["network"])
+        epoch = int(saved["state"]["epoch"])
+        mirror = {int(one): int(other) for one, other in saved.get("mirror", {}).items()}  # an older run has none
+    network = network.to(device or torch.device("cpu")).eval()
+    return TrainedNetwork(network, config, classes, colors, mirror, path, epoch)
+
+
+def _classes(path: Path, names: Any, colors: Any) -> tuple[tuple[str, ...], np.ndarray]:
+    """The checked names and colours of the classes; they go into tables on the screen and into pictures."""
+    good = isinstance(names, list) and 1 <= len(names) <= MAX_CLASSES
+    good = good and all(isinstance(name, str) and not CONTROL.search(name) for name in names)
+    good = good and isinstance(colors, list) and len(colors) == len(names)
+    good = good and all(isinstance(color, list) and len(color) == 3 for color in colors)
+    good = good and all(isinstance(part, int) and 0 <= part <= 255 for color in colors for part in color)
+    if not good:
+        raise CheckpointError(f"{path}: its classes cannot be: expected up to {MAX_CLASSES} names, each with a colour")
+    return tuple(names), np.array(colors, dtype=np.uint8)
+
+
+def _check_shapes(path: Path, network: SegmentationNetwork, weights: dict[str, Tensor]) -> None:
+    wanted = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = {name: list(tensor.shape) for name, tensor in weights.items()}
+    for name in {**wanted, **given}:
+        if wanted.get(name) != given.get(name):
+            raise CheckpointError(
+                f"{path} does not fit its own settings: {name} has shape {given.get(name, 'none')}, and "
+                f"{wanted.get(name, 'none')} in the network that they describe: name a folder of one run"
+            )

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.class_weights import class_shares, inverse_log
 from nas.clock import CheckpointClock
 from nas.config import from_plain, to_plain
@@ -117,10 +117,12 @@ def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, proc
     train_set, validation = training_split(config, processes), validation_split(config, processes)
     classes = len(train_set.classes)
     steps = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
+    with torch.device("meta"):  # what it needs is known before any of it is taken
+        without_memory = build(config.genotype, classes, config.network)
+    needs = check_memory(config, device, lambda: _memory(config, without_memory), processes)
     network = build(config.genotype, classes, config.network)
     if processes.synchronizes(config.sync_batch_norm, device):
         synchronize(network)
-    needs = check_memory(config, device, lambda: _memory(config, network), processes)
     headline = _headline(config, network, train_set, validation, device, folder)
     saved = load_checkpoint(folder / CHECKPOINT, KIND) if resumes else None
     if saved is None:
@@ -131,7 +133,8 @@ def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, proc
     stepper = _stepper(config, network, device, class_weights, processes)
     state = _State()
     if saved is not None:
-        state = _restore(saved, config, network, stepper, len(train_set), processes.count)
+        with fitting(folder / CHECKPOINT):
+            state = _restore(saved, config, network, stepper, len(train_set), processes.count)
     elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
         if processes.first:
             load_genotype(config.genotype).save(folder / GENOTYPE)

@@ -30,7 +30,7 @@ from search_spaces.space import SearchSpace, SpaceError, short
 __all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "state_names"]
 
 FORMAT, VERSION = "nas-genotype", 1
-MAX_FILE_BYTES = 32 * 2**20
+MAX_FILE_BYTES = 8 * 2**20
 PROBABILITY_TOLERANCE = 1e-3
 
 

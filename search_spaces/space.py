@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces.files import YamlError, read_yaml
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
 
@@ -25,7 +26,7 @@ SHIPPED = Path(__file__).parent / "spaces"
 
 # A file from a stranger must not make us allocate without bound: far above any use, far below any harm.
 MAX_LAYERS, MAX_LEVELS, MAX_BLOCKS, MAX_CHANNELS = 1000, 10, 30, 65536
-MAX_FILE_BYTES = 2**20
+MAX_CANDIDATES = 2_000_000  # that of Auto-DeepLab has 7,680; a supernet may have fewer still
 
 
 class SpaceError(ValueError):
@@ -33,8 +34,11 @@ class SpaceError(ValueError):
 
 
 def short(value: object) -> str:
-    """`repr` for messages, cut to one readable length; a nest of YAML aliases would otherwise unfold without bound."""
-    text = _SHORT.repr(value)
+    """`repr` for messages, cut to one readable length."""
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # a number of thousands of digits, which Python refuses to print
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -120,8 +124,9 @@ class SearchSpace:
     """Of the operations that have any, such as the zone of lateral inhibitions."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise SpaceError(f"name is {short(self.name)}: expected a text")
+        name = self.name  # becomes part of a folder's name, and is shown on the screen
+        if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable() or set(name) & set("/\\"):
+            raise SpaceError(f"name is {short(name)}: expected a text of 1 to 100 characters, without / and \\")
         _whole("layers", self.layers, 1, MAX_LAYERS)
         _whole("levels", self.levels, 1, MAX_LEVELS)
         _whole("blocks", self.blocks, 1, MAX_BLOCKS)
@@ -137,6 +142,12 @@ class SearchSpace:
             raise SpaceError(f"operations is {', '.join(self.operations)}: expected each name once")
         if not set(self.operations) - {NONE}:
             raise SpaceError(f"operations needs at least one other than {NONE!r}: nothing could be decoded")
+        self.check_candidates(MAX_CANDIDATES)
+        if self.node_channels(self.levels - 1) > MAX_CHANNELS:
+            raise SpaceError(
+                f"blocks x filter_multiplier x 2 ** (levels - 1) is {self.node_channels(self.levels - 1):,} channels: "
+                f"expected at most {MAX_CHANNELS:,}, with fewer blocks or levels, or a smaller filter_multiplier"
+            )
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -151,6 +162,19 @@ class SearchSpace:
         before its own.
         """
         return tuple((state, block) for block in range(self.blocks) for state in range(2 + block))
+
+    def check_candidates(self, most: int) -> None:
+        """Refuses a space of more candidate operations.
+
+        Raises:
+            SpaceError: There are more.
+        """
+        candidates = self.layers * self.levels * len(self.edges) * len(self.operations)
+        if candidates > most:
+            raise SpaceError(
+                f"layers x levels x edges x operations is {candidates:,}: expected at most {most:,}, with fewer "
+                "layers, levels, blocks or operations"
+            )
 
     @property
     def stem_channels(self) -> tuple[int, ...]:
@@ -250,12 +274,10 @@ def load(name_or_file: str | Path) -> SearchSpace:
         raise SpaceError(
             f"no search space {str(name_or_file)!r}: choose one of {', '.join(available())}, or name a YAML file"
         )
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise SpaceError(f"{path}: expected a search space, which is smaller than {MAX_FILE_BYTES >> 20} MiB")
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # ValueError: bad UTF-8, date or huge number
-        raise SpaceError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+        data = read_yaml(path)
+    except YamlError as error:
+        raise SpaceError(str(error)) from error
     try:
         return SearchSpace.from_dict(data)
     except SpaceError as error:

@@ -18,6 +18,9 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+_NAMES = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\"), min_size=1, max_size=8)
+
+
 @st.composite
 def spaces(draw: st.DrawFn, max_layers: int = 5, max_levels: int = 4, max_blocks: int = 3) -> SearchSpace:
     """Small spaces; a single layer, level, block and operation are among them, `none` may be absent."""
@@ -27,7 +30,7 @@ def spaces(draw: st.DrawFn, max_layers: int = 5, max_levels: int = 4, max_blocks
     strides = draw(st.lists(st.integers(1, 2), min_size=1, max_size=3))
     channels = st.lists(st.integers(1, 16), min_size=len(strides), max_size=len(strides))
     return SearchSpace(
-        name=draw(st.text(min_size=1, max_size=8)),
+        name=draw(_NAMES),
         layers=draw(st.integers(1, max_layers)),
         levels=draw(st.integers(1, max_levels)),
         blocks=draw(st.integers(1, max_blocks)),

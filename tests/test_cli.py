@@ -193,6 +193,11 @@ REFUSED_BY_BOTH = [
     ("loader.val_limit", "0"),
     ("loader.augment.crop", "[0,33]"),
     ("loader.augment.scale", "[2,1]"),
+    ("accumulate", "65537"),
+    ("loader.workers", "1025"),
+    ("loader.prefetch", "1025"),
+    ("loader.batch_size", "65537"),
+    ("loader.augment.crop", "[33,16385]"),
 ]
 REFUSED = [
     *((command, name, value) for command in WITH_SETTINGS for name, value in REFUSED_BY_BOTH),
@@ -211,6 +216,8 @@ REFUSED = [
     ("nas-retrain", "loss.constant", "1"),
     ("nas-retrain", "network.filter_multiplier", "0"),
     ("nas-retrain", "network.stem_channels", "[8]"),
+    ("nas-retrain", "network.filter_multiplier", "65537"),
+    ("nas-retrain", "network.stem_channels", str([8] * 17)),
     ("nas-retrain", "network.aspp_channels", "0"),
     ("nas-retrain", "network.decoder_channels", "0"),
     ("nas-retrain", "network.low_level_channels", "0"),

@@ -30,7 +30,7 @@ def found(space: SearchSpace, seed: int = 0) -> Genotype:
     return decode(space, alpha / alpha.sum(axis=1, keepdims=True), beta)
 
 
-SMALLEST = SearchSpace(name="$\\bad$ \n\x00" + 80 * "x", layers=1, levels=1, blocks=1, operations=("skip",))
+SMALLEST = SearchSpace(name="$^{bad$ _" + 80 * "x", layers=1, levels=1, blocks=1, operations=("skip",))
 GENOTYPES = {
     "official": auto_deeplab(),
     "autodeeplab": found(load("autodeeplab")),

@@ -188,12 +188,20 @@ def test_metrics_lines_of_epochs_to_come_are_dropped_on_resume(tmp_path: Path) -
 
 
 def test_a_metrics_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0, "a": 1}\n{"epoch": 1, "a')
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0, "a": 1}\n' + "[" * 9**5 + '\n{"epoch": 1, "a')
     assert read_metrics(tmp_path) == [{"epoch": 0, "a": 1}]
     with folder_of(tmp_path, 1) as run:
         run.record(1, {"a": 2})
     assert read_metrics(tmp_path) == [{"epoch": 0, "a": 1}, {"epoch": 1, "a": 2}]
     assert read_metrics(tmp_path / "none") == []
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint.pt.abc.tmp").write_bytes(b"half")
+    (tmp_path / ".mine.tmp").write_bytes(b"mine")
+    with folder_of(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.glob(".*")] == [".mine.tmp"]
 
 
 def test_a_closed_folder_logs_no_more(tmp_path: Path) -> None:
@@ -228,7 +236,7 @@ def test_a_folder_that_is_asked_for_must_be_free(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "has no config.yaml"), (b"a: [", "cannot be read"), (b"\xff\xfe\xfa", "cannot be read"), (b"- 1", "list")],
+    [(None, "has no config.yaml"), (b"a: [", "not readable"), (b"\xff\xfe\xfa", "not readable"), (b"- 1", "list")],
 )
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None, says: str) -> None:
     if content is not None:
@@ -291,8 +299,17 @@ def test_the_cache_of_older_runs_is_memory_or_none(old: bool, new: str) -> None:
         ({"loader": {"augment": {"corp": [1, 1]}}}, "unknown setting loader.augment.corp: expected one of crop, scale"),
         ({"loader": 3}, "loader. are int: expected a mapping"),
         ([1], "the settings are list"),
-        ({"epochs": "many"}, "the settings: "),
-        ({"optimizer": {"lr": None}}, "optimizer.: "),
+        ({"epochs": "many"}, "epochs is 'many': expected a whole number"),
+        ({"epochs": 2.0}, "epochs is 2.0: expected a whole number"),
+        ({"epochs": True}, "epochs is True: expected a whole number"),
+        ({"seed": 1 << 20_000}, "seed is a number of thousands of digits: expected a whole number"),
+        ({"data": ["shapes"]}, "data is ['shapes']: expected a text"),
+        ({"optimizer": {"lr": None}}, "optimizer.lr is None: expected a number"),
+        ({"optimizer": {"clip": "1e-3"}}, "optimizer.clip is '1e-3': expected a number or null"),
+        ({"loader": {"augment": {"crop": [9, 9, 9]}}}, "loader.augment.crop is [9, 9, 9]: expected a list of 2"),
+        ({"loader": {"augment": {"crop": [[9], 9]}}}, "loader.augment.crop is [[9], 9]: expected a list of 2"),
+        ({"supernet": {"graphs": 1}}, "supernet.graphs is 1: expected true or false"),
+        ({"precision": 32}, "precision is 32: expected one of float32, "),
         ({"epochs": 0}, "epochs is 0: give at least 1"),
     ],
 )

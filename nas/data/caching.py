@@ -118,9 +118,11 @@ class DiskCached(Wrapper):
             return _read_only(self.dataset.read(index))
         start, height, width, label_height, label_width, checksum = self._table[index].tolist()
         middle = start + 3 * height * width
-        data = self._data[start : middle + label_height * label_width]
+        end = middle + label_height * label_width
+        data = self._data[start:end]
         if not self._checked[index]:
-            if zlib.crc32(data.data) != checksum:
+            within = min(start, height, width, label_height, label_width) >= 0 and end <= len(self._data)
+            if not within or zlib.crc32(data.data) != checksum:
                 with contextlib.suppress(OSError):
                     self.path.unlink()  # mapped as it is by those who use it; the next run builds another
                 return _read_only(self.dataset.read(index))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 __all__ = ["AugmentConfig"]
 
+MAX_SIDE = 16384
+"""Pixels: far above any use; settings may come from a stranger."""
+
 
 @dataclass(frozen=True)
 class AugmentConfig:
@@ -17,7 +20,7 @@ class AugmentConfig:
     """
 
     crop: tuple[int, int] = (321, 321)
-    """Height and width of every training sample, in pixels, each at least 1. A smaller image is padded."""
+    """Height and width of every training sample, in pixels, each 1 to 16384. A smaller image is padded."""
 
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
@@ -29,9 +32,10 @@ class AugmentConfig:
     """Mirror left and right with probability one half."""
 
     def __post_init__(self) -> None:
-        if len(self.crop) != 2 or any(not isinstance(side, int) or side < 1 for side in self.crop):
+        if len(self.crop) != 2 or any(not isinstance(side, int) or not 1 <= side <= MAX_SIDE for side in self.crop):
             raise ValueError(
-                f"loader.augment.crop is {self.crop}: give height and width in whole pixels from 1, as in [321, 321]"
+                f"loader.augment.crop is {self.crop}: give height and width in whole pixels, 1 to {MAX_SIDE}, as in "
+                "[321, 321]"
             )
         if len(self.scale) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in self.scale):
             raise ValueError(

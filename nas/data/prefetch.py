@@ -15,9 +15,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from nas.data.base import DataError
+
 __all__ = ["Loader"]
 
 Batch = TypeVar("Batch", bound=tuple[torch.Tensor, ...])
+
+LESS = "give --loader.workers 0, or fewer workers, a smaller --loader.prefetch or batch"
 
 
 class Loader(Generic[Batch]):
@@ -26,7 +30,8 @@ class Loader(Generic[Batch]):
     Workers start with the first pass and live until `close`, through any number of passes, one at a time. A thread
     lives as long as its pass: to the end, to an error, to `close`, or until the iterator is dropped. An error is raised
     where the batch would have been given, as it was raised where the batch was made. A context manager: leaving it
-    closes.
+    closes. When a worker dies (the system kills the largest process where memory runs out), torch raises a RuntimeError
+    wherever the main process is: as a context manager, the loader says what it means and what to do, as a DataError.
 
     Args:
         make: Gives the batch of an entry of the plan; pure and picklable where there are workers.
@@ -91,8 +96,10 @@ class Loader(Generic[Batch]):
     def __enter__(self) -> Loader[Batch]:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
+        if _is_death_of_a_worker(error):
+            raise _explained(error) from error
 
 
 def _deliver(make: Callable[[Any], Any], plan: Iterable[Any], prefetch: int, pin_memory: bool) -> Generator[Any]:
@@ -118,10 +125,28 @@ def _pin(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
 
 def _received(made: Iterator[Any]) -> Generator[Any]:
     """One pass with workers: their errors are raised here."""
-    for batch in made:
-        if isinstance(batch, _Failure):
-            raise batch.error from RuntimeError(f"in a loader's worker:\n{batch.where}")
-        yield batch
+    try:
+        for batch in made:
+            if isinstance(batch, _Failure):
+                raise batch.error from RuntimeError(f"in a loader's worker:\n{batch.where}")
+            yield batch
+    except RuntimeError as error:
+        if not _is_death_of_a_worker(error):
+            raise
+        raise _explained(error) from error
+
+
+def _is_death_of_a_worker(error: BaseException | None) -> bool:
+    """Whether this is how torch says that a worker is no more: where it waits for one, or in a handler of SIGCHLD."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def _explained(error: BaseException | None) -> DataError:
+    how = str(error).partition(". ")[0].removeprefix("DataLoader worker ")
+    return DataError(
+        f"a process that reads data, a loader's worker, is no more: {how}. The system ends processes where memory runs "
+        f"out: {LESS}"
+    )
 
 
 @dataclass(frozen=True)
@@ -140,13 +165,28 @@ class _Entries(Dataset[Any]):
 
     def __getitem__(self, entry: Any) -> Any:
         try:
-            return self.make(entry)
+            return _shared(self.make(entry))
         except Exception as error:
             try:
                 pickle.loads(pickle.dumps(error))
             except Exception:  # it cannot travel as it is
                 raise error from None
             return _Failure(error, traceback.format_exc())
+
+
+def _shared(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """Puts a batch where the main process reads it; later, in a thread of torch's, a failure would be heard by nobody.
+
+    Raises:
+        DataError: There is no room.
+    """
+    try:
+        return tuple(tensor.share_memory_() for tensor in batch)
+    except RuntimeError as error:
+        raise DataError(
+            f"a batch does not fit into shared memory (/dev/shm), through which a loader's worker hands it over: "
+            f"{LESS}; or more shared memory (docker run --shm-size)"
+        ) from error
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nas.checkpoint import read_plain
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.smoothing import AggregationCoefficients, GroupInteraction, SharedFilter
 
@@ -69,7 +70,7 @@ def load_backbone_weights(network: nn.Module, file: str | Path) -> str:
 def _read(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_plain(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged file raises anything: UnpicklingError, RuntimeError, EOFError, ...
