@@ -216,12 +216,20 @@ REFUSED = [
     ("nas-retrain", "network.dropout", "1"),
     ("nas-retrain", "network.drop_path_keep", "0"),
     ("nas-retrain", "network.batch_norm_momentum", "0"),
+    ("nas-decode", "top", "0"),
+    ("nas-decode", "candidate", "0"),
+    ("nas-decode", "max_multiply_adds", "many"),
+    ("nas-decode", "max_parameters", "-1"),
+    ("nas-decode", "max_latency", "40"),
+    ("nas-decode", "max_latency", "0ms"),
+    ("nas-decode", "vary", "path"),
 ]
 
 
 @pytest.mark.parametrize(("command", "name", "value"), REFUSED)
 def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: str, call: Run) -> None:
-    outcome = call(command, f"--{name}={value}", *(["auto-deeplab-s"] if command == "nas-retrain" else []))
+    operands = {"nas-retrain": ["auto-deeplab-s"], "nas-decode": ["genotype.json"]}
+    outcome = call(command, f"--{name}={value}", *operands.get(command, []))
     assert_refused(outcome, command, f"{name.rpartition('.')[2]} ")
     assert re.search(r": (give|batch norm needs|the smaller factor comes first)", outcome.err) or "give" in outcome.err
 
