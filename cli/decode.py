@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cli import common
+from cli import candidates, common
+
+if TYPE_CHECKING:
+    from retrain.candidate_config import CandidateConfig
+    from retrain.candidates import Decoded
+    from search_spaces.genotype import Genotype
 
 DESCRIPTION = """\
 Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; where the search weighed the edges, these
 weights count, too), prints the cell as a table and the path as a small trellis with its probability, draws both with
 --draw, and writes the result with --output; FILE itself is left alone. A file without alpha and beta (hand-written, or
-a published one) is only printed and drawn."""
+a published one) is only printed and drawn.
+
+With --top, --pareto or a limit, other candidates are listed, too: their paths, probabilities and what the networks
+cost, as nas-describe counts it. One of them (--candidate) is shown in full, drawn, and written."""
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-decode."""
+    from cli import networks
+    from retrain.candidate_config import CandidateConfig
+    from retrain.network_config import NetworkConfig
+
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
     parser.add_argument(
@@ -38,38 +51,70 @@ def make_parser() -> common.Parser:
         "cell.svg, else into NAME-trellis.svg.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
+    parser.add_class_arguments(CandidateConfig, None)
+    parser.add_argument(
+        "--input",
+        type=str | None,
+        default=None,
+        help="Image size of the candidates' costs, HEIGHTxWIDTH in pixels; 512x1024 if not given.",
+    )
+    parser.add_argument(
+        "--classes", type=int | None, default=None, help="Number of classes of the candidates; 19 if not given."
+    )
+    parser.add_argument(
+        "--device",
+        type=str | None,
+        default=None,
+        help="Measure the candidates' latency there: auto, cpu, cuda, cuda:N; cpu where latency is limited.",
+    )
+    parser.add_class_arguments(NetworkConfig, "network")
+    networks.explain_option(parser)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, decodes, prints, writes."""
-    values = common.parse(make_parser(), arguments)
+    from cli import networks
+    from retrain.candidate_config import CandidateConfig
+
+    values = common.parse(make_parser(), networks.with_kind(arguments))
+    config = CandidateConfig(**{f.name: getattr(values, f.name) for f in dataclasses.fields(CandidateConfig)})
     for option in ("output", "draw"):
         name = getattr(values, option)
         if name is not None and (not Path(name).name or Path(name).is_dir()):
             raise ValueError(f"--{option} is {name!r}, a folder: name a file in it")
+    _check(values, config)
     from decoders import path_probability, redecode
     from search_spaces.genotype import load_genotype
     from search_spaces.text import cell_table, path_trellis
 
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
-    if relaxed and not values.as_is:
+    listed: list[Decoded] = []
+    if config.asked:
+        listed = _candidates(genotype, config, values)
+        genotype = listed[(config.candidate or 1) - 1].genotype
+    elif relaxed and not values.as_is:
         genotype = redecode(genotype)
-    edited = (genotype.cell, genotype.path) != (stored.cell, stored.path)
+    edited = not listed and (genotype.cell, genotype.path) != (stored.cell, stored.path)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None
     pictures = _draw(genotype, Path(values.draw)) if values.draw is not None else []
     written = genotype.save(values.output) if values.output is not None else None
+    why = "a candidate" if "decoding" in stored.provenance else "edited by hand?"
     note = (
-        f"{values.file} holds another cell or path than its alpha and beta decode to (edited by hand?) and is left "
+        f"{values.file} holds another cell or path than its alpha and beta decode to ({why}) and is left "
         "as it is: --as_is shows its own, --output FILE writes the decoded one"
     )
     if values.json:
-        cell = [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in genotype.cell]
-        print(json.dumps({"cell": cell, "path": list(genotype.path), "path_probability": probability}))
+        cell = candidates.plain_cell(genotype.cell)
+        facts = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
+        print(json.dumps({**facts, **({"candidates": [candidates.facts(one) for one in listed]} if listed else {})}))
         if edited and written is None:
             print(note, file=sys.stderr)
         return
+    if listed:
+        print(candidates.table(listed))
+        print(f"\ncandidate {config.candidate or 1}:")
     print(cell_table(genotype))
     print()
     print(path_trellis(genotype))
@@ -84,6 +129,40 @@ def main(arguments: list[str]) -> None:
         print(note)
     for path in [*pictures, *([written] if written is not None else [])]:
         print(f"wrote {path}")
+
+
+def _check(values: Any, config: CandidateConfig) -> None:
+    """Refuses options that would have no effect."""
+    from retrain.network_config import NetworkConfig
+
+    if values.as_is and config.asked:
+        raise ValueError("--as_is decodes nothing: leave it out, or --top, --pareto and the limits")
+    if not config.asked:
+        for option in ("input", "classes", "device"):
+            if getattr(values, option) is not None:
+                raise ValueError(f"--{option} is for candidates: give --top, --pareto or a limit, or leave it out")
+        if values.network != NetworkConfig():
+            raise ValueError("--network is for candidates: give --top, --pareto or a limit, or leave it out")
+    if values.classes is not None and values.classes < 2:
+        raise ValueError(f"--classes is {values.classes}: give at least 2")
+
+
+def _candidates(genotype: Genotype, config: CandidateConfig, values: Any) -> list[Decoded]:
+    from cli.describe import parse_size
+    from nas.devices import choose_device, set_float32
+    from retrain.candidates import decode_candidates
+
+    size = parse_size(values.input or "512x1024")
+    measured = values.device is not None or config.needs_latency
+    device = choose_device(values.device or "cpu") if measured else None
+    if device is not None:
+        set_float32(device, "float32")
+        if not values.json:
+            print(f"timing the parts of the networks on {device}", flush=True)
+    listed = decode_candidates(genotype, config, values.network, values.classes or 19, size, device)
+    if config.candidate is not None and config.candidate > len(listed):
+        raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
+    return listed
 
 
 def _draw(genotype: Any, cell: Path) -> list[Path]:

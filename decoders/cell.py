@@ -16,7 +16,7 @@ import numpy as np
 from search_spaces.genotype import Block, state_names
 from search_spaces.operations import NONE
 
-__all__ = ["greedy_cell"]
+__all__ = ["checked_strengths", "greedy_cell"]
 
 
 def greedy_cell(
@@ -41,6 +41,32 @@ def greedy_cell(
         ValueError: No B gives that number of rows, the columns are not as many as the names, the weights are not as
             many as the rows, an entry is not finite, or there is no operation other than `none`.
     """
+    blocks, columns, connecting, weights = checked_strengths(alpha, operations, edge_weights)
+    strength = connecting.max(axis=1) * weights  # [edges]
+    chosen = connecting.argmax(axis=1)  # [edges]; argmax returns the first of equals
+    states, cell, first = state_names(blocks), [], 0
+    for block in range(blocks):
+        inputs = 2 + block
+        ranked = np.argsort(-strength[first : first + inputs], kind="stable")  # stable: the earlier of equals first
+        low, high = sorted(int(state) for state in ranked[:2])
+        names = [operations[columns[chosen[first + state]]] for state in (low, high)]
+        cell.append(Block((states[low], states[high]), (names[0], names[1])))
+        first += inputs
+    return tuple(cell)
+
+
+def checked_strengths(
+    alpha: np.ndarray, operations: Sequence[str], edge_weights: np.ndarray | None
+) -> tuple[int, list[int], np.ndarray, np.ndarray]:
+    """Checks the arguments of `greedy_cell`, and leaves `none` out.
+
+    Returns:
+        The number of blocks; the columns of alpha that are not `none`; alpha with those alone; weights of the edges,
+        ones where there are none.
+
+    Raises:
+        ValueError: As `greedy_cell`.
+    """
     alpha = np.asarray(alpha)
     if alpha.ndim != 2 or alpha.shape[1] != len(operations):
         raise ValueError(
@@ -52,21 +78,8 @@ def greedy_cell(
     columns = [column for column, name in enumerate(operations) if name != NONE]
     if not columns:
         raise ValueError(f"operations are {', '.join(operations) or 'empty'}: expected one other than {NONE!r}")
-
-    connecting = alpha[:, columns]  # [edges, operations other than none]
-    strength = connecting.max(axis=1)  # [edges]
-    if edge_weights is not None:
-        strength = strength * _checked_weights(edge_weights, len(alpha))
-    chosen = connecting.argmax(axis=1)  # [edges]; argmax returns the first of equals
-    states, cell, first = state_names(blocks), [], 0
-    for block in range(blocks):
-        inputs = 2 + block
-        ranked = np.argsort(-strength[first : first + inputs], kind="stable")  # stable: the earlier of equals first
-        low, high = sorted(int(state) for state in ranked[:2])
-        names = [operations[columns[chosen[first + state]]] for state in (low, high)]
-        cell.append(Block((states[low], states[high]), (names[0], names[1])))
-        first += inputs
-    return tuple(cell)
+    weights = np.ones(len(alpha)) if edge_weights is None else _checked_weights(edge_weights, len(alpha))
+    return blocks, columns, alpha[:, columns], weights
 
 
 def _checked_weights(edge_weights: np.ndarray, edges: int) -> np.ndarray:

@@ -1,26 +1,24 @@
-"""Decoding a path: the likeliest walk through the trellis, by the Viterbi algorithm.
+"""Decoding a path: the likeliest walks through the trellis, by the Viterbi algorithm.
 
 Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Network Architecture": beta holds the transition probabilities
-between levels from layer to layer, and the path is the one of maximum probability from start to end.
-
-The recursion works on exact numbers. A product of floats is an integer times a power of two, so that Python's integers
-hold it without rounding and without underflow after any number of layers. Sums of logarithms would round: paths with
-the same transitions in another order, of which a search that has just begun has thousands, would tie or not by the last
-bit of a logarithm, and decode differently from machine to machine.
+between levels from layer to layer, and the path is the one of maximum probability from start to end. The k best: each
+node keeps its k best walks instead of one (Seshadri and Sundberg, 1994, "List Viterbi decoding algorithms"). All
+probabilities are exact (`decoders/exact.py`): a tie is a tie.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Path", "path_probability", "viterbi"]
+from decoders.exact import logarithm, rounded, scaled
+from decoders.trellis import Factors, best_walks, plain_trellis
 
-_Exact = tuple[int, int]
-"""(mantissa, exponent): mantissa * 2**exponent, exactly. The mantissa is positive."""
+__all__ = ["NO_PATH", "Path", "best_paths", "exact_factors", "path_probability", "viterbi"]
+
+NO_PATH = "beta gives every path from the stem probability 0: expected one with a positive probability"
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,7 @@ def viterbi(beta: np.ndarray) -> Path:
     """Finds the path of maximum probability that starts at the stem and ends at any level of the last layer.
 
     Of equally probable paths it gives the lexicographically smallest: the finest first level, then the finest second
-    one, and so on. The recursion therefore runs from the end to the start, so that the choice at a layer is made
-    knowing the best that can follow. Equal means equal as real numbers, not nearly so.
+    one, and so on. Equal means equal as real numbers, not nearly so.
 
     Args:
         beta: Outgoing probabilities [layers, levels, 3] as in `Genotype.beta`: of the step from layer l - 1 at that
@@ -50,32 +47,44 @@ def viterbi(beta: np.ndarray) -> Path:
         ValueError: The shape is wrong, an entry is negative or not finite, an entry leads outside the levels, or no
             path has a positive probability.
     """
+    return best_paths(beta, 1)[0]
+
+
+def best_paths(beta: np.ndarray, count: int) -> list[Path]:
+    """The most probable paths, the best first, equally probable ones in lexicographic order.
+
+    Args:
+        beta: As for `viterbi`, whose path is the first.
+        count: How many, at least 1; there are fewer where fewer have a positive probability.
+
+    Raises:
+        ValueError: As for `viterbi`, or `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"{count} paths are asked for: give at least 1")
+    factors, exponent = exact_factors(beta)
+    walks = best_walks(factors, plain_trellis(len(factors[0])), count)
+    if not walks:
+        raise ValueError(NO_PATH)
+    return [Path(walk.choice, rounded(walk.value, exponent), logarithm(walk.value, exponent)) for walk in walks]
+
+
+def exact_factors(beta: np.ndarray) -> tuple[Factors, int]:
+    """The transition probabilities as integers.
+
+    Returns:
+        Integers [layers][levels][3], those of a layer over one power of two; the exponent of a whole path.
+
+    Raises:
+        ValueError: As for `viterbi`, but for paths of probability 0, which are not looked for.
+    """
     table = _checked(beta)
-    layers, levels = len(table), len(table[0])
-    best: list[_Exact | None] = [(1, 0)] * levels  # of the rest of the path, by level; None where there is none
-    steps: list[list[int]] = []
-    for layer in reversed(range(layers)):
-        ahead: list[_Exact | None] = [None] * levels
-        step = [0] * levels
-        for level in range(levels):
-            for target in range(max(level - 1, 0), min(level + 2, levels)):  # finest first: it wins a tie
-                probability, rest = table[layer][level][target - level + 1], best[target]
-                if probability == 0 or rest is None:
-                    continue
-                value = _times(_exact(probability), rest)
-                found = ahead[level]
-                if found is None or _less(found, value):
-                    ahead[level], step[level] = value, target
-        best = ahead
-        steps.append(step)
-    total = best[0]
-    if total is None:
-        raise ValueError("beta gives every path from the stem probability 0: expected one with a positive probability")
-    path, level = [], 0
-    for step in reversed(steps):
-        level = step[level]
-        path.append(level)
-    return Path(tuple(path), _rounded(total), _logarithm(total))
+    factors, exponent = [], 0
+    for layer in table:
+        integers, own = scaled(probability for row in layer for probability in row)
+        factors.append([integers[first : first + 3] for first in range(0, len(integers), 3)])
+        exponent += own
+    return factors, exponent
 
 
 def path_probability(beta: np.ndarray, levels: Sequence[int]) -> float:
@@ -92,15 +101,13 @@ def path_probability(beta: np.ndarray, levels: Sequence[int]) -> float:
     table = _checked(beta)
     if len(levels) != len(table):
         raise ValueError(f"levels has {len(levels)} entries: expected {len(table)}, beta's number of layers")
-    total, level = (1, 0), 0
+    total, exponent, level = 1, 0, 0
     for layer, target in enumerate(levels):
         if not 0 <= target < len(table[0]) or abs(target - level) > 1:
             raise ValueError(f"levels[{layer}] is {target}: expected a level of beta, at most one step from {level}")
-        probability = table[layer][level][target - level + 1]
-        if probability == 0:
-            return 0.0
-        total, level = _times(total, _exact(probability)), target
-    return _rounded(total)
+        (factor,), own = scaled([table[layer][level][target - level + 1]])
+        total, exponent, level = total * factor, exponent + own, target
+    return rounded(total, exponent)
 
 
 def _checked(beta: np.ndarray) -> list[list[list[float]]]:
@@ -114,31 +121,3 @@ def _checked(beta: np.ndarray) -> list[list[list[float]]]:
         raise ValueError("beta steps to finer than the finest or coarser than the coarsest level: expected 0 there")
     table: list[list[list[float]]] = beta.tolist()
     return table
-
-
-def _exact(probability: float) -> _Exact:
-    numerator, denominator = probability.as_integer_ratio()  # the denominator is a power of two
-    return numerator, 1 - denominator.bit_length()
-
-
-def _times(a: _Exact, b: _Exact) -> _Exact:
-    return a[0] * b[0], a[1] + b[1]
-
-
-def _less(a: _Exact, b: _Exact) -> bool:
-    magnitude_a, magnitude_b = a[0].bit_length() + a[1], b[0].bit_length() + b[1]
-    if magnitude_a != magnitude_b:
-        return magnitude_a < magnitude_b
-    shift = a[1] - b[1]
-    return a[0] << shift < b[0] if shift > 0 else a[0] < b[0] << -shift
-
-
-def _rounded(value: _Exact) -> float:
-    mantissa, exponent = value
-    return float(mantissa << exponent) if exponent >= 0 else mantissa / (1 << -exponent)
-
-
-def _logarithm(value: _Exact) -> float:
-    mantissa, exponent = value
-    length = mantissa.bit_length()  # mantissa / 2**length is in [0.5, 1): the two terms do not cancel
-    return math.log(mantissa / (1 << length)) + (exponent + length) * math.log(2)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from search_spaces.operations import Cost
 
-__all__ = ["Cost", "breakdown", "count_parameters", "describe", "measure", "to_meta"]
+__all__ = ["Cost", "breakdown", "count_parameters", "describe", "measure", "measure_call", "to_meta"]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -39,6 +39,19 @@ def measure(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Cos
         ValueError: A side of `size` is below 1.
     """
     return _measure(network, size, channels)[""]
+
+
+def measure_call(module: nn.Module, *arguments: object) -> Cost:
+    """As `measure`, for one call of a part of a network that is on the meta device already, in eval mode.
+
+    Args:
+        module: Any module.
+        arguments: What it is called with; tensors are on the meta device.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(*arguments)
+    return Cost(count_parameters(module), counter.get_total_flops() // 2)
 
 
 def breakdown(network: nn.Module, size: tuple[int, int], channels: int = 3) -> dict[str, Cost]:

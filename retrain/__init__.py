@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from retrain.candidate_config import CandidateConfig
+    from retrain.candidates import decode_candidates
     from retrain.config import LossConfig, OptimizerConfig, RetrainConfig, recipe
+    from retrain.costs import cost_table
     from retrain.evaluation import Evaluation, evaluate
     from retrain.export import Exported, export_onnx
     from retrain.network_config import NetworkConfig
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 _EXPORTS = {
     "NETWORKS": "retrain.networks.published",
+    "CandidateConfig": "retrain.candidate_config",
     "Evaluation": "retrain.evaluation",
     "Exported": "retrain.export",
     "LossConfig": "retrain.config",
@@ -28,6 +32,8 @@ _EXPORTS = {
     "TrainResult": "retrain.training",
     "TrainedNetwork": "retrain.source",
     "build": "retrain.networks.building",
+    "cost_table": "retrain.costs",
+    "decode_candidates": "retrain.candidates",
     "evaluate": "retrain.evaluation",
     "export_onnx": "retrain.export",
     "load_trained": "retrain.source",

@@ -235,8 +235,20 @@ REFUSED = [
             ("scales", "0"),
         )
     ),
+    ("nas-decode", "top", "0"),
+    ("nas-decode", "candidate", "0"),
+    ("nas-decode", "max_multiply_adds", "many"),
+    ("nas-decode", "max_parameters", "-1"),
+    ("nas-decode", "max_latency", "40"),
+    ("nas-decode", "max_latency", "0ms"),
+    ("nas-decode", "vary", "path"),
 ]
-OPERANDS = {"nas-retrain": ["auto-deeplab-s"], "nas-evaluate": ["run"], "nas-predict": ["run", "image.png"]}
+OPERANDS = {
+    "nas-retrain": ["auto-deeplab-s"],
+    "nas-evaluate": ["run"],
+    "nas-predict": ["run", "image.png"],
+    "nas-decode": ["genotype.json"],
+}
 
 
 @pytest.mark.parametrize(("command", "name", "value"), REFUSED)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import all_paths, betas, spaces
 
-from decoders import path_probability, viterbi
+from decoders import best_paths, path_probability, viterbi
 
 
 def exact_probability(beta: np.ndarray, path: tuple[int, ...]) -> Fraction:
@@ -41,6 +41,25 @@ def test_is_the_best_of_all_paths(data: st.DataObject) -> None:
     assert math.isclose(path.log_probability, math.log(best), abs_tol=1e-12)
     assert path == viterbi(beta)
     assert np.array_equal(beta, before)
+
+
+@given(st.data(), st.integers(1, 12))
+def test_the_k_best_are_the_k_best_of_all_paths(data: st.DataObject, count: int) -> None:
+    space = data.draw(spaces(max_layers=5))
+    beta = data.draw(betas(space))
+    probabilities = {levels: exact_probability(beta, levels) for levels in all_paths(space.layers, space.levels)}
+    ranked = sorted((-probability, levels) for levels, probability in probabilities.items() if probability)
+    found = best_paths(beta, count)
+    assert [path.levels for path in found] == [levels for _, levels in ranked[:count]]
+    assert [path.probability for path in found] == [float(-negative) for negative, _ in ranked[:count]]
+    assert found[0] == viterbi(beta)
+
+
+def test_fewer_paths_than_asked_for_and_none_asked_for() -> None:
+    beta = random_beta(2, 2)
+    assert {path.levels for path in best_paths(beta, 9)} == set(all_paths(2, 2))
+    with pytest.raises(ValueError, match="0 paths are asked for: give at least 1"):
+        best_paths(beta, 0)
 
 
 @given(st.data())

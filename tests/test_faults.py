@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import check_same_run, on_step
 from tiny import LOADER, command, refused, training, without_pictures
 
 from nas.checkpoint import load_checkpoint
@@ -28,6 +27,7 @@ from nas.data.prefetch import Loader
 from nas.run import read_config
 from retrain.config import RetrainConfig
 from retrain.training import train
+from runs import check_same_run, on_step
 
 DISKS, NOT_ALLOWED = Path(__file__).parent / "faults" / "disks.py", 77
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mounts, and signals of workers, are tried on Linux")
@@ -97,7 +97,7 @@ def test_data_that_break_in_the_middle_of_a_run_are_named_and_mended_it_goes_on(
     whole = train(on_disk(tmp_path, data, "whole"), quiet=True).folder
     with monkeypatch.context() as patch:
         on_step(patch, 5, lambda: fault(data))  # in the second epoch
-        with pytest.raises(DataError, match=rf"image .*data/images/train/\d\.png {says}") as raised:
+        with pytest.raises(DataError, match=rf"(image|label) .*data/(images|labels)/train/\d\.png {says}") as raised:
             train(on_disk(tmp_path, data, "run", **reading), quiet=True)
     assert str(raised.value).endswith(f"Mend that, then go on with --resume {tmp_path / 'run'}")
     assert "\n" not in str(raised.value) and not multiprocessing.active_children()

@@ -20,7 +20,6 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
-from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 
 import nas.darts
 import nas.reporting
@@ -41,6 +40,7 @@ from nas.stepping import Stepper
 from nas.supernet import Supernet
 from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.network_config import NetworkConfig
+from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
 
@@ -556,6 +556,6 @@ def test_odd_spaces_from_search_to_prediction(space: SearchSpace, tmp_path: Path
     assert evaluation.images == 100  # the whole split, whatever the run validated on
 
     Image.fromarray(np.zeros((31, 45, 3), dtype=np.uint8)).save(tmp_path / "grey.png")
-    (written,) = retrain.predict(trained.folder, tmp_path / "grey.png", tmp_path / "predictions")
+    (written,) = retrain.predict(trained.folder, tmp_path / "grey.png", tmp_path / "predictions").written
     mask = np.asarray(Image.open(written))
     assert mask.shape == (31, 45) and mask.max() < 6

@@ -25,11 +25,11 @@ class AugmentConfig:
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
 
-    scale_step: float = 0.0
-    """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
-
     flip: bool = True
     """Mirror left and right with probability one half."""
+
+    scale_step: float = 0.0
+    """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
 
     def __post_init__(self) -> None:
         if len(self.crop) != 2 or any(not isinstance(side, int) or not 1 <= side <= MAX_SIDE for side in self.crop):
