@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENDINGS",
     "LINE",
+    "PALETTE",
     "TEXT",
     "Point",
     "canvas",
@@ -35,6 +36,8 @@ __all__ = [
 ENDINGS = (".svg", ".png", ".pdf")
 DOTS_PER_INCH = 150
 TEXT, LINE = "#222222", "#666666"
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colours (without yellow, which is too faint for a line on white): safe for colour-blind readers."""
 
 Point = tuple[float, float]
 
