@@ -9,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from strategies import transition_mask
 
 from decoders import decode
 from search_spaces.cell_layout import CONCAT, cell_layout
-from search_spaces.drawing import draw_cell, draw_trellis, save_figure
-from search_spaces.genotype import Genotype
+from search_spaces.drawing import draw_cell, draw_changes, draw_trellis, save_figure
+from search_spaces.genotype import Genotype, GenotypeError
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load
 from search_spaces.text import cell_table, path_trellis
@@ -60,8 +64,16 @@ def test_layout_of_the_largest_cell_is_quick_enough() -> None:
     assert len(layout.column) == 33
 
 
+def draw_three_epochs(genotype: Genotype) -> Figure:
+    return draw_changes([(1, genotype), (20, genotype), (400, genotype)])
+
+
+def draw_with_others(genotype: Genotype) -> Figure:
+    return draw_trellis(genotype, others=[genotype.path, genotype.path])
+
+
 @everywhere
-@pytest.mark.parametrize("draw", [draw_cell, draw_trellis])
+@pytest.mark.parametrize("draw", [draw_cell, draw_trellis, draw_with_others, draw_three_epochs])
 def test_no_text_overlaps_another_or_leaves_the_picture(genotype: Genotype, draw: type) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -85,6 +97,44 @@ def test_contents() -> None:
     assert "autodeeplab: path" in [text.get_text() for text in draw_trellis(GENOTYPES["official"]).axes[0].texts]
     titles = [text.get_text() for text in draw_trellis(GENOTYPES["autodeeplab"]).axes[0].texts]
     assert any(title.startswith("autodeeplab: path, probability ") for title in titles)
+
+
+def test_other_paths_are_grey_beneath_the_orange_one() -> None:
+    genotype = auto_deeplab()
+    others = [(4,) * 12, (8,) * 12]
+    lines = [c for c in draw_trellis(genotype, others=others).axes[0].collections if isinstance(c, LineCollection)]
+    _, *grey, orange = lines
+    assert [to_hex(c.get_color()[0]).upper() for c in (*grey, orange)] == ["#555555", "#555555", "#D55E00"]
+    assert all(len(c.get_segments()) == 12 for c in (*grey, orange))
+    straight = [len({y for _, y in segment}) == 1 for segment in grey[0].get_segments()]
+    assert straight == [True] * 12
+    with pytest.raises(GenotypeError, match=r"path\[1\] is 16: expected one of 4, 8"):
+        draw_trellis(genotype, others=[(4, 16, *genotype.path[2:])])
+
+
+def test_what_changed_in_a_cell_is_framed() -> None:
+    space = load("autodeeplab-tiny")
+    first, second = found(space, 0), found(space, 1)
+    edges = [
+        [edge for block in genotype.cell for edge in zip(block.inputs, block.operations, strict=True)]
+        for genotype in (first, second)
+    ]
+    changed = sum(a != b for a, b in zip(*edges, strict=True))
+    figure = draw_changes([(1, first), (2, second), (3, second)])
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
+    assert sum(patch.get_edgecolor() == (0, 0, 0, 1) for patch in boxes) == changed > 0
+
+
+def test_changes_of_nothing_or_of_two_searches_are_refused() -> None:
+    with pytest.raises(ValueError, match="no epoch to draw"):
+        draw_changes([])
+    with pytest.raises(ValueError, match="different search spaces"):
+        draw_changes([(1, GENOTYPES["tiny"]), (2, GENOTYPES["smallest"])])
+
+
+def test_a_title_of_ones_own() -> None:
+    for draw in (draw_cell, draw_trellis):
+        assert "epoch 3" in [text.get_text() for text in draw(auto_deeplab(), title="epoch 3").axes[0].texts]
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])

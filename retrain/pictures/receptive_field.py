@@ -127,7 +127,9 @@ def draw_field(field: np.ndarray, name: str, inputs: str) -> Figure:
             corner, right - left, bottom - top, fill=False, edgecolor="#D55E00", linewidth=2.5, linestyle="--"
         )
         axes.add_patch(outline)
-    square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
+    square = f"above {100 * THRESHOLD:.3g} % of the largest in the mean of 9 x 9 pixels: everywhere"
+    if not effective.all():
+        square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
     figure.text(0.5, 0.055, square, fontsize=11, ha="center")
     figure.text(0.5, 0.015, extent, fontsize=11, ha="center")
     return figure

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from search_spaces.drawing import PALETTE
 
@@ -63,7 +64,7 @@ def draw_smoothing(coefficients: Mapping[str, Mapping[str, Curve]]) -> Figure:
         axes.set_title(module if len(module) < 40 else f"...{module[-36:]}", fontsize=11, parse_math=False)
         axes.tick_params(labelsize=11)
         axes.grid(color="#DDDDDD", linewidth=0.8)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch", fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(modules) :]:
