@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from folders import genotype_of
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from strategies import transition_mask
 
 from decoders import decode
 from search_spaces.cell_layout import CONCAT, cell_layout
@@ -23,24 +23,13 @@ from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load
 from search_spaces.text import cell_table, path_trellis
 
-
-def found(space: SearchSpace, seed: int = 0) -> Genotype:
-    generator = np.random.default_rng(seed)
-    alpha = generator.random((len(space.edges), len(space.operations)))
-    mask = transition_mask(space)
-    beta = mask * generator.random(mask.shape)
-    total = beta.sum(axis=2, keepdims=True)
-    beta = np.divide(beta, total, out=np.zeros_like(beta), where=total > 0)
-    return decode(space, alpha / alpha.sum(axis=1, keepdims=True), beta)
-
-
 SMALLEST = SearchSpace(name="$\\bad$ \n\x00" + 80 * "x", layers=1, levels=1, blocks=1, operations=("skip",))
 GENOTYPES = {
     "official": auto_deeplab(),
-    "autodeeplab": found(load("autodeeplab")),
-    "tiny": found(load("autodeeplab-tiny")),
-    "smallest": found(SMALLEST),
-    "ten blocks, forty layers": found(dataclasses.replace(load("autodeeplab-dw"), blocks=10, layers=40)),
+    "autodeeplab": genotype_of(load("autodeeplab")),
+    "tiny": genotype_of(load("autodeeplab-tiny")),
+    "smallest": genotype_of(SMALLEST),
+    "ten blocks, forty layers": genotype_of(dataclasses.replace(load("autodeeplab-dw"), blocks=10, layers=40)),
 }
 everywhere = pytest.mark.parametrize("genotype", GENOTYPES.values(), ids=GENOTYPES)
 
@@ -60,7 +49,7 @@ def test_layout_keeps_parts_apart(genotype: Genotype) -> None:
 
 
 def test_layout_of_the_largest_cell_is_quick_enough() -> None:
-    layout = cell_layout(found(dataclasses.replace(load("autodeeplab"), blocks=30)))
+    layout = cell_layout(genotype_of(dataclasses.replace(load("autodeeplab"), blocks=30)))
     assert len(layout.column) == 33
 
 
@@ -114,7 +103,7 @@ def test_other_paths_are_grey_beneath_the_orange_one() -> None:
 
 def test_what_changed_in_a_cell_is_framed() -> None:
     space = load("autodeeplab-tiny")
-    first, second = found(space, 0), found(space, 1)
+    first, second = genotype_of(space, 0), genotype_of(space, 1)
     edges = [
         [edge for block in genotype.cell for edge in zip(block.inputs, block.operations, strict=True)]
         for genotype in (first, second)

@@ -5,7 +5,6 @@ Source: Ziegler et al., 2019 (Efficient Smoothing), Figure 5.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -36,7 +35,7 @@ def smoothing_coefficients(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict
         numbers = line.get("modules")
         for key, value in numbers.items() if isinstance(numbers, Mapping) else ():
             match = re.fullmatch(rf"(.*)/(mean )?({'|'.join(NAMES)})", key)
-            if match and isinstance(value, int | float) and math.isfinite(value):
+            if match and isinstance(value, int | float) and 0 <= value <= 1:
                 module = f"mean of all {match[1]}" if match[2] else match[1]
                 curves = found.setdefault(module, {name: [] for name in NAMES})
                 curves[match[3]].append((line["epoch"] + 1, float(value)))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrain.report.runs import RunRecord
+from retrain.report.series import finite
 
 __all__ = ["duration", "headline_numbers"]
 
@@ -47,8 +48,9 @@ def _values(lines: Sequence[Mapping[str, Any]], *names: str) -> list[tuple[int, 
         value: Any = line
         for name in names:
             value = value.get(name) if isinstance(value, Mapping) else None
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found.append((line["epoch"] + 1, float(value)))
+        number = finite(value)
+        if number is not None:
+            found.append((line["epoch"] + 1, number))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from nas.history import Snapshot, read_history
 from nas.run import GENOTYPE, GENOTYPES, read_config, read_metrics
+from retrain.report.series import finite
 from search_spaces.genotype import Genotype, load_genotype
 
 __all__ = ["Evaluated", "RunRecord", "different_settings", "read_run", "read_runs"]
@@ -129,18 +129,13 @@ def _evaluated(path: Path) -> Evaluated:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError("it is too large to be an evaluation")
     data = json.loads(path.read_text(encoding="utf-8"))
-    miou = _number(data.get("miou")) if isinstance(data, dict) else None
+    miou = finite(data.get("miou")) if isinstance(data, dict) else None
     if miou is None or not isinstance(data.get("iou"), dict):
         raise ValueError("it has no miou and iou, as nas-evaluate writes them")
-    iou = {str(name): _number(value) for name, value in data["iou"].items()}
-    accuracy = _number(data.get("pixel_accuracy"))
+    iou = {str(name): finite(value) for name, value in data["iou"].items()}
+    accuracy = finite(data.get("pixel_accuracy"))
     name = path.stem.removeprefix("evaluation-")
     return Evaluated(name, miou, accuracy, iou)
-
-
-def _number(value: object) -> float | None:
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if usable else None  # type: ignore[arg-type]
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["Curve", "read_series", "thinned"]
+__all__ = ["Curve", "finite", "read_series", "thinned"]
 
 MOST_POINTS = 400
 MOST_GROUPS, MOST_CURVES = 24, 8
@@ -42,9 +42,14 @@ def _numbers(value: object, name: str = "") -> dict[str, float]:
         for key, entry in value.items():
             found |= _numbers(entry, f"{name}/{key}" if name else str(key))
         return found
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:  # NaN is not, either
-        return {name: float(value)}
-    return {}
+    number = finite(value)
+    return {} if number is None else {name: number}
+
+
+def finite(value: object) -> float | None:
+    """A number that can be drawn, or None: a file may hold NaN, infinities and integers of any length."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+    return float(value) if usable else None  # type: ignore[arg-type]
 
 
 def _modules(value: object) -> dict[str, float]:
