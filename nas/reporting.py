@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from decoders.decoding import decode
 from decoders.path import path_probability
+from nas.history import draw_history, read_history, record_genotype
 from nas.pictures import SampleKeeper, figure_to_array, heat_map
 from nas.run import RunFolder
 from nas.supernet import Supernet
@@ -103,9 +104,24 @@ def report_epoch(
         save_figure(figure, run.path / f"{name}.svg")
         save_figure(figure, run.path / f"{name}.png")
         board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
+    record_genotype(run, epoch, genotype)
+    if epoch + 1 == epochs:
+        _show_history(run, epoch)
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
         f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
+
+
+def _show_history(run: RunFolder, epoch: int) -> None:
+    """At the end of a search: how path and cell changed; that the picture cannot be drawn does not stop the run."""
+    try:
+        figure = draw_history(read_history(run.path))
+    except ValueError as error:
+        run.log.warning(f"no picture of the search's history: {error}")
+        return
+    save_figure(figure, run.path / "history.svg")
+    save_figure(figure, run.path / "history.png")
+    run.board.add_image("architecture/history", figure_to_array(figure), epoch, dataformats="HWC")

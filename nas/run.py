@@ -5,6 +5,7 @@ checkpoint.pt    the last state; best.pt the best one
 genotype.json    what was found, or what is trained
 space.yaml       a copy of the search space, where it was read from a file
 metrics.jsonl    the record: one JSON object a line
+genotypes.jsonl  what a search had decoded after each epoch, one a line (see `nas.history`)
 events.out.*     TensorBoard
 log.txt          what was said on the screen
 """
@@ -37,6 +38,7 @@ __all__ = [
     "CHECKPOINT",
     "CONFIG",
     "GENOTYPE",
+    "GENOTYPES",
     "METRICS",
     "SPACE",
     "RunError",
@@ -45,12 +47,14 @@ __all__ = [
     "has_begun",
     "new_folder",
     "read_config",
+    "read_lines",
     "read_metrics",
     "run_to_resume",
 ]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
+GENOTYPES = "genotypes.jsonl"
 
 CHANGEABLE = {
     *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
@@ -177,8 +181,8 @@ class RunFolder:
     Args:
         path: The folder, made if it is missing.
         config: The run's settings, written to config.yaml.
-        epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl (of an epoch that was not saved)
-            are dropped, so that every epoch stands there once.
+        epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl and genotypes.jsonl (of an epoch
+            that was not saved) are dropped, so that every epoch stands there once.
         quiet: Say nothing on the screen.
         writes: Whether this process is the one that writes and speaks; of several, the others do neither.
     """
@@ -199,12 +203,14 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         if (self.path / LOG).is_symlink():  # every other file is replaced, this one is written to
             raise RunError(f"{self.path / LOG} is a link: a run writes to a log of its own; remove the link")
-        for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE):
+        for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPES, GENOTYPE, SPACE):
             for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
                 left.unlink(missing_ok=True)
         write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
-        kept = [line for line in read_metrics(self.path) if line["epoch"] < epoch]
-        write_atomically(self.path / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        for name in (METRICS, GENOTYPES):
+            kept = [line for line in read_lines(self.path, name) if line["epoch"] < epoch]
+            if name == METRICS or (self.path / name).exists():
+                write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
         file = logging.FileHandler(self.path / LOG, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         self._handlers.append(file)
@@ -229,10 +235,14 @@ class RunFolder:
 
         Nested mappings become scalars named by their path: {"loss": {"weights": 1.0}} is "loss/weights".
         """
-        with (self.path / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, **values}) + "\n")
+        self.append(METRICS, {"epoch": epoch, **values})
         for name, value in _scalars(values):
             self.board.add_scalar(name, value, epoch)
+
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Appends a line, which has its `epoch`, to metrics.jsonl or genotypes.jsonl."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
 
     def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
         """Shows images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
@@ -267,7 +277,12 @@ class RunFolder:
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out."""
-    path = Path(folder) / METRICS
+    return read_lines(folder, METRICS)
+
+
+def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a file that has one JSON object an epoch; a last line that a kill cut short is left out."""
+    path = Path(folder) / name
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:

@@ -65,7 +65,6 @@ def check_same_run(first: Path, second: Path, kind: str) -> None:
     assert saved[0].keys() == saved[1].keys()
     for key in saved[0].keys() - {"config"}:
         assert equal(saved[0][key], saved[1][key]), key
-    texts = [
-        (folder / "genotype.json").read_text() for folder in (first, second) if (folder / "genotype.json").exists()
-    ]
-    assert len(texts) != 1 and len(set(texts)) <= 1  # a published network has none
+    for name in ("genotype.json", "genotypes.jsonl"):
+        texts = [(folder / name).read_text() for folder in (first, second) if (folder / name).exists()]
+        assert len(texts) != 1 and len(set(texts)) <= 1  # a published network has none

@@ -131,8 +131,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
     needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
-    needs["nas-data"] = ["check", "shapes"]
-    needs["nas-export"] = ["x"]
+    needs |= {"nas-data": ["check", "shapes"], "nas-draw": ["x"], "nas-export": ["x"], "nas-report": ["x"]}
     assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 
@@ -339,6 +338,26 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-evaluate", [".", "--precision", "half"], "expected one of float32, tf32, bfloat16, float16, fp32, bf16"),
         ("nas-predict", [".", ".", "--precision", "int8"], "expected one of float32, tf32, bfloat16, float16, fp32"),
         ("nas-predict", [".", ".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
+        ("nas-draw", [], "RUN is missing"),
+        ("nas-draw", ["nothing"], "nothing is not a run folder"),
+        ("nas-draw", [".", "--what", "moon"], "there is no picture 'moon': choose of trellis, cell"),
+        ("nas-draw", [".", "--channels", "0"], "channels is 0: give a number from 1"),
+        ("nas-draw", [".", "--size", "8"], "size is 8: give a number from 9"),
+        ("nas-draw", [".", "--samples", "0"], "samples is 0: give a number from 1"),
+        ("nas-draw", [".", "--image="], "image is empty: give a name"),
+        (
+            "nas-draw",
+            [".", "--what", "field", "--layer", "x"],
+            "layer has no effect on the picture field: leave it out",
+        ),
+        ("nas-draw", [".", "--what", "cell", "--image", "x"], "image has no effect on the picture cell: leave it out"),
+        ("nas-draw", [".", "--out", "x.svg"], "one file: name one picture by --what"),
+        ("nas-draw", [".", "--what", "cell", "--out", "x.gif"], "an animation, which only history can be"),
+        ("nas-draw", [".", "--what", "cell", "--out", "."], "--out is '.', a folder"),
+        ("nas-draw", [".", "--checkpoint", "first"], "expected one of best, last"),
+        ("nas-report", [], "RUN is missing"),
+        ("nas-report", ["nothing"], "nothing is not a run folder"),
+        ("nas-report", [".", "--out", "."], "--out is '.', a folder"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(command: str, arguments: list[str], message: str, call: Run) -> None:

@@ -9,34 +9,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from strategies import transition_mask
+from folders import genotype_of
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 
 from decoders import decode
 from search_spaces.cell_layout import CONCAT, cell_layout
-from search_spaces.drawing import draw_cell, draw_trellis, save_figure
-from search_spaces.genotype import Genotype
+from search_spaces.drawing import draw_cell, draw_changes, draw_trellis, save_figure
+from search_spaces.genotype import Genotype, GenotypeError
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load
 from search_spaces.text import cell_table, path_trellis
 
-
-def found(space: SearchSpace, seed: int = 0) -> Genotype:
-    generator = np.random.default_rng(seed)
-    alpha = generator.random((len(space.edges), len(space.operations)))
-    mask = transition_mask(space)
-    beta = mask * generator.random(mask.shape)
-    total = beta.sum(axis=2, keepdims=True)
-    beta = np.divide(beta, total, out=np.zeros_like(beta), where=total > 0)
-    return decode(space, alpha / alpha.sum(axis=1, keepdims=True), beta)
-
-
 SMALLEST = SearchSpace(name="$^{bad$ _" + 80 * "x", layers=1, levels=1, blocks=1, operations=("skip",))
 GENOTYPES = {
     "official": auto_deeplab(),
-    "autodeeplab": found(load("autodeeplab")),
-    "tiny": found(load("autodeeplab-tiny")),
-    "smallest": found(SMALLEST),
-    "ten blocks, forty layers": found(dataclasses.replace(load("autodeeplab-dw"), blocks=10, layers=40)),
+    "autodeeplab": genotype_of(load("autodeeplab")),
+    "tiny": genotype_of(load("autodeeplab-tiny")),
+    "smallest": genotype_of(SMALLEST),
+    "ten blocks, forty layers": genotype_of(dataclasses.replace(load("autodeeplab-dw"), blocks=10, layers=40)),
 }
 everywhere = pytest.mark.parametrize("genotype", GENOTYPES.values(), ids=GENOTYPES)
 
@@ -56,12 +49,20 @@ def test_layout_keeps_parts_apart(genotype: Genotype) -> None:
 
 
 def test_layout_of_the_largest_cell_is_quick_enough() -> None:
-    layout = cell_layout(found(dataclasses.replace(load("autodeeplab"), blocks=30)))
+    layout = cell_layout(genotype_of(dataclasses.replace(load("autodeeplab"), blocks=30)))
     assert len(layout.column) == 33
 
 
+def draw_three_epochs(genotype: Genotype) -> Figure:
+    return draw_changes([(1, genotype), (20, genotype), (400, genotype)])
+
+
+def draw_with_others(genotype: Genotype) -> Figure:
+    return draw_trellis(genotype, others=[genotype.path, genotype.path])
+
+
 @everywhere
-@pytest.mark.parametrize("draw", [draw_cell, draw_trellis])
+@pytest.mark.parametrize("draw", [draw_cell, draw_trellis, draw_with_others, draw_three_epochs])
 def test_no_text_overlaps_another_or_leaves_the_picture(genotype: Genotype, draw: type) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -85,6 +86,44 @@ def test_contents() -> None:
     assert "autodeeplab: path" in [text.get_text() for text in draw_trellis(GENOTYPES["official"]).axes[0].texts]
     titles = [text.get_text() for text in draw_trellis(GENOTYPES["autodeeplab"]).axes[0].texts]
     assert any(title.startswith("autodeeplab: path, probability ") for title in titles)
+
+
+def test_other_paths_are_grey_beneath_the_orange_one() -> None:
+    genotype = auto_deeplab()
+    others = [(4,) * 12, (8,) * 12]
+    lines = [c for c in draw_trellis(genotype, others=others).axes[0].collections if isinstance(c, LineCollection)]
+    _, *grey, orange = lines
+    assert [to_hex(c.get_color()[0]).upper() for c in (*grey, orange)] == ["#555555", "#555555", "#D55E00"]
+    assert all(len(c.get_segments()) == 12 for c in (*grey, orange))
+    straight = [len({y for _, y in segment}) == 1 for segment in grey[0].get_segments()]
+    assert straight == [True] * 12
+    with pytest.raises(GenotypeError, match=r"path\[1\] is 16: expected one of 4, 8"):
+        draw_trellis(genotype, others=[(4, 16, *genotype.path[2:])])
+
+
+def test_what_changed_in_a_cell_is_framed() -> None:
+    space = load("autodeeplab-tiny")
+    first, second = genotype_of(space, 0), genotype_of(space, 1)
+    edges = [
+        [edge for block in genotype.cell for edge in zip(block.inputs, block.operations, strict=True)]
+        for genotype in (first, second)
+    ]
+    changed = sum(a != b for a, b in zip(*edges, strict=True))
+    figure = draw_changes([(1, first), (2, second), (3, second)])
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, FancyBboxPatch)]
+    assert sum(patch.get_edgecolor() == (0, 0, 0, 1) for patch in boxes) == changed > 0
+
+
+def test_changes_of_nothing_or_of_two_searches_are_refused() -> None:
+    with pytest.raises(ValueError, match="no epoch to draw"):
+        draw_changes([])
+    with pytest.raises(ValueError, match="different search spaces"):
+        draw_changes([(1, GENOTYPES["tiny"]), (2, GENOTYPES["smallest"])])
+
+
+def test_a_title_of_ones_own() -> None:
+    for draw in (draw_cell, draw_trellis):
+        assert "epoch 3" in [text.get_text() for text in draw(auto_deeplab(), title="epoch 3").axes[0].texts]
 
 
 @pytest.mark.parametrize(("ending", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])

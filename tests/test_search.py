@@ -98,7 +98,8 @@ def numbers(value: Any) -> list[float]:
 def test_a_run_folder_has_all_its_files(finished: Run) -> None:
     names = {path.name for path in finished.folder.iterdir()}
     files = {"config.yaml", "checkpoint.pt", "best.pt", "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"}
-    pictures = {f"{name}.{suffix}" for name in ("cell", "trellis") for suffix in ("png", "svg")}
+    files.add("genotypes.jsonl")
+    pictures = {f"{name}.{suffix}" for name in ("cell", "trellis", "history") for suffix in ("png", "svg")}
     events = {name for name in names if name.startswith("events.out.tfevents")}
     assert names == files | pictures | events
     assert len(events) == 1
@@ -142,7 +143,8 @@ def test_tensorboard_has_scalars_and_images(finished: Run) -> None:
         assert shown == pytest.approx({line["epoch"]: line[first][second] for line in lines}), name
     assert [event.step for event in events.Scalars("loss/architecture")] == [1, 2]
     images = {f"architecture/{name}" for name in ("alpha", "beta", "cell", "trellis")}
-    assert set(events.Tags()["images"]) == images | {"samples/0", "samples/1"}
+    assert set(events.Tags()["images"]) == images | {"samples/0", "samples/1", "architecture/history"}
+    assert [event.step for event in events.Images("architecture/history")] == [2]  # at the end
     assert all(len(events.Images(name)) == 3 for name in images)
 
 

@@ -1,0 +1,51 @@
+"""nas-report: one HTML file about runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli import common
+
+DESCRIPTION = """\
+Writes one HTML file about one run or several, side by side: curves, pictures, the cell and the path, IoU of each class,
+settings (those that differ first), and the commands to repeat it all. The file needs no network and no other file; the
+pictures of nas-draw in a run's folder are in it, too."""
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-report."""
+    parser = common.parser("nas-report", DESCRIPTION, "RUN...")
+    parser.add_argument("run", metavar="RUN", type=str, nargs="+", help="Run folders of nas-search and nas-retrain.")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="The file; report.html in the folder of a single run, or in this folder, if not given.",
+    )
+    parser.add_argument(
+        "--image",
+        type=str | None,
+        default=None,
+        help="Show each network of nas-retrain at work on this image: features, classes, receptive field.",
+    )
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, writes, prints."""
+    values = common.parse(make_parser(), arguments)
+    if values.out is not None and (not Path(values.out).name or Path(values.out).is_dir()):
+        raise ValueError(f"--out is {values.out!r}, a folder: name a file in it")
+    from retrain.report.page import write_report
+
+    path = write_report(values.run, values.out, values.image)
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-report", main)
+
+
+if __name__ == "__main__":
+    entry()

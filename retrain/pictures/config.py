@@ -1,0 +1,47 @@
+"""What a picture of a run may be told; imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nas.config import require
+
+__all__ = ["Checkpoint", "PictureConfig"]
+
+Checkpoint = Literal["best", "last"]
+
+LARGEST_SIDE, MOST_SAMPLES, MOST_CHANNELS = 2049, 1000, 24
+
+
+@dataclass(frozen=True)
+class PictureConfig:
+    """Settings of pictures; each picture reads some of them, and None stands for its own default."""
+
+    image: str | None = None
+    """The image that the network shall see (features, heat), or of which it shall see crops (field)."""
+    layer: str | None = None
+    """features: name of the lateral inhibition; the network's first one, if not given."""
+    channels: int | None = None
+    """features: how many channels; 6, if not given."""
+    classes: str | None = None
+    """heat: names of classes, with commas; the six that the network sees most of, if not given."""
+    size: int | None = None
+    """field: side of the input in pixels; 257, if not given."""
+    samples: int | None = None
+    """field: how many inputs the gradients are averaged over; 16, if not given."""
+    checkpoint: Checkpoint | None = None
+    """features, heat, field: the weights, best (highest validation mIoU) or last; best, if not given."""
+    device: str | None = None
+    """features, heat, field: auto, cpu, cuda, cuda:1, ...; auto, if not given."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("channels", 1, MOST_CHANNELS),
+            ("size", 9, LARGEST_SIDE),
+            ("samples", 1, MOST_SAMPLES),
+        ):
+            value = getattr(self, name)
+            require(value is None or least <= value <= most, f"{name} is {value}: give a number from {least} to {most}")
+        for name in ("image", "layer", "classes"):
+            require(getattr(self, name) != "", f"{name} is empty: give a name, or leave it out")

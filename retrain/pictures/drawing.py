@@ -1,0 +1,223 @@
+"""The pictures that a run can have, and one function that draws them.
+
+A picture is written into the folder `pictures` of the run, as SVG and PNG; there `nas-report` finds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from nas.config import require
+from nas.data.base import resize_image
+from nas.data.loading import image_to_tensor
+from nas.data.reading import read_image
+from nas.devices import choose_device
+from nas.history import draw_history, read_history, save_animation
+from nas.pictures import figure_to_array
+from nas.run import CONFIG, GENOTYPE, read_config, read_metrics
+from retrain.pictures.config import PictureConfig
+from retrain.pictures.heat_maps import choose_classes, class_probabilities, draw_heat_maps
+from retrain.pictures.inhibition import draw_inhibition, see_inhibition
+from retrain.pictures.receptive_field import draw_field, effective_field
+from retrain.pictures.smoothing import draw_smoothing, smoothing_coefficients
+from retrain.source import TrainedNetwork, load_trained
+from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+from search_spaces.genotype import Genotype, load_genotype
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FOLDER", "PICTURES", "Picture", "Subject", "draw_pictures"]
+
+FOLDER = "pictures"
+"""In a run folder."""
+
+ANIMATION = ".gif"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run and the settings of its pictures; what is read from it is read once."""
+
+    run: Path
+    config: PictureConfig
+
+    @cached_property
+    def genotype(self) -> Genotype:
+        """What was found, or what is trained.
+
+        Raises:
+            ValueError: There is none, as in a run of a published network.
+        """
+        if not (self.run / GENOTYPE).exists():
+            raise ValueError(f"{self.run} has no {GENOTYPE}: it is a run of a published network, or without an epoch")
+        return load_genotype(self.run / GENOTYPE)
+
+    @cached_property
+    def trained(self) -> TrainedNetwork:
+        """The trained network.
+
+        Raises:
+            ValueError: The run is a search, or it has no such checkpoint.
+        """
+        if "genotype" not in read_config(self.run):
+            raise ValueError(f"{self.run} is a search: this picture is of a network that nas-retrain trained")
+        return load_trained(self.run, self.config.checkpoint or "best", choose_device(self.config.device or "auto"))
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """uint8 [H, W, 3].
+
+        Raises:
+            ValueError: None was given, or it cannot be read.
+        """
+        if self.config.image is None:
+            raise ValueError("this picture is of an image: give --image FILE")
+        return read_image(Path(self.config.image))
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The image as the network sees it, (1, 3, H, W) in [-1, 1], on its device."""
+        resized = image_to_tensor(resize_image(self.image, self.trained.config.loader.resolution))
+        return resized[None].to(next(self.trained.network.parameters()).device)
+
+
+def _features(subject: Subject) -> Figure:
+    inhibited = see_inhibition(subject.trained.network, subject.tensor, subject.config.layer)
+    return draw_inhibition(subject.image, inhibited, subject.config.channels or 6)
+
+
+def _heat(subject: Subject) -> Figure:
+    trained = subject.trained
+    probabilities = class_probabilities(trained, subject.image)
+    chosen = choose_classes(trained.classes, probabilities, subject.config.classes)
+    return draw_heat_maps(subject.image, probabilities, trained.classes, trained.colors, chosen)
+
+
+def _field(subject: Subject) -> Figure:
+    config, trained = subject.config, subject.trained
+    samples = config.samples or 16
+    image = subject.tensor[0].cpu() if config.image is not None else None
+    field = effective_field(trained.network, config.size or 257, samples, image)
+    inputs = f"{samples} {'random inputs' if image is None else 'crops of the image'}"
+    name = trained.config.genotype if not (subject.run / GENOTYPE).exists() else subject.genotype.space.name
+    return draw_field(field, name[:40], inputs)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a run can have."""
+
+    description: str
+    """What it shows."""
+    draw: Callable[[Subject], Figure]
+    """Draws it, or raises ValueError where the run has no such picture."""
+    reads: tuple[str, ...] = ()
+    """The settings that it reads."""
+
+
+OF_NETWORK = ("checkpoint", "device")
+PICTURES: Mapping[str, Picture] = {
+    "trellis": Picture("the path on the trellis", lambda subject: draw_trellis(subject.genotype)),
+    "cell": Picture("the cell as a graph", lambda subject: draw_cell(subject.genotype)),
+    "history": Picture(
+        "path and cell over a search, also as an animation", lambda subject: draw_history(read_history(subject.run))
+    ),
+    "smoothing": Picture(
+        "coefficients of aggregated smoothing over a training",
+        lambda subject: draw_smoothing(smoothing_coefficients(read_metrics(subject.run))),
+    ),
+    "features": Picture(
+        "features before and after a lateral inhibition", _features, ("image", "layer", "channels", *OF_NETWORK)
+    ),
+    "heat": Picture("probability of classes over an image", _heat, ("image", "classes", *OF_NETWORK)),
+    "field": Picture("effective receptive field", _field, ("size", "samples", "image", *OF_NETWORK)),
+}
+
+
+def draw_pictures(
+    run: str | Path,
+    names: Sequence[str] = (),
+    config: PictureConfig | None = None,
+    out: str | Path | None = None,
+    tensorboard: bool = False,
+) -> tuple[list[Path], dict[str, str]]:
+    """Draws pictures of a run and writes them.
+
+    Args:
+        run: The run folder of a search or a retraining.
+        names: Of PICTURES; none: all that the run can have.
+        config: Settings of the pictures.
+        out: The file of the one picture that is named, ending in .svg, .png or .pdf, or (history) .gif; None: files in
+            the folder `pictures` of the run, SVG and PNG.
+        tensorboard: Show them in TensorBoard, too, as the run's part `pictures`.
+
+    Returns:
+        The files, and which pictures the run cannot have: name -> why (if none are named; one that is named raises).
+
+    Raises:
+        ValueError: The run or the image cannot be used, a picture is unknown or impossible, or a setting is given that
+            no picture reads; one line.
+    """
+    run, config = Path(run), config or PictureConfig()
+    _check(names, config, out)
+    if not (run / CONFIG).exists():
+        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
+    subject = Subject(run, config)
+    if config.image is not None:
+        _ = subject.image  # one that cannot be read is no picture's own fault
+    figures: dict[str, Figure] = {}
+    impossible: dict[str, str] = {}
+    for name in names or PICTURES:
+        try:
+            figures[name] = PICTURES[name].draw(subject)
+        except ValueError as error:
+            if names:
+                raise
+            impossible[name] = str(error)
+    written = []
+    for name, figure in figures.items():
+        files = [Path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
+        for file in files:
+            animated = file.suffix.lower() == ANIMATION
+            written.append(save_animation(read_history(run), file) if animated else save_figure(figure, file))
+    if tensorboard:
+        _show(run, figures)
+    return written, impossible
+
+
+def _endings(name: str) -> tuple[str, ...]:
+    return (".svg", ".png", *([ANIMATION] if name == "history" else []))
+
+
+def _check(names: Sequence[str], config: PictureConfig, out: str | Path | None) -> None:
+    for name in names:
+        require(name in PICTURES, f"there is no picture {name!r}: choose of {', '.join(PICTURES)}")
+    read = {setting for name in names or PICTURES for setting in PICTURES[name].reads}
+    for field in dataclasses.fields(config):
+        given = getattr(config, field.name) is not None
+        message = f"{field.name} has no effect on the picture {' or '.join(names)}: leave it out"
+        require(not given or field.name in read, message)
+    if out is not None:
+        require(len(names) == 1, f"--out is {str(out)!r}, one file: name one picture by --what")
+        animated = Path(out).suffix.lower() == ANIMATION
+        message = f"--out is {str(out)!r}, an animation, which only history can be: give a name in .svg, .png or .pdf"
+        require(not animated or names[0] == "history", message)
+
+
+def _show(run: Path, figures: Mapping[str, Figure]) -> None:
+    """Writes the pictures for TensorBoard, in a folder of their own: the run may be at work on its events."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    lines = read_metrics(run)
+    with SummaryWriter(str(run / FOLDER)) as board:
+        for name, figure in figures.items():
+            board.add_image(f"pictures/{name}", figure_to_array(figure), len(lines), dataformats="HWC")

@@ -1,0 +1,124 @@
+"""What a lateral inhibition does to the features of an image: channels before and after it.
+
+Shapes: C channels of h x w pixels at the layer.
+
+Source: Wang et al., 2020 (LI-Convs), Figure 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from search_spaces.lateral_inhibition import LateralInhibition
+
+__all__ = ["Inhibited", "draw_inhibition", "inhibition_layers", "see_inhibition", "strongest"]
+
+MAP_WIDTH, LEFT, CAPTION, GAP, HEADER = 1.9, 0.15, 0.45, 0.15, 0.5  # inches
+LONGEST_NAME = 60
+MAPS_IN_ROW = 6
+
+
+@dataclass(frozen=True)
+class Inhibited:
+    """Features before and after a lateral inhibition."""
+
+    layer: str
+    """Name of the layer in the network."""
+    before: np.ndarray
+    """[C, h, w], behind the layer's first ReLU."""
+    after: np.ndarray
+    """[C, h, w], the layer's output."""
+    intensity: np.ndarray
+    """[C], the learned intensities W, 0 to 1."""
+
+
+def inhibition_layers(network: nn.Module) -> dict[str, LateralInhibition]:
+    """The lateral inhibitions of a network by name, in its order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, LateralInhibition)}
+
+
+@torch.no_grad()
+def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) -> Inhibited:
+    """Runs the network on an image and keeps what goes into a lateral inhibition and what comes out.
+
+    Args:
+        network: In eval mode, on the device of the image.
+        image: (1, 3, H, W) in [-1, 1].
+        layer: Name of the layer; None: the first one.
+
+    Raises:
+        ValueError: The network has no lateral inhibition, or none of that name.
+    """
+    layers = inhibition_layers(network)
+    if not layers:
+        raise ValueError("the network has no lateral inhibition: train one that has, such as mnv2-li-aspp")
+    name = layer or next(iter(layers))
+    if name not in layers:
+        raise ValueError(f"there is no lateral inhibition {name!r}: choose one of {', '.join(layers)}")
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = layers[name].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    try:
+        network(image)
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError(f"the image does not pass {name}: choose another one of {', '.join(layers)}")
+    before, after = seen[0]
+    intensity = layers[name].intensity.float().cpu().numpy()
+    return Inhibited(name, before[0].relu().float().cpu().numpy(), after[0].float().cpu().numpy(), intensity)
+
+
+def strongest(inhibited: Inhibited, number: int) -> list[int]:
+    """The channels from which the layer takes most away, by the mean over the image, in this order."""
+    taken = (inhibited.before - inhibited.after).mean(axis=(1, 2))  # [C]
+    return [int(channel) for channel in np.argsort(-taken, kind="stable")[:number]]
+
+
+def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) -> Figure:
+    """Draws the image, and a few of its channels before (above) and after (below) the lateral inhibition.
+
+    Every map has a scale of its own, from 0 (dark) to its largest value (bright), so that patterns can be compared;
+    what that value is, and how much less the mean is afterwards, stands beneath.
+
+    Args:
+        image: uint8 [H, W, 3].
+        inhibited: What to draw.
+        channels: How many, at most; those from which most is taken.
+    """
+    chosen = strongest(inhibited, channels)
+    columns = min(len(chosen), MAPS_IN_ROW)
+    rows = -(-len(chosen) // columns)
+    height = MAP_WIDTH * image.shape[0] / image.shape[1]
+    band = 2 * (height + CAPTION)
+    size = (LEFT + (columns + 1) * (MAP_WIDTH + GAP), HEADER + rows * band)
+    figure = Figure(figsize=size, dpi=150, facecolor="white")
+
+    def show(column: int, y: float, picture: np.ndarray, above: str, below: str = "") -> None:
+        box = ((LEFT + column * (MAP_WIDTH + GAP)) / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1])
+        axes = figure.add_axes(box)
+        axes.set_axis_off()
+        # nearest: an interpolated map would show patterns that are not there.
+        axes.imshow(picture, cmap="viridis", aspect="auto", vmin=0, vmax=max(float(picture.max()), 1e-12),
+                    interpolation="nearest")  # fmt: skip
+        axes.set_title(above, fontsize=11, pad=3, parse_math=False)
+        axes.text(0.5, -0.03, below, fontsize=11, ha="center", va="top", transform=axes.transAxes)
+
+    name = inhibited.layer if len(inhibited.layer) <= LONGEST_NAME else f"...{inhibited.layer[-LONGEST_NAME:]}"
+    figure.text(LEFT / size[0], 1 - 0.25 / size[1], f"lateral inhibition {name}: above before, below after it",
+                fontsize=12, va="center", parse_math=False)  # fmt: skip
+    show(0, size[1] - HEADER - height - 0.2, image, "image")
+    for number, channel in enumerate(chosen):
+        row, column = divmod(number, columns)
+        top = size[1] - HEADER - row * band - 0.2
+        before, after = inhibited.before[channel], inhibited.after[channel]
+        title = f"channel {channel}, W = {inhibited.intensity[channel]:.2f}"
+        less = 1 - after.mean() / before.mean() if before.mean() > 0 else 0.0
+        show(column + 1, top - height, before, title, f"max {before.max():.2g}")
+        low = top - 2 * height - CAPTION + 0.15
+        show(column + 1, low, after, "", f"max {after.max():.2g}, mean \N{MINUS SIGN}{100 * less:.0f} %")
+    return figure

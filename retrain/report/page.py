@@ -1,0 +1,204 @@
+"""The report: numbers, curves, pictures, tables, settings and commands of runs, in one HTML file."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from nas.config import require
+from nas.reporting import package_version
+from retrain.report.album import Album
+from retrain.report.curves import MOST_RUNS, draw_curves, run_style
+from retrain.report.gallery import gallery
+from retrain.report.markup import Markup, details, element, figure, items, join, table
+from retrain.report.numbers import headline_numbers
+from retrain.report.runs import RunRecord, different_settings, read_runs
+from retrain.report.series import read_series
+from search_spaces.files import write_atomically
+
+__all__ = ["commands", "make_report", "write_report"]
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+"""The page loads nothing and runs nothing, whatever stands in it."""
+
+MOST_CLASSES = 400
+"""Rows of the table of classes."""
+
+Section = tuple[str, str, Markup]
+"""Anchor, heading, content."""
+
+
+def write_report(folders: Sequence[str | Path], out: str | Path | None = None, image: str | Path | None = None) -> Path:
+    """Writes the report of runs into one file.
+
+    Args:
+        folders: Run folders of searches and retrainings.
+        out: The file; None: report.html in the folder of the one run, or, of several, where the command is given.
+        image: The networks of retrainings are shown at work on this image.
+
+    Raises:
+        ValueError: One is not a run folder, there are too many, or the image cannot be read; one line.
+        OSError: The file cannot be written.
+    """
+    require(bool(folders), "there is no run: name run folders")
+    require(len(folders) <= MOST_RUNS, f"{len(folders)} runs are too many for one report: give up to {MOST_RUNS}")
+    runs = read_runs(folders)
+    path = Path(out) if out is not None else (runs[0].path if len(runs) == 1 else Path()) / "report.html"
+    require(not path.is_dir(), f"{path} is a folder: name a file for the report")
+    return write_atomically(path, make_report(runs, image))
+
+
+def make_report(runs: Sequence[RunRecord], image: str | Path | None = None) -> str:
+    """The report as HTML, of runs that were read (`read_runs`)."""
+    sections: list[Section] = [
+        ("overview", "Overview", _overview(runs)),
+        *_curves(runs),
+        *gallery(runs, Album(), image),
+        *_classes(runs),
+        *((f"run{number}", f"Run {run.name}", _run(run)) for number, run in enumerate(runs)),
+    ]
+    title = f"Report: {', '.join(run.name for run in runs[:3])}{' ...' if len(runs) > 3 else ''}"
+    links = items(element("a", heading, href=f"#{anchor}") for anchor, heading, _ in sections)
+    made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, nas-segmentation {package_version()}"
+    body = join(
+        [
+            element("header", element("h1", title), element("p", f"Made {made}", class_="soft")),
+            element("nav", links, aria_label="Sections"),
+            element(
+                "main",
+                *(
+                    element("section", element("h2", heading, id=anchor), content)
+                    for anchor, heading, content in sections
+                ),
+            ),
+        ]
+    )
+    style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    head = join(
+        [
+            Markup('<meta charset="utf-8">'),
+            Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+            Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            # A browser asks for an icon of its own accord, unless the page has one.
+            Markup('<link rel="icon" href="data:,">'),
+            element("title", title),
+            element("style", Markup(style)),
+        ]
+    )
+    return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
+
+
+def _overview(runs: Sequence[RunRecord]) -> Markup:
+    numbers = [headline_numbers(run) for run in runs]
+    names = dict.fromkeys(name for run in numbers for name in run)
+    rows = [(name, *(run.get(name, "") for run in numbers)) for name in names]
+    head = ("", *(run.name for run in runs))
+    parts = [table(head, rows)]
+    notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
+    if notes:
+        parts.append(element("div", element("p", "Not all could be read."), items(notes), class_="note"))
+    differing = different_settings(runs)
+    if differing:
+        rows = [(name, *(run.settings.get(name, "--") for run in runs)) for name in differing]
+        parts += [element("h3", "Settings that differ"), table(head, rows)]
+    elif len(runs) > 1:
+        parts.append(element("p", "All settings are the same."))
+    return join(parts)
+
+
+def _curves(runs: Sequence[RunRecord]) -> Iterator[Section]:
+    pictures = draw_curves([read_series(run.lines) for run in runs])
+    if not pictures:
+        yield "curves", "Curves", element("p", "No epoch is recorded yet.")
+        return
+    legend: list[object] = []
+    for number, run in enumerate(runs):
+        style = run_style(number)
+        swatch = element("span", class_="swatch", style=f"background: {style.color}", aria_hidden="true")
+        marks = {"": "", "o": " (circles)", "s": " (squares)", "^": " (triangles)"}[style.marker]
+        legend.append(join([swatch, f"{run.name}{marks}"], ""))
+    shown = (figure(title, Markup(svg)) for title, svg in pictures)
+    yield (
+        "curves",
+        "Curves",
+        join(
+            [
+                element("ul", *(element("li", entry) for entry in legend), class_="legend") if len(runs) > 1 else "",
+                element("div", *shown, class_="grid curves"),
+            ]
+        ),
+    )
+
+
+def _classes(runs: Sequence[RunRecord]) -> Iterator[Section]:
+    """IoU of each class, a column an evaluation."""
+    columns = [(run, evaluated) for run in runs for evaluated in run.evaluations]
+    if not columns:
+        return
+    head = [
+        "class",
+        *(f"{run.name}: {evaluated.name}" if len(runs) > 1 else evaluated.name for run, evaluated in columns),
+    ]
+    names = list(dict.fromkeys(name for _, evaluated in columns for name in evaluated.iou))[:MOST_CLASSES]
+
+    def percent(value: float | None) -> str:
+        return "--" if value is None else f"{100 * value:.2f}"
+
+    rows = [(name, *(percent(evaluated.iou.get(name)) for _, evaluated in columns)) for name in names]
+    rows.append(("mean", *(percent(evaluated.miou) for _, evaluated in columns)))
+    rows.append(("pixel accuracy", *(percent(evaluated.pixel_accuracy) for _, evaluated in columns)))
+    yield "classes", "IoU of each class", table(head, rows, "In percent, as nas-evaluate measured it.", numbers=True)
+
+
+def _run(run: RunRecord) -> Markup:
+    parts: list[object] = [element("p", f"{run.command}, folder {run.path}", class_="soft")]
+    if run.genotype is not None:
+        rows = [
+            (f"block{number}", block.inputs[0], block.operations[0], block.inputs[1], block.operations[1])
+            for number, block in enumerate(run.genotype.cell, start=1)
+        ]
+        path = "-".join(map(str, run.genotype.path))
+        parts += [
+            element("h3", "Cell and path"),
+            table(("block", "input", "operation", "input", "operation"), rows),
+            element("p", f"Path, as the stride of each layer: {path}"),
+        ]
+        if run.genotype.provenance:
+            told = (
+                f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+                for name, value in run.genotype.provenance.items()
+            )
+            parts.append(element("p", f"The genotype's origin: {', '.join(told)}", class_="soft"))
+    parts += [
+        element("h3", "Commands"),
+        element("pre", "\n".join(f"# {what}\n{line}" for line, what in commands(run))),
+        details("All settings", table(("setting", "value"), run.settings.items())),
+    ]
+    versions = f"This report was made by nas-segmentation {package_version()}, Python {platform.python_version()}."
+    parts.append(element("p", versions, class_="soft"))
+    return join(parts)
+
+
+def commands(run: RunRecord) -> list[tuple[str, str]]:
+    """What to type to repeat a run and to go on from it: (command, what it does)."""
+    folder = run.path
+    again = folder.with_name(f"{folder.resolve().name}-again")
+    lines = [
+        (f"{run.command} --config {_word(folder / 'config.yaml')} --out {_word(again)}", "repeat"),
+        (f"{run.command} --resume {_word(folder)}", "go on"),
+    ]
+    if run.searches:
+        lines.append((f"nas-retrain {_word(folder / 'genotype.json')}", "train what was found"))
+    else:
+        lines.append((f"nas-evaluate {_word(folder)}", "measure"))
+        lines.append((f"nas-predict {_word(folder)} IMAGES", "masks and overlays"))
+    lines.append((f"nas-draw {_word(folder)}{'' if run.searches else ' --image FILE'}", "pictures"))
+    return lines
+
+
+def _word(path: Path) -> str:
+    """A path as a word of a command line; on one line, whatever its name holds."""
+    return shlex.quote(" ".join(str(path).split("\n")))

@@ -1,0 +1,158 @@
+"""What a report knows of a run: all that its folder holds, read once, with a note of what could not be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.history import Snapshot, read_history
+from nas.run import GENOTYPE, GENOTYPES, read_config, read_metrics
+from retrain.report.series import finite
+from search_spaces.genotype import Genotype, load_genotype
+
+__all__ = ["Evaluated", "RunRecord", "different_settings", "read_run", "read_runs"]
+
+MAX_FILE_BYTES = 8 * 2**20
+"""Of an evaluation; one of 150 classes has a fiftieth of that."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A file that nas-evaluate wrote."""
+
+    name: str
+    """Split and checkpoint, such as "val-best"."""
+    miou: float
+    """Mean IoU, 0 to 1."""
+    pixel_accuracy: float | None
+    """Share of pixels that are right, 0 to 1."""
+    iou: Mapping[str, float | None]
+    """Of each class; None where it does not occur."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder, read."""
+
+    path: Path
+    """The folder."""
+    name: str
+    """Its name in the report; no other run there has it."""
+    searches: bool
+    """Whether it is a search; else a retraining."""
+    settings: Mapping[str, str]
+    """All settings as text, by dotted name."""
+    lines: Sequence[Mapping[str, Any]]
+    """Those of metrics.jsonl."""
+    genotype: Genotype | None = None
+    """What was found, or what is trained."""
+    history: Sequence[Snapshot] = ()
+    """What each epoch of a search decoded."""
+    evaluations: Sequence[Evaluated] = ()
+    """By name."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be read, and why."""
+
+    @property
+    def command(self) -> str:
+        """The command that made it."""
+        return "nas-search" if self.searches else "nas-retrain"
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[RunRecord]:
+    """Reads runs; those whose folders have the same name are told apart by a number.
+
+    Raises:
+        ValueError: One is not a run folder, or one is given twice; one line.
+    """
+    runs: list[RunRecord] = []
+    for folder in map(Path, folders):
+        if any(folder.resolve() == run.path.resolve() for run in runs):
+            raise ValueError(f"{folder} is given twice: give each run once")
+        name, number = folder.resolve().name, 1
+        while name in {run.name for run in runs}:
+            number += 1
+            name = f"{folder.resolve().name} ({number})"
+        runs.append(read_run(folder, name))
+    return runs
+
+
+def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
+    """Reads a run folder.
+
+    Args:
+        folder: Of a search or a retraining, at any point of its life.
+        name: In place of the folder's.
+
+    Raises:
+        ValueError: It is not a run folder, or its settings cannot be read; one line.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    notes: list[str] = []
+    lines: list[dict[str, Any]] = []
+    genotype, history = None, []
+    try:
+        lines = read_metrics(folder)
+    except (OSError, UnicodeDecodeError) as error:
+        notes.append(f"metrics.jsonl cannot be read: {error}")
+    try:
+        if (folder / GENOTYPE).exists():
+            genotype = load_genotype(folder / GENOTYPE)
+        if (folder / GENOTYPES).exists():
+            history = read_history(folder)
+    except (OSError, ValueError) as error:
+        notes.append(str(error))
+    evaluations = []
+    for path in sorted(folder.glob("evaluation-*.json")):
+        try:
+            evaluations.append(_evaluated(path))
+        except (OSError, ValueError, RecursionError) as error:
+            notes.append(f"{path.name} cannot be read: {error}")
+    return RunRecord(
+        folder,
+        name or folder.resolve().name,
+        "genotype" not in config,
+        _flat(config),
+        lines,
+        genotype,
+        history,
+        evaluations,
+        notes,
+    )
+
+
+def _evaluated(path: Path) -> Evaluated:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError("it is too large to be an evaluation")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    miou = finite(data.get("miou")) if isinstance(data, dict) else None
+    if miou is None or not isinstance(data.get("iou"), dict):
+        raise ValueError("it has no miou and iou, as nas-evaluate writes them")
+    iou = {str(name): finite(value) for name, value in data["iou"].items()}
+    accuracy = finite(data.get("pixel_accuracy"))
+    name = path.stem.removeprefix("evaluation-")
+    return Evaluated(name, miou, accuracy, iou)
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted names and text."""
+    flat: dict[str, str] = {}
+    for name, entry in value.items():
+        if isinstance(entry, Mapping):
+            flat |= _flat(entry, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = entry if isinstance(entry, str) else json.dumps(entry, default=str)
+    return flat
+
+
+def different_settings(runs: Sequence[RunRecord]) -> list[str]:
+    """Names of the settings that are not the same in all runs that have them, in the order in which they are met.
+
+    The folder, which is always another one, is not among them.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.settings if name != "out")
+    return [name for name in names if len({run.settings[name] for run in runs if name in run.settings}) > 1]
