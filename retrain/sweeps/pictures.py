@@ -30,6 +30,8 @@ LABELS = {
 }
 SCALES = {"miou": 100.0, "multiply_adds": 1e-6, "parameters": 1e-6, "latency": 1000.0}
 DPI = 120
+LINE = 24
+"""Letters that fit below a panel."""
 
 
 def draw_all(
@@ -150,10 +152,17 @@ def _slices(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure:
         if parameter.choices is not None:
             # Side by side within a choice, so that trials of equal value are seen.
             across = [x + 0.3 * (t.number / max(last, 1) - 0.5) for x, t in zip(across, points, strict=True)]
-            axes.set_xticks(range(len(parameter.choices)), [str(label) for label in corners(parameter)])
             axes.set_xlim(-0.5, len(parameter.choices) - 0.5)
-        elif parameter.log:
-            axes.set_xscale("log")
+            labels = [str(label) for label in corners(parameter)]
+            axes.set_xticks(range(len(labels)), labels)
+            if sum(map(len, labels)) > LINE:
+                axes.tick_params(axis="x", labelrotation=20, labelsize="small")
+        else:
+            assert parameter.range is not None
+            low, high = parameter.range
+            axes.set_xscale("log" if parameter.log else "linear")
+            margin = (high / low) ** 0.04 if parameter.log else 0.04 * (high - low)
+            axes.set_xlim(*((low / margin, high * margin) if parameter.log else (low - margin, high + margin)))
         heights = [100 * t.values[place] for t in points]
         axes.scatter(across, heights, c=[t.number for t in points], cmap=shade.cmap, norm=shade.norm, s=22)
         axes.set_xlabel(parameter.name)
@@ -191,6 +200,10 @@ def _parallel(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure
                 fontsize="small",
                 bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )
+    for value, height in ((low, 0.0), (high, 1.0)):
+        axes.annotate(
+            f"{value:.4g}", (len(space.parameters), height), xytext=(4, 2), textcoords="offset points", fontsize="small"
+        )
     names = [parameter.name + (" (log)" if parameter.log else "") for parameter in space.parameters]
     broken = [name.replace(".", ".\n", 1) for name in names]
     axes.set_xticks(range(len(names) + 1), [*broken, LABELS["miou"]])
@@ -200,7 +213,7 @@ def _parallel(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure
     for number in range(len(names) + 1):
         axes.axvline(number, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(shade, ax=axes, label=LABELS["miou"])
+    figure.colorbar(shade, ax=axes, label=LABELS["miou"], pad=0.01)
     return figure
 
 

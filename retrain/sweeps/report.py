@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.config import require, to_plain
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.pictures import draw_all
-from retrain.sweeps.study import Study, written
+from retrain.sweeps.study import Study, amount, written
 from search_spaces.files import write_atomically
 
 __all__ = [
@@ -105,8 +105,8 @@ def trials_table(study: Study, trials: Sequence[FrozenTrial]) -> str:
     for trial in trials:
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         values = trial.values or list(trial.intermediate_values.values())[-1:]
-        shown = [written(name, v).split(" ", 1)[1] for name, v in zip(study.config.objectives, values, strict=False)]
-        shown = [text.removeprefix("mIoU ") for text in shown] + [""] * (len(study.config.objectives) - len(shown))
+        shown = [amount(name, value) for name, value in zip(study.config.objectives, values, strict=False)]
+        shown += [""] * (len(study.config.objectives) - len(shown))
         drawn = [_value(trial.params.get(name, "")) for name in names]
         rows.append([str(trial.number), *shown, str(epochs), trial.state.name.lower(), *drawn])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

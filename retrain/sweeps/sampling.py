@@ -48,7 +48,7 @@ def check_cmaes(parameters: Sequence[Parameter]) -> None:
 def make_pruner(config: StudyConfig, epochs: int) -> BasePruner:
     """What ends trials of so many epochs early."""
     if config.prunes_by == "median":
-        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)  # not by the first epoch
     if config.prunes_by == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs, reduction_factor=3)
     return optuna.pruners.NopPruner()

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from retrain.sweeps.ledger import END, SURPLUS
 from retrain.sweeps.report import best_trial, counted
-from retrain.sweeps.study import Study, written
+from retrain.sweeps.study import Study, amount, written
 
 __all__ = ["Screen", "live_table"]
 
@@ -39,8 +39,8 @@ def live_table(study: Study, trials: Sequence[FrozenTrial]) -> Group:
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         state = trial.user_attrs.get(END, trial.state.name.lower()) if trial.state == TrialState.FAIL else None
         values = trial.values or list(trial.intermediate_values.values())[-1:]
-        cells = [written(n, v).split(" ", 1)[1] for n, v in zip(study.config.objectives, values, strict=False)]
-        cells = [cell.removeprefix("mIoU ") for cell in cells] + ["-"] * (len(study.config.objectives) - len(cells))
+        cells = [amount(name, value) for name, value in zip(study.config.objectives, values, strict=False)]
+        cells += ["-"] * (len(study.config.objectives) - len(cells))
         drawn = [trial.params.get(parameter.name, "-") for parameter in study.space.parameters]
         table.add_row(
             str(trial.number),

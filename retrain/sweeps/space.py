@@ -242,7 +242,8 @@ def _grid(parameter: Parameter) -> list[Label]:
     low, high = parameter.range
     count = int((high - low) / step + 1e-9) + 1
     require(count <= POINTS, f"parameter {parameter.name} has {count:,} values: give a larger step")
-    return [int(low + k * step) if parameter.type == "int" else low + k * step for k in range(count)]
+    values = [float(f"{low + k * step:.12g}") for k in range(count)]  # 0.3, and not 0.30000000000000004
+    return [int(value) if parameter.type == "int" else value for value in values]
 
 
 def to_label(value: Any) -> Label:
@@ -254,8 +255,7 @@ def from_label(parameter: Parameter, label: Label) -> Any:
     """The value that a study's label stands for."""
     if parameter.choices is None:
         return label
-    labels = [(type(each), each) for each in map(to_label, parameter.choices)]  # 1, 1.0 and true are equal
-    return parameter.choices[labels.index((type(label), label))]
+    return parameter.choices[corners(parameter).index(label)]
 
 
 def _plain(value: Any) -> Any:

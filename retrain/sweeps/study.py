@@ -31,7 +31,7 @@ from retrain.sweeps.settings import StudyConfig
 from retrain.sweeps.space import Label, Space
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach
 
-__all__ = ["DIRECTIONS", "Objective", "Study", "TrialRun", "written"]
+__all__ = ["DIRECTIONS", "Objective", "Study", "TrialRun", "amount", "written"]
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "miou": "maximize",
@@ -292,13 +292,16 @@ class Study:
         return {**to_plain(plain), "grid": self.config.sampler == "grid", "settings": settings}
 
 
+def amount(objective: str, value: float) -> str:
+    """A value with the unit of its objective."""
+    if objective == "miou":
+        return f"{100 * value:.2f} %"
+    return f"{1000 * value:.1f} ms" if objective == "latency" else f"{value / 1e6:,.2f} M"
+
+
 def written(objective: str, value: float) -> str:
     """A value with the name and the unit of its objective."""
-    if objective == "miou":
-        return f"val mIoU {100 * value:.2f} %"
-    if objective == "latency":
-        return f"latency {1000 * value:.1f} ms"
-    return f"{value / 1e6:,.2f} M {objective.replace('_', '-')}"
+    return f"{'val mIoU' if objective == 'miou' else objective.replace('_', '-')} {amount(objective, value)}"
 
 
 def _is_free(folder: Path) -> bool:
