@@ -62,7 +62,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 # With trials that train
 
 
-def test_a_sweep_trains_and_its_best_settings_train_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_trains_and_its_best_settings_train_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("retrain.sweeps.objective"), "SECONDS", 0.0)
     cli.sweep.main(["tiny.yaml", "--out", "study", "--objectives", "[miou, multiply_adds, latency]"])
     out = capsys.readouterr().out
     assert "2 complete; best: trial" in out
@@ -147,7 +150,7 @@ def test_a_pruned_trial_stops_within_one_epoch(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid", "nsga2", "cmaes"])
 def test_a_sampler_is_seeded(sampler: str, tmp_path: Path) -> None:
     if sampler == "cmaes" and find_spec("cmaes") is None:
-        pytest.skip("no package cmaes here: pip install 'nas-segmentation[sweep]'")
+        pytest.skip("no package cmaes here: pip install cmaes")
     parameters = (Parameter("optimizer.lr", range=(0.01, 0.5), step=0.01), PARAMETERS[1])
     if sampler == "grid":
         parameters = (Parameter("optimizer.lr", range=(0.1, 0.5), step=0.1), Parameter("layers", range=(2, 6)))
@@ -158,6 +161,13 @@ def test_a_sampler_is_seeded(sampler: str, tmp_path: Path) -> None:
         drawn.append([trial.params for trial in study.trials])
     assert drawn[0] == drawn[1]
     assert len({json.dumps(params) for params in drawn[0]}) > 12
+
+
+def test_a_grid_may_be_cut_short(tmp_path: Path) -> None:
+    parameters = (Parameter("layers", range=(2, 6)),)
+    assert make_study(tmp_path / "all", sampler="grid", parameters=parameters).places == 5
+    assert make_study(tmp_path / "cut", sampler="grid", parameters=parameters, trials=3).places == 3
+    assert make_study(tmp_path / "tpe", parameters=parameters).places == 30
 
 
 def test_hyperband_prunes(tmp_path: Path) -> None:

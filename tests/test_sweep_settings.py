@@ -232,7 +232,15 @@ def test_a_shipped_sweep_has_a_description_and_says_how_to_run_it(name: str) -> 
     sweep, text = load_sweep(name), shipped()[name].read_text()
     assert 10 < len(sweep.description) < 80
     assert f"#     nas-sweep {name} " in text
-    assert yaml.safe_load(text)["trials"] == sweep.study.trials
+    assert yaml.safe_load(text)["sampler"] == sweep.study.sampler
+
+
+def test_the_example_of_the_documentation_fits_its_recipe() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    sweep = parse_sweep(yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0]))
+    assert sweep.recipe is not None
+    base = from_plain(RetrainConfig, {**to_plain(recipe(sweep.recipe)), **sweep.settings})
+    assert len(Space.of(sweep, base).parameters) == 5
 
 
 def test_every_setting_has_a_name_that_is_found() -> None:

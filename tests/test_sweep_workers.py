@@ -58,7 +58,7 @@ def postgresql() -> Iterator[str]:
     if binaries is None:
         pytest.skip("no PostgreSQL here: apt-get install postgresql")
     if find_spec("psycopg") is None:
-        pytest.skip("no driver of PostgreSQL here: pip install 'nas-segmentation[sweep]'")
+        pytest.skip("no driver of PostgreSQL here: pip install 'psycopg[binary]'")
     home, port = Path(tempfile.mkdtemp(prefix="nas-postgresql-")), free_port()
     user: dict[str, Any] = {"cwd": home, "stdout": subprocess.DEVNULL}
     if os.geteuid() == 0:  # it refuses to run as root
@@ -134,6 +134,8 @@ def test_a_grid_is_shared_by_several_workers_each_point_once(tmp_path: Path) -> 
         worker.join(120)
     trials = make_study(tmp_path, **config).trials
     check_whole(trials, tmp_path, 10)
+    points = {(trial.params["layers"], trial.params["optimizer.momentum"]) for trial in trials}
+    assert points == {(layers, momentum) for layers in range(2, 7) for momentum in (0.0, 0.5)}
 
 
 def test_workers_on_other_machines_reach_the_storage_by_a_proxy(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from retrain.sweeps.space import Label, corners
 __all__ = ["check_cmaes", "make_pruner", "make_sampler", "suggest"]
 
 
-def make_sampler(config: StudyConfig, seed: int, number: int) -> BaseSampler:
+def make_sampler(config: StudyConfig, places: int, seed: int, number: int) -> BaseSampler:
     """The sampler of a trial, seeded by the study's seed and the trial's number, so that no two workers draw alike."""
     own = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     samplers = optuna.samplers
@@ -26,7 +26,7 @@ def make_sampler(config: StudyConfig, seed: int, number: int) -> BaseSampler:
         # drawn jointly. The liar keeps workers from drawing values that another one is just trying.
         return samplers.TPESampler(multivariate=True, group=True, constant_liar=True, n_startup_trials=10, seed=own)
     if config.sampler == "nsga2":
-        return samplers.NSGAIISampler(population_size=max(4, min(50, config.trials // 4)), seed=own)
+        return samplers.NSGAIISampler(population_size=max(4, min(50, places // 4)), seed=own)
     if config.sampler == "cmaes":
         return samplers.CmaEsSampler(seed=own, with_margin=True, warn_independent_sampling=False)
     return samplers.RandomSampler(seed=own)  # a grid's values are all given
@@ -42,7 +42,7 @@ def check_cmaes(parameters: Sequence[Parameter]) -> None:
     try:
         import cmaes  # noqa: F401
     except ImportError:
-        raise ValueError("sampler cmaes needs a package: pip install 'nas-segmentation[sweep]'") from None
+        raise ValueError("sampler cmaes needs a package: pip install cmaes") from None
 
 
 def make_pruner(config: StudyConfig, epochs: int) -> BasePruner:

@@ -47,7 +47,7 @@ def live_table(study: Study, trials: Sequence[FrozenTrial]) -> Group:
             Text(state or trial.state.name.lower(), style=COLORS.get(trial.state, "")),
             f"{epochs}/{study.space.base['epochs']}",
             *cells,
-            *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in drawn),
+            *(Text(f"{value:.4g}" if isinstance(value, float) else str(value)) for value in drawn),
         )
     best = best_trial(study)
     line = f"{study.name}: {counted(shown)}, of {study.places}"
@@ -78,7 +78,8 @@ class Screen:
         if self._quiet:
             return lambda line: None
         if self._live is not None:
-            return self._live.console.print
+            console = self._live.console
+            return lambda line: console.print(line, markup=False, highlight=False)
         return lambda line: print(line, flush=True)
 
     def _refresh(self) -> None:

@@ -27,6 +27,7 @@ Sampler = Literal["tpe", "random", "grid", "nsga2", "cmaes"]
 Pruner = Literal["median", "hyperband", "none"]
 Objective = Literal["miou", "multiply_adds", "parameters", "latency"]
 
+TRIALS = 30
 FOLDER = Path(__file__).parent
 CONFIGS: dict[str, type[RunConfig]] = {"search": SearchConfig, "retrain": RetrainConfig}
 RECIPES = {"search": FOLDER.parent.parent / "nas" / "recipes", "retrain": FOLDER.parent / "recipes"}
@@ -116,8 +117,8 @@ class StudyConfig:
     cmaes)."""
     pruner: Pruner | None = None
     """What ends a trial early: median, hyperband or none; None: median, where there is one objective."""
-    trials: int = 30
-    """Trials that the study shall have, of all workers: complete and pruned ones."""
+    trials: int | None = None
+    """Trials that the study shall have, of all workers: complete and pruned ones. None: 30, or the whole grid."""
     failures: int = 3
     """Stop a worker after so many failed trials in a row."""
     retries: int = 2
@@ -149,11 +150,18 @@ class StudyConfig:
             )
         for name, low in (("trials", 1), ("failures", 1), ("retries", 0)):
             value = getattr(self, name)
-            require(isinstance(value, int) and value >= low, f"{name} is {value!r}: give a whole number from {low}")
+            good = (isinstance(value, int) and value >= low) or (name == "trials" and value is None)
+            require(good, f"{name} is {value!r}: give a whole number from {low}")
         require(
             math.isfinite(self.patience) and self.patience > 0,
             f"patience is {self.patience}: give a number of seconds above 0",
         )
+
+    def places(self, points: int) -> int:
+        """Trials that the study shall have, with so many values given in advance."""
+        if self.sampler == "grid":
+            return min(self.trials or points, points)
+        return self.trials or TRIALS
 
     @property
     def prunes_by(self) -> str:

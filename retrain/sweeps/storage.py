@@ -75,9 +75,7 @@ def _database(url: str) -> BaseStorage:
         try:
             return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=options))
         except ImportError as error:
-            raise ValueError(
-                f"PostgreSQL needs the package {error.name}: pip install 'nas-segmentation[sweep]'"
-            ) from error
+            raise ValueError(f"PostgreSQL needs the package {error.name}: pip install 'psycopg[binary]'") from error
         except Exception as error:  # of SQLAlchemy, of the driver, of Optuna
             if attempt == STARTS - 1:
                 reason = str(error).strip().partition("\n")[0]

@@ -98,7 +98,7 @@ class Study:
     def __post_init__(self) -> None:
         is_grid = self.config.sampler == "grid"
         self.points = self.space.points() if is_grid else self.space.first
-        self.places = min(self.config.trials, len(self.points)) if is_grid else self.config.trials
+        self.places = self.config.places(len(self.points))
         if self.config.sampler == "cmaes":
             check_cmaes(self.space.parameters)
         study = optuna.create_study(
@@ -148,7 +148,7 @@ class Study:
             ) from error
 
     def _work(self, objective: Objective) -> None:
-        failures = 0
+        failures, waits = 0, False
         while True:
             trials = self.trials
             for trial in self._watch.lost(trials):
@@ -160,13 +160,16 @@ class Study:
             if again is None and ledger.occupied() >= self.places:
                 if not ledger.running:
                     return
+                if not waits:
+                    self.say("waiting for the trials of other workers")
+                waits = True
                 time.sleep(min(2.0, self.config.patience / BEATS))  # another worker may yet die
                 continue
             taken = self._take(again)
             if taken is None:
                 continue
             reason = self._run(taken, objective)
-            failures = 0 if reason is None else failures + 1
+            failures, waits = 0 if reason is None else failures + 1, False
             if reason is not None and failures >= self.config.failures:
                 raise ValueError(
                     f"{failures} trials failed in a row, the last with: {reason.rstrip('.')}. Mend that, then give the "
@@ -230,7 +233,7 @@ class Study:
 
     def _begin(self, taken: _Taken) -> Trial:
         """Optuna's trial, with a sampler of its own: its draws go by the seed and the trial's number alone."""
-        sampler = make_sampler(self.config, int(self.space.base["seed"]), taken.trial.number)
+        sampler = make_sampler(self.config, self.places, int(self.space.base["seed"]), taken.trial.number)
         if taken.fixed:
             sampler = optuna.samplers.PartialFixedSampler(dict(taken.fixed), sampler)
         pruner = make_pruner(self.config, int(self.space.base["epochs"]))
