@@ -119,7 +119,10 @@ class Study:
                 f"{self.folder} has trials of another study: give the --storage it had, or choose another --out",
             )
             study.set_user_attr(SWEEP, self._identity())
-        elif changed := differences(kept, self._identity()):
+            return
+        now = self._identity()
+        kept["settings"] = now["settings"] | kept["settings"]  # those that are newer than the study
+        if changed := differences(kept, now):
             raise ValueError(
                 f"the study {self.name} has another {', '.join(changed)}: give the same to go on with it, or choose "
                 "another --out (or --study) for a new one"
