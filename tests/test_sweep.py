@@ -266,6 +266,13 @@ def test_the_pareto_front_is_that_of_a_brute_force(tmp_path: Path) -> None:
     assert best is not None and best.values[0] == max(miou for miou, _ in values.values())
 
 
+def test_of_trials_of_one_miou_the_cheapest_is_the_best(tmp_path: Path) -> None:
+    study = make_study(tmp_path, trials=8, objectives=("miou", "multiply_adds"), sampler="random")
+    study.work(lambda trial: [0.5, trial.config.optimizer.momentum])  # type: ignore[attr-defined]
+    best = best_trial(study)
+    assert best is not None and [best] == front(study)
+
+
 def test_another_sweep_is_refused_the_study(tmp_path: Path) -> None:
     make_study(tmp_path, trials=1).work(objective)
     with pytest.raises(ValueError, match=r"has another parameters\.optimizer\.momentum: give the same"):
@@ -308,7 +315,10 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["li", "--data", "camvid"], "--data-root"),
         (["li", "--sampler", "TPE"], "expected one of tpe, random, grid, nsga2, cmaes"),
         (["li", "--sampler", "grid"], "parameter network.li_sigma has any value of its range, but a grid needs steps"),
-        (["li", "--sampler", "cmaes"], "network.li_zone, network.li_rate, network.li_blocks has choices"),
+        (
+            ["li", "--sampler", "cmaes"],
+            "network.li_zone, network.li_rate, network.li_init, network.li_blocks has choices",
+        ),
         (["li", "--trials", "0"], "trials is 0"),
         (["li", "--objectives", "[miou,latency]", "--pruner", "median"], "several objectives cannot prune"),
         (["li", "--storage", "mysql://x"], "begins with sqlite:///, postgresql:// or grpc://"),

@@ -211,9 +211,8 @@ def test_the_sweep_li_is_for_the_published_network_and_for_a_genotype(tmp_path: 
 
     sweep = load_sweep("li")
     names = {parameter.name for parameter in sweep.parameters}
-    assert names == {f"network.li_{name}" for name in ("zone", "rate", "sigma", "init.1", "blocks")}
+    assert names == {f"network.li_{name}" for name in ("zone", "rate", "sigma", "init", "blocks")}
     settings = to_plain(recipe("small-published")) | {"genotype": "li-mnv2-li-aspp"}
-    settings["network"]["li_init"] = [0.0, 0.0]
     published = Space.of(sweep, from_plain(RetrainConfig, settings))
     assert set(published._used([corners(p)[0] for p in published.parameters])) == names
     random_genotype(load("autodeeplab-li"), 0).save(tmp_path / "genotype.json")
