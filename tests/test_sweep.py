@@ -317,7 +317,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["li", "--sampler", "grid"], "parameter network.li_sigma has any value of its range, but a grid needs steps"),
         (
             ["li", "--sampler", "cmaes"],
-            "network.li_zone, network.li_rate, network.li_init, network.li_blocks has choices",
+            "network.li_init, network.li_blocks has choices",
         ),
         (["li", "--trials", "0"], "trials is 0"),
         (["li", "--objectives", "[miou,latency]", "--pruner", "median"], "several objectives cannot prune"),
