@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     """Parses, trains, prints."""
     parser = make_parser()
     arguments = networks.with_kind(arguments)
-    arguments = common.settings_arguments(parser, arguments, RECIPES, _small_recipe(parser, arguments))
+    arguments = common.settings_arguments(parser, arguments, RECIPES, small_recipe(parser, arguments))
     values = common.parse(parser, arguments)
     if values.source is not None:
         if values.resume is not None:
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def _small_recipe(parser: common.Parser, arguments: Sequence[str]) -> str:
+def small_recipe(parser: common.Parser, arguments: Sequence[str]) -> str:
     """The recipe without data: `small` narrows what a DeepLab-style network of a genotype has, others have not."""
     source = common.value_of("--genotype", arguments) or common.operand(parser, arguments)
     deeplab_style = common.value_of("--network.kind", arguments) in (None, "deeplab")

@@ -38,7 +38,7 @@ from nas.optimizers import FUSED, make_optimizer
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
-from nas.reporting import decode_supernet, report_epoch
+from nas.reporting import EachEpoch, decode_supernet, report_epoch
 from nas.run import (
     BEST,
     CHECKPOINT,
@@ -95,7 +95,12 @@ def resolve_space(config: SearchConfig) -> SearchSpace:
     return dataclasses.replace(load(config.space), **config.space_changes())  # type: ignore[arg-type]
 
 
-def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool = False) -> SearchResult:
+def search(
+    config: SearchConfig,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    each_epoch: EachEpoch | None = None,
+) -> SearchResult:
     """Searches an architecture and writes a run folder (see `nas.run`).
 
     Args:
@@ -103,6 +108,8 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         resume: A run folder to go on with, exactly where its checkpoint is; `config` must be that run's, but for the
             number of epochs, the device and how data is read.
         quiet: Say nothing on the screen.
+        each_epoch: Called after each epoch, when it is saved, with its number from 0 and its validation metrics, such
+            as miou; what it raises ends the run, which can be resumed.
 
     Raises:
         ValueError: Settings, data, space or checkpoint that cannot be used; one line with the remedy.
@@ -116,11 +123,17 @@ def search(config: SearchConfig, resume: str | Path | None = None, quiet: bool =
         folder = Path(resume or processes.agreed(lambda: new_folder(config, f"search-{space.name}-{config.data}")))
         with claimed(folder) if processes.first else nullcontext():
             resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
-            return _search(config, space, folder, resumes, quiet, processes)
+            return _search(config, space, folder, resumes, quiet, processes, each_epoch)
 
 
 def _search(
-    config: SearchConfig, space: SearchSpace, folder: Path, resumes: bool, quiet: bool, processes: Processes
+    config: SearchConfig,
+    space: SearchSpace,
+    folder: Path,
+    resumes: bool,
+    quiet: bool,
+    processes: Processes,
+    each_epoch: EachEpoch | None,
 ) -> SearchResult:
     device = processes.device(config.device)
     set_float32(device, config.precision)
@@ -238,6 +251,8 @@ def _search(
                 genotype.save(folder / GENOTYPE)
                 report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
+            if each_epoch is not None:
+                each_epoch(epoch, metrics["val"])
     return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -20,8 +20,10 @@ from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.traits import reported
 
-__all__ = ["decode_supernet", "package_version", "record_epoch", "report_epoch"]
+__all__ = ["EachEpoch", "decode_supernet", "package_version", "record_epoch", "report_epoch"]
 
+EachEpoch = Callable[[int, Mapping[str, float]], None]
+"""Is told the number of an epoch, from 0, and its validation metrics."""
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
 

@@ -36,7 +36,7 @@ from nas.optimizers import make_optimizer
 from nas.pictures import SampleKeeper
 from nas.processes import Processes, joined
 from nas.progress import StepProgress
-from nas.reporting import record_epoch
+from nas.reporting import EachEpoch, record_epoch
 from nas.run import (
     BEST,
     CHECKPOINT,
@@ -85,7 +85,12 @@ class _State:
     last_miou: float = float("nan")
 
 
-def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool = False) -> TrainResult:
+def train(
+    config: RetrainConfig,
+    resume: str | Path | None = None,
+    quiet: bool = False,
+    each_epoch: EachEpoch | None = None,
+) -> TrainResult:
     """Trains a network and writes a run folder (see `nas.run`).
 
     Args:
@@ -93,6 +98,8 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         resume: A run folder to go on with, exactly where its checkpoint is; `config` must be that run's, but for the
             number of epochs, the device and how data is read.
         quiet: Say nothing on the screen.
+        each_epoch: Called after each epoch, when it is saved, with its number from 0 and its validation metrics, such
+            as miou; what it raises ends the run, which can be resumed.
 
     Raises:
         ValueError: Settings, data, genotype or checkpoint that cannot be used; one line with the remedy.
@@ -105,10 +112,17 @@ def train(config: RetrainConfig, resume: str | Path | None = None, quiet: bool =
         folder = Path(resume or processes.agreed(lambda: new_folder(config, f"retrain-{name}-{config.data}")))
         with claimed(folder) if processes.first else nullcontext():
             resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
-            return _train(config, folder, resumes, quiet, processes)
+            return _train(config, folder, resumes, quiet, processes, each_epoch)
 
 
-def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, processes: Processes) -> TrainResult:
+def _train(
+    config: RetrainConfig,
+    folder: Path,
+    resumes: bool,
+    quiet: bool,
+    processes: Processes,
+    each_epoch: EachEpoch | None,
+) -> TrainResult:
     device = processes.device(config.device)
     set_float32(device, config.precision)
     seed_everything(config.seed)
@@ -222,6 +236,8 @@ def _train(config: RetrainConfig, folder: Path, resumes: bool, quiet: bool, proc
                 f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s{waiting_advice(waited)}"
             )
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
+            if each_epoch is not None:
+                each_epoch(epoch, metrics["val"])
     return TrainResult(folder, state.best_miou, state.last_miou)
 
 

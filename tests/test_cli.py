@@ -132,6 +132,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
     needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
     needs |= {"nas-data": ["check", "shapes"], "nas-draw": ["x"], "nas-export": ["x"], "nas-report": ["x"]}
+    needs["nas-sweep"] = ["search"]
     assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
-from nas.evaluation import predict_probabilities
+from nas.evaluation import predict_scores
+from nas.inference import Viewing
 from nas.pictures import colorize
 from retrain.source import TrainedNetwork
 
@@ -27,8 +28,8 @@ def class_probabilities(trained: TrainedNetwork, image: np.ndarray) -> np.ndarra
     device = next(trained.network.parameters()).device
     resized = image_to_tensor(resize_image(image, trained.config.loader.resolution))[None]
     size = (image.shape[0], image.shape[1])
-    found = predict_probabilities(trained.network, resized, size, (1.0,), False, device, trained.config.precision)
-    return found[0].float().cpu().numpy()
+    logits = predict_scores(trained.network, resized, size, Viewing(), device, trained.config.precision)
+    return logits[0].float().softmax(dim=0).cpu().numpy()
 
 
 def choose_classes(names: Sequence[str], probabilities: np.ndarray, wanted: str | None, number: int = 6) -> list[int]:

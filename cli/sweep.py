@@ -1,0 +1,235 @@
+"""nas-sweep: a study over any settings of nas-search or nas-retrain."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cli import common
+from cli.retrain import small_recipe
+from nas.config import RunConfig, from_plain, to_plain
+from retrain.config import RetrainConfig
+from retrain.networks.published import NETWORKS
+from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
+
+if TYPE_CHECKING:
+    from retrain.sweeps.study import Study
+
+DESCRIPTION = """\
+Varies settings of nas-search or nas-retrain as a sweep says, a shipped one or a YAML file: each trial is a run of its
+own, and what was best becomes a file for --config. The same command goes on with a study, and started several times, on
+one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
+
+FILE = "sweep.yaml"
+"""In the study's folder: the sweep with all settings resolved."""
+PORT = 13000
+
+
+def make_parser() -> common.Parser:
+    """The parser of nas-sweep: only for its help, as the verbs have their own."""
+    parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP|report|proxy")
+    choices = "A shipped sweep, a YAML file, or a verb: report or proxy; see below."
+    parser.add_argument("sweep", metavar="SWEEP", type=str, help=choices)
+    lines = [f"  {name:<8}  {load_sweep(name).description}" for name in shipped()]
+    lines += ["", "verbs (nas-sweep VERB --help):", f"  {'report':<8}  tables and pictures of a study, and best.yaml"]
+    lines += [f"  {'proxy':<8}  lets other machines at a storage, by gRPC"]
+    parser.notes = "\n".join(["sweeps:", *lines])
+    return parser
+
+
+def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
+    """The parser of a sweep: its own options, and the settings of its runs."""
+    parser = common.parser(f"nas-sweep {name}", sweep.description or "A sweep of your own.")
+    parser.add_argument("--config", action="config", help="YAML file of settings of the runs; options win over it.")
+    names = ", ".join(common.recipe_names(sweep.recipes))
+    parser.add_argument("--recipe", type=str | None, default=None, help=f"Shipped settings to start from: {names}.")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="Folder of the study; runs/sweep-NAME-DATA if not given."
+    )
+    parser.add_argument(
+        "--storage",
+        type=str | None,
+        default=None,
+        help="Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
+        "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
+    )
+    parser.add_argument(
+        "--study", type=str | None, default=None, help="Name of the study in the storage; the folder's if not given."
+    )
+    parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
+    parser.add_class_arguments(StudyConfig, None)
+    parser.set_defaults(to_plain(sweep.study))
+    parser.add_class_arguments(sweep.config_class, None, skip={"out"})
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, and runs a sweep or a verb."""
+    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if not name or name.startswith("-"):
+        common.parse(make_parser(), arguments)  # prints the help, or raises
+    if name == "report":
+        return _report(rest)
+    if name == "proxy":
+        return _proxy(rest)
+    return _sweep(name, rest)
+
+
+def _sweep(name: str, arguments: list[str]) -> None:
+    sweep = load_sweep(name)
+    parser = make_sweep_parser(name, sweep)
+    values = common.parse(parser, _with_settings_of(sweep, parser, arguments))
+    own = {f.name: values.pop(f.name) for f in dataclasses.fields(StudyConfig)}
+    config = StudyConfig(**own)
+    storage, study_name, out = values.pop("storage"), values.pop("study"), values.pop("out")
+    quiet = values.quiet
+    base: RunConfig = common.settings(sweep.config_class, values)
+    if isinstance(base, RetrainConfig) and not base.genotype:
+        raise ValueError(f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(NETWORKS)}")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a sweep runs without torchrun: start the command once for each GPU instead")
+    folder = Path(out or f"runs/sweep-{Path(name).stem}-{base.data}")
+
+    from retrain.sweeps.space import Space
+
+    space = Space.of(sweep, base)  # refuses what no trial could do, before anything heavy is imported
+
+    from retrain.sweeps.objective import check_networks, run_trial
+    from retrain.sweeps.report import REPORT, counted, write_best, write_report
+    from retrain.sweeps.screen import Screen
+    from retrain.sweeps.storage import open_storage
+    from retrain.sweeps.study import Study
+    from search_spaces.files import write_atomically
+
+    check_networks(space)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = Study(study_name or folder.resolve().name, space, config, open_storage(storage, folder), folder)
+    write_atomically(folder / FILE, _resolved(sweep, config, base))
+    study.each_trial = lambda: write_best(study)
+    try:
+        with Screen(study, quiet):
+            study.work(lambda trial: run_trial(trial, config.objectives))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; the same command goes on with the study") from None
+    write_report(study)
+    if not quiet:
+        print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
+
+
+def _with_settings_of(sweep: Sweep, parser: common.Parser, arguments: Sequence[str]) -> list[str]:
+    """The command line with the recipe's settings first, then the sweep's, then those of files, then the options."""
+    arguments = common.with_underscores(arguments)
+    if common.value_of("--resume", arguments) is not None or "--resume" in arguments:
+        raise common.UsageError("the same command goes on with a study: leave --resume out")
+    for parameter in sweep.parameters:
+        if common.value_of(f"--{parameter.name}", arguments) is not None:
+            raise common.UsageError(
+                f"--{parameter.name} is what the sweep varies: leave it out, or take it out of a copy of the sweep"
+            )
+    if sweep.recipe is not None and common.value_of("--recipe", arguments) is None:
+        arguments = ["--recipe", sweep.recipe, *arguments]
+    small = "small"
+    if sweep.command == "retrain":
+        genotype = str(sweep.settings.get("genotype") or "")
+        small = small_recipe(parser, [*(["--genotype", genotype] if genotype else []), *arguments])
+    has_data = "data" in sweep.settings and common.value_of("--data", arguments) is None
+    data = ["--data", str(sweep.settings["data"])] if has_data else []
+    words = common.settings_arguments(parser, [*data, *arguments], sweep.recipes, small)
+    starts = 2 if words[:1] == ["--config"] and Path(words[1]).parent == sweep.recipes else 0
+    own = ["--config", json.dumps(sweep.settings)] if sweep.settings else []
+    return [*words[:starts], *own, *words[starts:]]
+
+
+def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
+    """The sweep with all settings resolved, as a sweep file."""
+    parts = {p.name: {k: v for k, v in to_plain(p).items() if v and k != "name"} for p in sweep.parameters}
+    head = {"description": sweep.description, "command": sweep.command}
+    plain = {
+        **head,
+        "parameters": parts,
+        "first": to_plain(sweep.first),
+        **to_plain(config),
+        "settings": to_plain(base),
+    }
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _best_line(study: Study) -> str:
+    from retrain.sweeps.report import BEST, best_trial
+    from retrain.sweeps.study import written
+
+    best = best_trial(study)
+    if best is None:
+        return "no trial is complete"
+    value = written("miou", best.values[study.config.objectives.index("miou")])
+    return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST}"
+
+
+def _report(arguments: list[str]) -> None:
+    parser = common.parser("nas-sweep report", "Writes a study's report.md, pictures and best.yaml.", "STUDY")
+    parser.add_argument("folder", metavar="STUDY", type=str, help="The study's folder.")
+    parser.add_argument("--storage", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
+    parser.add_argument("--study", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
+    values = common.parse(parser, arguments)
+    folder = Path(values.folder)
+    if not (folder / FILE).is_file():
+        raise ValueError(f"{folder} is not the folder of a study: it has no {FILE}")
+
+    import optuna
+
+    from retrain.sweeps.report import REPORT, counted, write_report
+    from retrain.sweeps.space import Space
+    from retrain.sweeps.storage import open_storage
+    from retrain.sweeps.study import Study
+
+    sweep = load_sweep(folder / FILE)
+    space = Space.of(sweep, from_plain(sweep.config_class, sweep.settings))
+    storage = open_storage(values.storage or ("sqlite" if (folder / "study.db").exists() else None), folder)
+    names = optuna.get_all_study_names(storage)
+    name = values.study or (names[0] if len(names) == 1 else folder.resolve().name)
+    if name not in names:
+        raise ValueError(f"the storage has no study {name!r}: give --storage and --study as nas-sweep had them")
+    study = Study(name, space, sweep.study, storage, folder)
+    write_report(study)
+    print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
+
+
+def _proxy(arguments: list[str]) -> None:
+    description = (
+        "Serves a storage by gRPC, for workers with --storage grpc://HOST:PORT. Whoever reaches it may write: no "
+        "address but that of a trusted network."
+    )
+    parser = common.parser("nas-sweep proxy", description)
+    parser.add_argument(
+        "--storage", type=str, required=True, help="A journal file (.log), sqlite:/// or postgresql:// URL."
+    )
+    parser.add_argument("--host", type=str, default="localhost", help="Address to listen at; 0.0.0.0 for all.")
+    parser.add_argument("--port", type=int, default=PORT, help="Port to listen at, 1 to 65535.")
+    values = common.parse(parser, arguments)
+    if not 1 <= values.port <= 65535:
+        raise ValueError(f"--port is {values.port}: give a number from 1 to 65535")
+    if values.storage in ("journal", "sqlite") or values.storage.startswith("grpc:"):
+        raise ValueError(f"--storage is {values.storage!r}: give a journal file, or a URL of SQLite or PostgreSQL")
+
+    from optuna.storages import run_grpc_proxy_server
+
+    from retrain.sweeps.storage import open_storage
+
+    storage: Any = open_storage(values.storage, Path())
+    print(f"serving {values.storage.rpartition('@')[2]} at {values.host}:{values.port}; Ctrl-C ends it", flush=True)
+    run_grpc_proxy_server(storage, host=values.host, port=values.port)
+
+
+def entry() -> None:
+    """The console script."""
+    common.run("nas-sweep", main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,173 @@
+"""What a study has found: the best settings as a file, and a report with tables, importances and pictures."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import require, to_plain
+from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
+from retrain.sweeps.pictures import draw_all
+from retrain.sweeps.study import Study, amount, written
+from search_spaces.files import write_atomically
+
+__all__ = [
+    "BEST",
+    "REPORT",
+    "best_trial",
+    "counted",
+    "front",
+    "importances",
+    "trials_table",
+    "write_best",
+    "write_report",
+]
+
+BEST, REPORT = "best.yaml", "report.md"
+SHOWN = 30
+"""Rows of the report's table."""
+ENOUGH = 4
+"""Complete trials from which importances say anything."""
+
+
+def best_trial(study: Study) -> FrozenTrial | None:
+    """The complete trial of the highest mIoU, of equal ones the cheapest, then the first; None if there is none."""
+    place = study.config.objectives.index("miou")
+
+    def order(trial: FrozenTrial) -> tuple[float, ...]:
+        costs = [value for number, value in enumerate(trial.values) if number != place]
+        return (-trial.values[place], *costs, trial.number)
+
+    return min((trial for trial in study.trials if trial.state == TrialState.COMPLETE), key=order, default=None)
+
+
+def front(study: Study) -> list[FrozenTrial]:
+    """The Pareto front: complete trials that no other one is as good as in all objectives and better in one."""
+    loaded = optuna.load_study(study_name=study.name, storage=study.storage)
+    return sorted(loaded.best_trials, key=lambda trial: trial.values)
+
+
+def write_best(study: Study) -> Path | None:
+    """Writes best.yaml: the best trial's settings, for --config. Returns its path; None if no trial is complete."""
+    trial = best_trial(study)
+    if trial is None:
+        return None
+    plain = study.space.draw(lambda parameter: trial.params[parameter.name])
+    config = study.space.config({**plain, "out": None})
+    values = ", ".join(written(name, v) for name, v in zip(study.config.objectives, trial.values, strict=True))
+    command = study.space.command
+    text = (
+        f"# The best of {_number_of(study, TrialState.COMPLETE)} complete trials of the study {study.name}: trial "
+        f"{trial.number}, {values}.\n#\n#     nas-{command} --config {study.folder / BEST}\n"
+    )
+    return write_atomically(study.folder / BEST, text + yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def importances(study: Study) -> dict[str, float]:
+    """Share of each parameter in what tells the better trials from the others, by PED-ANOVA; {} for too few trials.
+
+    Of parameters that every trial has: one under a `when` is left out. (PED-ANOVA: Watanabe et al., IJCAI 2023. fANOVA,
+    Optuna's default, would need scikit-learn.)
+    """
+    if _number_of(study, TrialState.COMPLETE) < ENOUGH:
+        return {}
+    place = study.config.objectives.index("miou")
+    loaded = optuna.load_study(study_name=study.name, storage=study.storage)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = get_param_importances(
+                loaded, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: trial.values[place]
+            )
+        except (ValueError, RuntimeError):  # all trials alike, or none with all parameters
+            return {}
+    return {name: float(share) for name, share in found.items()}
+
+
+def counted(trials: Sequence[FrozenTrial]) -> str:
+    """How many trials there are of each kind."""
+    names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
+    names |= {TrialState.WAITING: "waiting"}
+    kinds = Counter(names.get(trial.state) or trial.user_attrs.get(END, FAILED) for trial in trials)
+    order = (*names.values(), FAILED, LOST, INTERRUPTED)
+    return ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind]) or "no trials"
+
+
+def trials_table(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """A Markdown table of trials."""
+    names = [parameter.name for parameter in study.space.parameters]
+    heads = ["trial", *(name.replace("_", "-") for name in study.config.objectives), "epochs", "state", *names]
+    rows = [heads, ["---:"] * (len(study.config.objectives) + 2) + ["---"] * (len(names) + 1)]
+    for trial in trials:
+        epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
+        values = trial.values or list(trial.intermediate_values.values())[-1:]
+        shown = [amount(name, value) for name, value in zip(study.config.objectives, values, strict=False)]
+        shown += [""] * (len(study.config.objectives) - len(shown))
+        drawn = [_value(trial.params.get(name, "")) for name in names]
+        rows.append([str(trial.number), *shown, str(epochs), trial.state.name.lower(), *drawn])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def write_report(study: Study) -> Path:
+    """Writes report.md, its pictures and best.yaml into the study's folder.
+
+    Raises:
+        ValueError: No trial is complete yet.
+    """
+    best = best_trial(study)
+    require(best is not None, f"the study {study.name} has no complete trial yet ({counted(study.trials)})")
+    assert best is not None
+    write_best(study)
+    trials = [trial for trial in study.trials if trial.user_attrs.get(END) != SURPLUS]
+    shares, several = importances(study), len(study.config.objectives) > 1
+    best_ones = front(study) if several else []
+    pictures = draw_all(study.folder, study.space, study.config.objectives, trials, shares, best_ones)
+    base = study.space.base
+    parts = [
+        f"# Study {study.name}",
+        f"{counted(trials)}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} epochs; sampler "
+        f"{study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that of the split "
+        f"`{base['loader']['val_split']}`, by which the best was chosen: measure it on another one.",
+        f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST}`:\n\n"
+        f"    nas-{study.space.command} --config {study.folder / BEST}\n\n" + trials_table(study, [best]),
+    ]
+    if several:
+        parts.append(f"## Pareto front\n\n{trials_table(study, best_ones)}\n\n{_image(pictures, 'pareto')}")
+    parts.append(f"## History\n\n{_image(pictures, 'history')}")
+    if shares:
+        listed = "\n".join(f"| {name} | {share:.3f} |" for name, share in shares.items())
+        parts.append(
+            f"## Importances\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n{_image(pictures, 'importances')}"
+        )
+    parts.append(f"## Settings and mIoU\n\n{_image(pictures, 'slices')}\n\n{_image(pictures, 'parallel')}")
+    ended = sorted(trials, key=lambda t: (t.state != TrialState.COMPLETE, -_miou(study, t), t.number))
+    parts.append(f"## Trials\n\n{trials_table(study, ended[:SHOWN])}")
+    if len(ended) > SHOWN:
+        parts.append(f"and {len(ended) - SHOWN} more.")
+    return write_atomically(study.folder / REPORT, "\n\n".join(part.rstrip() for part in parts) + "\n")
+
+
+def _miou(study: Study, trial: FrozenTrial) -> float:
+    if trial.values:
+        return float(trial.values[study.config.objectives.index("miou")])
+    return float(next(reversed(list(trial.intermediate_values.values())), -1.0))
+
+
+def _number_of(study: Study, state: TrialState) -> int:
+    return sum(trial.state == state for trial in study.trials)
+
+
+def _image(pictures: dict[str, Path], name: str) -> str:
+    return f"![{name}]({pictures[name].name})" if name in pictures else ""
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

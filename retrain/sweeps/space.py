@@ -1,0 +1,296 @@
+"""The space of a sweep: dotted names into settings, and which settings a draw gives. No torch and no Optuna."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import itertools
+import json
+import random
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from nas.config import RunConfig, from_plain, require, to_plain
+from retrain.config import RetrainConfig
+from retrain.networks.published import NETWORKS
+from retrain.sweeps.settings import Parameter, Sweep
+
+__all__ = ["Label", "Space", "setting_names"]
+
+Label = str | float | int | bool | None
+"""What a study stores: a number, or a choice, one that is a list as JSON."""
+CORNERS = 4096
+"""Up to so many combinations of ends and choices are all tried before the first trial; else so many at random."""
+POINTS = 100_000
+"""The largest grid."""
+OWN = ("out",)
+"""Settings that are a trial's own."""
+
+
+class Space:
+    """The parameters of a sweep over base settings, checked.
+
+    Args:
+        parameters: What is varied.
+        base: The settings that are not, and those that are where a `when` does not hold.
+        first: Values to try first, by name.
+
+    Raises:
+        ValueError: A name is unknown, a value does not fit its setting, or the settings refuse a combination; the
+            message says what to give.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Parameter], base: RunConfig, first: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
+        self.config_class = type(base)
+        self.command = "retrain" if isinstance(base, RetrainConfig) else "search"
+        self.base: dict[str, Any] = to_plain(base)
+        self.parameters = tuple(self._resolved(parameter) for parameter in parameters)
+        self._check_combinations()
+        self.first = [self._labels(values) for values in first]
+
+    @staticmethod
+    def of(sweep: Sweep, base: RunConfig) -> Space:
+        """The space of a sweep over these settings."""
+        return Space(sweep.parameters, base, sweep.first)
+
+    def draw(self, choose: Callable[[Parameter], Label]) -> dict[str, Any]:
+        """The settings, in plain containers, with the value that `choose` gives for each parameter in force."""
+        plain = copy.deepcopy(self.base)
+        for parameter in self.parameters:
+            if all(_plain(read(plain, name)) in map(_plain, values) for name, values in parameter.when.items()):
+                write(plain, parameter.name, from_label(parameter, choose(parameter)))
+        return plain
+
+    def config(self, plain: Mapping[str, Any]) -> RunConfig:
+        """The settings of a draw as their dataclass."""
+        return from_plain(self.config_class, plain)
+
+    def points(self) -> list[dict[str, Label]]:
+        """The grid: each different combination of the parameters in force, once.
+
+        Raises:
+            ValueError: A parameter has no end of values, or there are too many combinations.
+        """
+        values = [_grid(parameter) for parameter in self.parameters]
+        found: dict[str, dict[str, Label]] = {}
+        for number, combination in enumerate(itertools.product(*values)):
+            require(number < POINTS, f"the grid has more than {POINTS:,} points: give larger steps or fewer choices")
+            point = self._used(combination)
+            found.setdefault(json.dumps(point), point)
+        return list(found.values())
+
+    def single_changes(self) -> Iterator[dict[str, Any]]:
+        """The settings of each end and choice of each parameter, with the first of all others: few, and all kinds."""
+        firsts = [corners(parameter)[0] for parameter in self.parameters]
+        for number, parameter in enumerate(self.parameters):
+            for label in corners(parameter):
+                yield self._drawn([*firsts[:number], label, *firsts[number + 1 :]])
+
+    def _drawn(self, labels: Sequence[Label]) -> dict[str, Any]:
+        by_name = dict(zip((p.name for p in self.parameters), labels, strict=True))
+        return self.draw(lambda parameter: by_name[parameter.name])
+
+    def _used(self, labels: Sequence[Label]) -> dict[str, Label]:
+        """Those of the values that are in force."""
+        by_name = dict(zip((p.name for p in self.parameters), labels, strict=True))
+        used: dict[str, Label] = {}
+
+        def choose(parameter: Parameter) -> Label:
+            used[parameter.name] = by_name[parameter.name]
+            return by_name[parameter.name]
+
+        self.draw(choose)
+        return used
+
+    def _resolved(self, parameter: Parameter) -> Parameter:
+        """The parameter with its type, checked against the setting's."""
+        name = parameter.name
+        hint = hint_of(self.config_class, name)
+        require(name not in OWN, f"parameter {name} is each trial's own: leave it out")
+        for other in parameter.when:
+            hint_of(self.config_class, other)
+        if name.rpartition(".")[2].isdigit():
+            whole = name.rpartition(".")[0]
+            size = len(read(self.base, whole) or ())
+            require(
+                int(name.rpartition(".")[2]) < size,
+                f"parameter {name} is a part of {whole}, which has {size}: give {whole} in `settings` as a list",
+            )
+        if parameter.choices is not None:
+            for choice in parameter.choices:
+                require(fits(hint, choice), f"parameter {name}: choice {choice!r} is not {described(hint)}")
+            return parameter
+        assert parameter.range is not None
+        kinds = {kind for kind in (int, float) if kind is hint or kind in get_args(hint)}
+        require(bool(kinds), f"parameter {name} is {described(hint)}, which has no range: give choices")
+        kind = parameter.type or ("float" if float in kinds else "int")
+        require(
+            kind == "int" or float in kinds,
+            f"parameter {name}: type is float, but the setting is a whole number: give type int, or leave it out",
+        )
+        return dataclasses.replace(parameter, type=kind)
+
+    def _check_combinations(self) -> None:
+        """Builds the settings at the ends of all ranges and for all choices."""
+        ends = [corners(parameter) for parameter in self.parameters]
+        number = 1
+        for labels in ends:
+            number *= len(labels)
+        draws = random.Random(0)
+        combinations: Iterator[Sequence[Label]] = itertools.product(*ends)
+        if number > CORNERS:
+            combinations = iter([[draws.choice(labels) for labels in ends] for _ in range(CORNERS)])
+        for combination in combinations:
+            try:
+                config = self.config(self._drawn(combination))
+                if isinstance(config, RetrainConfig) and config.genotype in NETWORKS:
+                    config.network.refuse_others(config.genotype, NETWORKS[config.genotype].settings)
+            except ValueError as error:
+                values = ", ".join(f"{name} {label}" for name, label in self._used(combination).items())
+                raise ValueError(f"the settings refuse {values}: {error}") from None
+
+    def _labels(self, values: Mapping[str, Any]) -> dict[str, Label]:
+        """Values to try first, as the study stores them."""
+        by_name = {parameter.name: parameter for parameter in self.parameters}
+        for name, value in values.items():
+            require(name in by_name, f"first: {name} is no parameter{nearest(name, by_name)}")
+            parameter = by_name[name]
+            if parameter.choices is not None:
+                known = value in parameter.choices
+                require(known, f"first: {name} is {value!r}: give one of {list(parameter.choices)}")
+            else:
+                low, high = parameter.range or (0, 0)
+                inside = isinstance(value, int | float) and low <= value <= high
+                require(inside, f"first: {name} is {value!r}: give a number from {low:g} to {high:g}")
+        return {name: to_label(value) for name, value in values.items()}
+
+
+def setting_names(config_class: type, where: str = "") -> list[str]:
+    """Dotted names of all settings of a config dataclass."""
+    names = []
+    for name, hint in get_type_hints(config_class).items():
+        nested = dataclasses.is_dataclass(hint)
+        names += setting_names(hint, f"{where}{name}.") if nested else [f"{where}{name}"]
+    return names
+
+
+def hint_of(config_class: type, name: str) -> Any:
+    """The type of a setting by its dotted name.
+
+    Raises:
+        ValueError: There is no such setting; the message has the nearest name.
+    """
+    names = setting_names(config_class)
+    whole, _, part = name.rpartition(".")
+    if part.isdigit() and whole in names:
+        items = [get_args(hint) for hint in _alternatives(_found(config_class, whole)) if get_origin(hint) is tuple]
+        require(bool(items), f"setting {whole} is no list: leave .{part} out")
+        return items[0][0]
+    if name not in names:
+        raise ValueError(f"there is no setting {name}{nearest(name, names)}")
+    return _found(config_class, name)
+
+
+def _found(config_class: type, name: str) -> Any:
+    hint: Any = config_class
+    for part in name.split("."):
+        hint = get_type_hints(hint)[part]
+    return hint
+
+
+def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
+    """A question with the name that is most like `name`; empty if none is."""
+    end = name.rpartition(".")[2]
+    found = difflib.get_close_matches(name, names, 1, 0.7) or [n for n in names if n.rpartition(".")[2] == end][:2]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def read(plain: Any, name: str) -> Any:
+    """The value of a setting in plain containers."""
+    for part in name.split("."):
+        plain = plain[int(part) if part.isdigit() else part]
+    return plain
+
+
+def write(plain: Any, name: str, value: Any) -> None:
+    """Puts a value in the place of a setting's."""
+    *path, last = name.split(".")
+    for part in path:
+        plain = plain[part]
+    plain[int(last) if last.isdigit() else last] = _plain(value)
+
+
+def corners(parameter: Parameter) -> list[Label]:
+    """The choices, or both ends of the range."""
+    if parameter.choices is not None:
+        return [to_label(choice) for choice in parameter.choices]
+    assert parameter.range is not None
+    return [int(end) if parameter.type == "int" else end for end in parameter.range]
+
+
+def _grid(parameter: Parameter) -> list[Label]:
+    if parameter.choices is not None:
+        return corners(parameter)
+    assert parameter.range is not None
+    step = parameter.step or (1 if parameter.type == "int" and not parameter.log else None)
+    if step is None:
+        raise ValueError(f"parameter {parameter.name} has any value of its range, but a grid needs steps: give step")
+    low, high = parameter.range
+    count = int((high - low) / step + 1e-9) + 1
+    require(count <= POINTS, f"parameter {parameter.name} has {count:,} values: give a larger step")
+    values = [float(f"{low + k * step:.12g}") for k in range(count)]  # 0.3, and not 0.30000000000000004
+    return [int(value) if parameter.type == "int" else value for value in values]
+
+
+def to_label(value: Any) -> Label:
+    """A value as a study stores it."""
+    return json.dumps(_plain(value)) if isinstance(value, list | tuple) else value
+
+
+def from_label(parameter: Parameter, label: Label) -> Any:
+    """The value that a study's label stands for."""
+    if parameter.choices is None:
+        return label
+    return parameter.choices[corners(parameter).index(label)]
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a plain value is of the type that a setting has."""
+    origin, items = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(item, value) for item in items)
+    if origin is Literal:
+        return value in items
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        hints = items[:1] * len(value) if items[1:] == (...,) else items
+        return len(hints) == len(value) and all(map(fits, hints, value))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def described(hint: Any) -> str:
+    """A type in words."""
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+    origin, items = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(described(item) for item in items)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, items))}"
+    return "a list" if origin is tuple else words.get(hint, str(hint))
