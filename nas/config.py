@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 import yaml
 
 from nas.data.config import AugmentConfig
+from nas.health_config import HealthConfig
+from nas.requiring import require
 
 __all__ = [
     "ArchitectureConfig",
@@ -22,6 +24,7 @@ __all__ = [
     "CosineSgdConfig",
     "Decay",
     "Engine",
+    "HealthConfig",
     "LoaderConfig",
     "MemoryCheck",
     "OptimizerName",
@@ -52,12 +55,6 @@ Decay = Literal["all", "convolutions", "dense_convolutions"]
 
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
-    if not condition:
-        raise ValueError(message)
 
 
 def to_plain(config: Any) -> Any:
@@ -277,6 +274,8 @@ class SearchConfig(RunConfig):
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """Adam for alpha and beta."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """What ends a search early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

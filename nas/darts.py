@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ from nas.data.loading import Key, epoch_batches, evaluation_loader, split_datase
 from nas.devices import random_state, restore_random_state, seed_everything, set_float32
 from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
+from nas.health import examine, reason_to_stop, warnings_of
 from nas.interrupt import InterruptedRun, Interruption
 from nas.lock import claimed
 from nas.loss import check_weights
@@ -88,6 +89,8 @@ class _State:
     architecture_loss: float | Tensor = 0.0
     best_miou: float = -1.0
     last_miou: float = float("nan")
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the health of the next epoch is measured by (see `nas.health.examine`)."""
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:
@@ -189,6 +192,10 @@ def _search(
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
         batches = iter(training)
         for epoch in range(state.epoch, config.epochs):
+            reason = reason_to_stop(config.health, state.memory)
+            if reason is not None:
+                run.log.info(f"ended after epoch {epoch}: {reason}; with another value, --resume {folder} goes on")
+                break
             began = time.perf_counter()
             learns = epoch >= config.architecture.start_epoch
             waiting = Waiting()
@@ -230,9 +237,12 @@ def _search(
             if learns:
                 metrics["loss"]["architecture"] = float(state.architecture_loss) / steps
                 metrics["lr"]["architecture"] = architecture.lr
-            state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
+            miou, before = matrix.mean_iou(), state.memory
+            state = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
+            genotype = decode_supernet(supernet, _provenance(config, state))
+            metrics["health"], state.memory = examine(genotype, before, learns)
+            metrics["warnings"] = warnings_of(metrics["health"], space, _learned(config, epoch), miou) if learns else []
             if processes.first:
-                genotype = decode_supernet(supernet, _provenance(config, state))
                 genotype.save(folder / GENOTYPE)
                 report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
@@ -303,6 +313,12 @@ def _restore(
     restore_random_state(saved["random"])
     state = rescaled(_State(**saved["state"]), saved.get("processes", 1), processes)
     return state, tuple(part.numpy() for part in saved["split"])
+
+
+def _learned(config: SearchConfig, epoch: int) -> float:
+    """Share of the epochs in which alpha and beta learn that is done after an epoch."""
+    start = config.architecture.start_epoch
+    return (epoch + 1 - start) / (config.epochs - start)
 
 
 def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def report_epoch(
         run: The open run folder.
         epoch: Number of the epoch, from 0.
         epochs: Number of epochs in the run.
-        metrics: The epoch's numbers.
+        metrics: The epoch's numbers; `warnings`, in words, are said, too.
         supernet: As it is after the epoch.
         genotype: As decoded after the epoch.
         samples: (images, labels, predictions) of a few validation batches.
@@ -109,3 +109,5 @@ def report_epoch(
         f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
+    for warning in metrics["warnings"]:
+        run.log.warning(warning)
