@@ -275,7 +275,7 @@ class SearchConfig(RunConfig):
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """Adam for alpha and beta."""
     health: HealthConfig = field(default_factory=HealthConfig)
-    """What ends a search early."""
+    """The discretisation gap, and what ends a search early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from torch import Tensor
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
-from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
 from nas.devices import random_state, restore_random_state, seed_everything, set_float32
+from nas.discretization import forced_miou, statistics_batches
 from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
 from nas.health import examine, reason_to_stop, warnings_of
-from nas.interrupt import InterruptedRun, Interruption
+from nas.interrupt import GivenUp, InterruptedRun, Interruption, give_up
 from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
@@ -39,7 +39,7 @@ from nas.optimizers import FUSED, make_optimizer
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
-from nas.reporting import decode_supernet, report_epoch
+from nas.reporting import decode_supernet, headline, report_epoch
 from nas.run import (
     BEST,
     CHECKPOINT,
@@ -169,7 +169,7 @@ def _search(
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
-    def stop() -> None:
+    def stop() -> NoReturn:
         save(CHECKPOINT)
         raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
@@ -183,8 +183,8 @@ def _search(
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
         evaluation_loader(validation, *loading, processes.turns(len(validation))) as whole_images,
     ):
-        headline = _headline(config, space, train_set, validation, split, device, folder)
-        for line in (headline, *processes.described(), *needs):
+        first_line = headline(config, space, train_set, validation, split, device, folder)
+        for line in (first_line, *processes.described(), *needs):
             run.log.info(line)
         if not resumes:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
@@ -237,10 +237,19 @@ def _search(
             if learns:
                 metrics["loss"]["architecture"] = float(state.architecture_loss) / steps
                 metrics["lr"]["architecture"] = architecture.lr
-            miou, before = matrix.mean_iou(), state.memory
-            state = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
-            genotype = decode_supernet(supernet, _provenance(config, state))
-            metrics["health"], state.memory = examine(genotype, before, learns)
+            miou = matrix.mean_iou()
+            done = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
+            genotype = decode_supernet(supernet, _provenance(config, done))
+            metrics["health"], done.memory = examine(genotype, state.memory, learns)
+            if _measures_gap(config, epoch):
+                few = statistics_batches(config, train_set, split[0], epoch, processes)
+                watched = interruption.watched(whole_images, give_up)
+                try:
+                    forced = forced_miou(supernet, genotype, few, watched, classes, device, config.precision, processes)
+                except GivenUp:  # the supernet is as it was before
+                    stop()
+                metrics["health"] |= {"forced_miou": forced, "gap": miou - forced}
+            state = done
             metrics["warnings"] = warnings_of(metrics["health"], space, _learned(config, epoch), miou) if learns else []
             if processes.first:
                 genotype.save(folder / GENOTYPE)
@@ -315,6 +324,12 @@ def _restore(
     return state, tuple(part.numpy() for part in saved["split"])
 
 
+def _measures_gap(config: SearchConfig, epoch: int) -> bool:
+    """Whether the discretisation gap is measured after an epoch."""
+    learned = epoch + 1 - config.architecture.start_epoch
+    return config.health.gap_batches > 0 and learned > 0 and learned % config.health.gap_every == 0
+
+
 def _learned(config: SearchConfig, epoch: int) -> float:
     """Share of the epochs in which alpha and beta learn that is done after an epoch."""
     start = config.architecture.start_epoch
@@ -323,21 +338,3 @@ def _learned(config: SearchConfig, epoch: int) -> float:
 
 def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:
     return {"data": config.data, "seed": config.seed, "epoch": state.epoch, "supernet_val_miou": state.last_miou}
-
-
-def _headline(
-    config: SearchConfig,
-    space: SearchSpace,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    split: Parts,
-    device: torch.device,
-    folder: Path,
-) -> str:
-    return (
-        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
-        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {folder}"
-    )

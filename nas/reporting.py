@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from decoders.decoding import decode
 from decoders.path import path_probability
+from nas.config import SearchConfig
+from nas.data.base import SegmentationDataset
 from nas.pictures import SampleKeeper, figure_to_array, heat_map
 from nas.run import RunFolder
 from nas.supernet import Supernet
 from nas.waiting import waiting_advice
 from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
 from search_spaces.traits import reported
 
-__all__ = ["decode_supernet", "package_version", "record_epoch", "report_epoch"]
+__all__ = ["decode_supernet", "headline", "package_version", "record_epoch", "report_epoch"]
 
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
@@ -61,6 +66,25 @@ def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network
         for name, value in numbers.items():
             run.board.add_scalar(f"modules/{name}", value, epoch)
     run.record(epoch, metrics)
+
+
+def headline(
+    config: SearchConfig,
+    space: SearchSpace,
+    train_set: SegmentationDataset,
+    validation: SegmentationDataset,
+    split: Sequence[Sized],
+    device: torch.device,
+    folder: Path,
+) -> str:
+    """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
+    return (
+        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
+        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
+        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
+        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
+        f"{config.architecture.start_epoch + 1}; run folder {folder}"
+    )
 
 
 def report_epoch(

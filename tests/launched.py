@@ -20,8 +20,10 @@ import nas.darts
 from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import _steppers, search
 from nas.data.config import AugmentConfig
+from nas.discretization import forced_miou
 from nas.evaluation import evaluate_network
 from nas.processes import Processes, joined
+from nas.reporting import decode_supernet
 from nas.run import RunError
 from nas.supernet import Supernet
 from retrain.config import RetrainConfig
@@ -106,6 +108,17 @@ def batch_norms(processes: Processes, kind: str) -> Any:
     return {"y": y.detach(), "x": gradient, "parameters": parameters, "buffers": list(norm.buffers())}
 
 
+def gap(processes: Processes) -> float:
+    """mIoU of a forced supernet, its statistics of this process's part of a batch and those of the others."""
+    supernet = tiny("fast")
+    if processes.several:
+        synchronize(supernet)
+    images, labels = batch(5)
+    whole = [(images[i : i + 1], labels[i : i + 1], torch.tensor([i])) for i in processes.turns(5)]
+    part = [tuple(processes.part(part) for part in batch())]
+    return forced_miou(supernet, decode_supernet(supernet, {}), part, whole, 3, CPU, processes=processes)  # type: ignore[arg-type]
+
+
 def exchanges(processes: Processes) -> Any:
     """What the small exchanges give."""
     found: dict[str, Any] = {
@@ -167,6 +180,7 @@ def everything(processes: Processes) -> Any:
         for norms in ("frozen", "synchronized"):
             found[f"{engine} {norms}"] = steps(processes, engine, norms)
     found["recomputed"] = steps(processes, "fast", "synchronized", recompute="node")
+    found["gap"] = gap(processes)
     found["accumulated"] = steps(processes, "fast", "frozen", accumulate=2)
     return found
 

@@ -199,6 +199,8 @@ REFUSED = [
     ("nas-search", "architecture.lr", "0"),
     ("nas-search", "architecture.weight_decay", "-1"),
     ("nas-search", "architecture.start_epoch", "-1"),
+    ("nas-search", "health.gap_batches", "-1"),
+    ("nas-search", "health.gap_every", "0"),
     ("nas-search", "health.stop_when_stable", "0"),
     ("nas-search", "loader.augment.scale_step", "-0.5"),
     ("nas-search", "loader.augment.scale_step", "2"),

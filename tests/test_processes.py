@@ -80,6 +80,11 @@ def test_an_evaluation_in_shares_counts_what_one_process_counts(found: list[Any]
     assert [each["exchanges"]["counts"] for each in found] == [alone, alone] and sum(map(sum, alone)) > 0
 
 
+def test_the_forced_supernet_measured_in_shares_is_that_of_one_process(found: list[Any]) -> None:
+    alone = launched.gap(ALONE)
+    assert [each["gap"] for each in found] == [alone, alone] and alone > 0
+
+
 @pytest.mark.parametrize("kind", ["affine", "plain"])
 def test_a_synchronized_batch_norm_is_one_over_the_whole_batch(found: list[Any], kind: str) -> None:
     alone = launched.batch_norms(ALONE, kind)
