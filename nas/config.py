@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import yaml
 
+from nas.architecture_config import ArchitectureConfig
 from nas.data.config import AugmentConfig
 from nas.health_config import HealthConfig
 from nas.requiring import require
@@ -102,23 +103,6 @@ class CosineSgdConfig(SgdConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.lr_end <= self.lr, f"optimizer.lr_end is {self.lr_end}: give a number from 0 to lr {self.lr}")
-
-
-@dataclass(frozen=True)
-class ArchitectureConfig:
-    """Adam for alpha and beta."""
-
-    lr: float = 3e-3
-    """Learning rate, above 0."""
-    weight_decay: float = 1e-3
-    """L2 penalty on the logits, at least 0."""
-    start_epoch: int = 20
-    """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
-        require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
-        require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
 
 
 @dataclass(frozen=True)
@@ -273,7 +257,7 @@ class SearchConfig(RunConfig):
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    """Adam for alpha and beta."""
+    """Adam for alpha and beta, and options against collapse."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """The discretisation gap, and what ends a search early."""
 
@@ -287,6 +271,12 @@ class SearchConfig(RunConfig):
             self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch}, but there are only {self.epochs} epochs: "
             f"alpha and beta would never learn; give a number from 0 to {self.epochs - 1}, or more epochs",
+        )
+        varies = self.architecture.varies
+        require(
+            not (varies and self.supernet.graphs),
+            f"architecture.{(*varies, '')[0]} changes what each step computes, but supernet.graphs repeats a recorded "
+            "one: leave one of them out, or give false",
         )
 
     def space_changes(self) -> dict[str, int]:

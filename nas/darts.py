@@ -39,6 +39,7 @@ from nas.optimizers import FUSED, make_optimizer
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
+from nas.relaxation import Relaxation
 from nas.reporting import decode_supernet, headline, report_epoch
 from nas.run import (
     BEST,
@@ -136,6 +137,9 @@ def _search(
     if processes.synchronizes(config.sync_batch_norm, device):
         synchronize(supernet)
     needs = check_memory(config, device, lambda: search_memory(supernet, config), processes)
+    relaxation = Relaxation(space, config.architecture, config.seed, config.epochs)
+    if config.architecture.varies:
+        supernet.relaxation = relaxation
     weights, architecture = _steppers(config, supernet, device, processes)
     state, split = _State(), split_dataset(train_set, config.seed)
     steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update * processes.count)
@@ -204,9 +208,11 @@ def _search(
                 progressed = (epoch * steps + state.step) / (config.epochs * steps)
                 weights.lr = cosine(progressed, config.optimizer.lr, config.optimizer.lr_end)
                 images, labels = waiting.next(batches)
+                relaxation.begin("weight", epoch, state.step, steps, device)
                 state.weight_loss += weights.step(images, labels, where)
                 if learns:
                     images, labels = waiting.next(batches)
+                    relaxation.begin("architecture", epoch, state.step, steps, device)
                     state.architecture_loss += architecture.step(images, labels, where)
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
@@ -278,6 +284,10 @@ def _steppers(
     )
     if config.supernet.graphs and processes.several:
         raise ValueError("supernet.graphs is on, but there are several processes: leave it out, or start one process")
+    relaxation = supernet.relaxation
+    penalty = None
+    if relaxation is not None and config.architecture.entropy > 0:
+        penalty = partial(relaxation.penalty, supernet.architecture.alpha)
     # Their graphs run in turn, so they can share memory.
     common: Any = {
         "accumulate": config.accumulate,
@@ -286,7 +296,7 @@ def _steppers(
     }
     return (
         Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip, **common),
-        Stepper("architecture", supernet, adam, device, config.precision, **common),
+        Stepper("architecture", supernet, adam, device, config.precision, **common, penalty=penalty),
     )
 
 

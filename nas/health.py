@@ -160,13 +160,14 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
     if numbers["alpha_entropy"] <= UNMOVED:
         if is_collapsing(numbers, edges):
             found.append(
-                f"{numbers['edges_prefer_skip']} of {edges} edges prefer skip: the search is collapsing; try a larger "
-                "--architecture.weight_decay, fewer --epochs, or --health.stop_on_collapse true"
+                f"{numbers['edges_prefer_skip']} of {edges} edges prefer skip: the search is collapsing; try "
+                "--architecture.skip_dropout 0.3, a larger --architecture.weight_decay, fewer --epochs, or "
+                "--health.stop_on_collapse true"
             )
         elif numbers["decoded_skips"] > MANY_SKIPS * operations:
             found.append(
                 f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
-                "towards it; if that goes on, try a larger --architecture.weight_decay or fewer --epochs"
+                "towards it; if that goes on, try --architecture.skip_dropout 0.3 or fewer --epochs"
             )
         if numbers.get("edges_prefer_none", 0) > EMPTY * edges:
             found.append(
@@ -177,7 +178,8 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
     if progress >= LATE and numbers["alpha_entropy"] > UNDECIDED:
         found.append(
             f"alpha is nearly uniform (relative entropy {numbers['alpha_entropy']:.3f}), though the search is nearly "
-            "over: operations are too close to tell apart; try a larger --architecture.lr or more --epochs"
+            "over: operations are too close to tell apart; try --architecture.entropy 1, a larger --architecture.lr "
+            "or more --epochs"
         )
     if progress >= LATE and numbers.get("cell_agreement", 1.0) < UNSTABLE:
         found.append(
@@ -187,7 +189,8 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
     if numbers.get("gap", 0.0) > LOST * miou:
         found.append(
             f"with the decoded architecture forced, the supernet loses {100 * numbers['gap']:.1f} of its "
-            f"{100 * miou:.1f} % mIoU: its mIoU says little of the decoded network; try more --epochs"
+            f"{100 * miou:.1f} % mIoU: its mIoU says little of the decoded network; try --architecture.entropy 1 "
+            "or more --epochs"
         )
     return found
 

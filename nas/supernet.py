@@ -25,6 +25,7 @@ from nas.fast_node import FastNode
 from nas.mixing import Mixing
 from nas.node import Node, Source
 from nas.recomputation import recomputed
+from nas.relaxation import Relaxation
 from search_spaces.genotype import Genotype
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
@@ -132,6 +133,8 @@ class Supernet(nn.Module):
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
+        self.relaxation: Relaxation | None = None
+        """What is made of alpha in place of its softmax; None: nothing."""
         self._forced: tuple[tuple[int, ...], Tensor, Tensor, Tensor | None] | None = None
 
     def weights(self) -> list[nn.Parameter]:
@@ -145,6 +148,8 @@ class Supernet(nn.Module):
         if self._forced is None:
             ends, (alpha, beta) = range(len(self.heads)), self.architecture()
             edge_weights = self.architecture.edge_weights()
+            if self.relaxation is not None:
+                alpha = self.relaxation(self.architecture.alpha, self.training)
         else:
             path, alpha, beta, edge_weights = self._forced
             ends = range(path[-1], path[-1] + 1)

@@ -107,6 +107,11 @@ def test_steps_with_recomputation_and_synchronized_batch_norms(found: list[Any])
     assert all(close(each["recomputed"], alone) for each in found)
 
 
+def test_steps_with_a_drawn_alpha_and_a_penalty_are_those_of_one_process(found: list[Any]) -> None:
+    alone = launched.steps(ALONE, "fast", "synchronized", options=launched.OPTIONS)
+    assert all(close(each["options"], alone) for each in found)
+
+
 def test_accumulated_steps_are_those_of_one_process(found: list[Any]) -> None:
     """Two processes with two images each take images 0 and 2 first, then 1 and 3, and update once."""
     alone = launched.steps(ALONE, "fast", "frozen", accumulate=2, order=(0, 2, 1, 3))
