@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cli import common
 
@@ -37,6 +37,19 @@ def make_parser() -> common.Parser:
         help="Draw the cell into this .svg, .png or .pdf file, and the trellis beside it: into trellis.svg beside "
         "cell.svg, else into NAME-trellis.svg.",
     )
+    parser.add_argument(
+        "--by",
+        type=Literal["alpha", "perturbation"],
+        default="alpha",
+        help="Choose operations and inputs by alpha; or by what the supernet's validation loses without each of them "
+        "(DARTS-PT), which takes a validation for every operation of every edge: FILE is then a search's own, in its "
+        "run folder, with checkpoint and data at hand.",
+    )
+    parser.add_argument(
+        "--images", type=int | None, default=None, help="Validation images for --by perturbation; else the run's."
+    )
+    parser.add_argument("--data_root", type=str | None, default=None, help="Folder of the data set, if it has moved.")
+    parser.add_argument("--device", type=str | None, default=None, help="Device for --by perturbation; else auto.")
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     return parser
 
@@ -48,15 +61,21 @@ def main(arguments: list[str]) -> None:
         name = getattr(values, option)
         if name is not None and (not Path(name).name or Path(name).is_dir()):
             raise ValueError(f"--{option} is {name!r}, a folder: name a file in it")
+    _check_options(values)
     from decoders import path_probability, redecode
     from search_spaces.genotype import load_genotype
     from search_spaces.text import cell_table, path_trellis
 
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
-    if relaxed and not values.as_is:
+    if values.by == "perturbation":
+        from nas.perturbation import decode_by_perturbation
+
+        folder, device = Path(values.file).parent, values.device or "auto"
+        genotype = decode_by_perturbation(folder, values.images, device, values.data_root, quiet=values.json)
+    elif relaxed and not values.as_is:
         genotype = redecode(genotype)
-    edited = (genotype.cell, genotype.path) != (stored.cell, stored.path)
+    edited = values.by == "alpha" and (genotype.cell, genotype.path) != (stored.cell, stored.path)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None
     pictures = _draw(genotype, Path(values.draw)) if values.draw is not None else []
     written = genotype.save(values.output) if values.output is not None else None
@@ -74,7 +93,9 @@ def main(arguments: list[str]) -> None:
     print()
     print(path_trellis(genotype))
     print()
-    if relaxed and genotype.edge_weights is not None and not values.as_is:
+    if values.by == "perturbation":
+        print("operations and inputs are those without which the supernet loses most; the path is beta's")
+    elif relaxed and genotype.edge_weights is not None and not values.as_is:
         print("inputs of a block are ranked by alpha times edge_weights (a search with partial channels)")
     if probability is None:
         print("no alpha and beta in the file: nothing was decoded, this is the architecture as it stands there")
@@ -84,6 +105,19 @@ def main(arguments: list[str]) -> None:
         print(note)
     for path in [*pictures, *([written] if written is not None else [])]:
         print(f"wrote {path}")
+
+
+def _check_options(values: Any) -> None:
+    """Checks that options fit together."""
+    if values.by == "perturbation":
+        if values.as_is:
+            raise ValueError("--as_is decodes nothing: leave it out, or --by perturbation")
+        if values.images is not None and values.images < 1:
+            raise ValueError(f"--images is {values.images}: give a whole number from 1")
+        return
+    for option in ("images", "data_root", "device"):
+        if getattr(values, option) is not None:
+            raise ValueError(f"--{option} is for --by perturbation: leave it out, or give that, too")
 
 
 def _draw(genotype: Any, cell: Path) -> list[Path]:

@@ -135,6 +135,7 @@ class Supernet(nn.Module):
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
         self.relaxation: Relaxation | None = None
         """What is made of alpha in place of its softmax; None: nothing."""
+        self._kept: Tensor | None = None
         self._forced: tuple[tuple[int, ...], Tensor, Tensor, Tensor | None] | None = None
 
     def weights(self) -> list[nn.Parameter]:
@@ -150,6 +151,9 @@ class Supernet(nn.Module):
             edge_weights = self.architecture.edge_weights()
             if self.relaxation is not None:
                 alpha = self.relaxation(self.architecture.alpha, self.training)
+            if self._kept is not None:
+                alpha = alpha * self._kept
+                edge_weights = None if edge_weights is None else edge_weights * self._kept.any(1)
         else:
             path, alpha, beta, edge_weights = self._forced
             ends = range(path[-1], path[-1] + 1)
@@ -179,6 +183,16 @@ class Supernet(nn.Module):
             yield
         finally:
             self._forced = before
+
+    @contextmanager
+    def without(self, kept: Tensor) -> Iterator[None]:
+        """While it lasts, operations of edges weigh nothing where `kept`, boolean [E, O], is False; the others weigh
+        what they did. An edge that keeps none adds nothing at all, with partial channels, too."""
+        self._kept = kept
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def trellis(
         self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
