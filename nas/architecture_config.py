@@ -8,9 +8,10 @@ from typing import Literal, get_args
 
 from nas.requiring import require
 
-__all__ = ["ArchitectureConfig", "Sampling"]
+__all__ = ["ArchitectureConfig", "CostName", "Sampling"]
 
 Sampling = Literal["none", "gumbel"]
+CostName = Literal["multiply_adds", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,14 @@ class ArchitectureConfig:
     """Of the Gumbel-softmax at the start of the run, above 0 (for sampling gumbel)."""
     temperature_end: float = 0.1
     """Of the Gumbel-softmax at the end of the run, above 0; the way there is linear (for sampling gumbel)."""
+    cost_weight: float = 0.0
+    """Weight in the architecture's loss of what the relaxed network's operations cost above cost_target, at least 0;
+    the cost is relative to that of uniform alpha and beta. 0: off."""
+    cost_target: float = 0.5
+    """Cost, relative to that of uniform alpha and beta, below which nothing is to be gained, at least 0 (for
+    cost_weight)."""
+    cost: CostName = "multiply_adds"
+    """What is counted, at the size of a training crop: multiply_adds or parameters (for cost_weight)."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
@@ -62,6 +71,17 @@ class ArchitectureConfig:
                 f"architecture.{name} is {value}, but architecture.sampling is none and has no temperature: leave it "
                 "out, or give --architecture.sampling gumbel",
             )
+
+        for name in ("cost_weight", "cost_target"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, f"architecture.{name} is {value}: give a finite number from 0")
+        names = get_args(CostName)
+        require(self.cost in names, f"architecture.cost is {self.cost!r}: give one of {', '.join(names)}")
+        require(
+            self.cost_weight > 0 or (self.cost_target, self.cost) == (0.5, "multiply_adds"),
+            f"architecture.cost_target is {self.cost_target} and architecture.cost {self.cost}, but "
+            "architecture.cost_weight is 0, so that cost does not count: leave them out, or give a cost_weight",
+        )
 
     @property
     def varies(self) -> tuple[str, ...]:

@@ -279,6 +279,16 @@ class SearchConfig(RunConfig):
             "one: leave one of them out, or give false",
         )
 
+    def learned(self, epoch: int) -> float:
+        """Share of the epochs in which alpha and beta learn that is done after `epoch`, from 0; 0 or less: not one."""
+        start = self.architecture.start_epoch
+        return (epoch + 1 - start) / (self.epochs - start)
+
+    def measures_gap(self, epoch: int) -> bool:
+        """Whether the discretisation gap is measured after `epoch`, from 0."""
+        epochs = epoch + 1 - self.architecture.start_epoch
+        return self.health.gap_batches > 0 and epochs > 0 and epochs % self.health.gap_every == 0
+
     def space_changes(self) -> dict[str, int]:
         """The numbers given in place of the space's own."""
         names = ("layers", "levels", "blocks", "filter_multiplier")

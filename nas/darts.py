@@ -36,6 +36,7 @@ from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import FUSED, make_optimizer
+from nas.penalties import architecture_cost, architecture_penalty
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
@@ -247,7 +248,9 @@ def _search(
             done = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
             genotype = decode_supernet(supernet, _provenance(config, done))
             metrics["health"], done.memory = examine(genotype, state.memory, learns)
-            if _measures_gap(config, epoch):
+            if config.architecture.cost_weight > 0:
+                metrics["health"] |= architecture_cost(config, supernet).shares(genotype)
+            if config.measures_gap(epoch):
                 few = statistics_batches(config, train_set, split[0], epoch, processes)
                 watched = interruption.watched(whole_images, give_up)
                 try:
@@ -256,7 +259,7 @@ def _search(
                     stop()
                 metrics["health"] |= {"forced_miou": forced, "gap": miou - forced}
             state = done
-            metrics["warnings"] = warnings_of(metrics["health"], space, _learned(config, epoch), miou) if learns else []
+            metrics["warnings"] = warnings_of(metrics["health"], space, config.learned(epoch), miou) if learns else []
             if processes.first:
                 genotype.save(folder / GENOTYPE)
                 report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
@@ -284,10 +287,7 @@ def _steppers(
     )
     if config.supernet.graphs and processes.several:
         raise ValueError("supernet.graphs is on, but there are several processes: leave it out, or start one process")
-    relaxation = supernet.relaxation
-    penalty = None
-    if relaxation is not None and config.architecture.entropy > 0:
-        penalty = partial(relaxation.penalty, supernet.architecture.alpha)
+    penalty = architecture_penalty(config, supernet)
     # Their graphs run in turn, so they can share memory.
     common: Any = {
         "accumulate": config.accumulate,
@@ -296,7 +296,15 @@ def _steppers(
     }
     return (
         Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip, **common),
-        Stepper("architecture", supernet, adam, device, config.precision, **common, penalty=penalty),
+        Stepper(
+            "architecture",
+            supernet,
+            adam,
+            device,
+            config.precision,
+            **common,
+            penalty=penalty,
+        ),
     )
 
 
@@ -332,18 +340,6 @@ def _restore(
     restore_random_state(saved["random"])
     state = rescaled(_State(**saved["state"]), saved.get("processes", 1), processes)
     return state, tuple(part.numpy() for part in saved["split"])
-
-
-def _measures_gap(config: SearchConfig, epoch: int) -> bool:
-    """Whether the discretisation gap is measured after an epoch."""
-    learned = epoch + 1 - config.architecture.start_epoch
-    return config.health.gap_batches > 0 and learned > 0 and learned % config.health.gap_every == 0
-
-
-def _learned(config: SearchConfig, epoch: int) -> float:
-    """Share of the epochs in which alpha and beta learn that is done after an epoch."""
-    start = config.architecture.start_epoch
-    return (epoch + 1 - start) / (config.epochs - start)
 
 
 def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:

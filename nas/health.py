@@ -38,7 +38,7 @@ COLLAPSED = 0.5
 everywhere (Zela et al., "Understanding and robustifying differentiable architecture search", 2020; Chu et al., "Fair
 DARTS", 2020): half is far from one in O, the share by chance, and leaves time to do something."""
 MANY_SKIPS = 0.25
-"""Share of skips in a decoded cell above which it is said: DARTS+ (Liang et al., 2019, section 3.3) stops when two or
+"""Share of skips in a decoded cell above which it is said: DARTS+ (Liang et al., 2019) stops when two or
 more of a cell's eight operations are skip."""
 EMPTY = 0.5
 """Share of the edges that prefer none above which it is said: none is left out of decoding (as in DARTS), so what is
@@ -47,7 +47,7 @@ LATE = 0.75
 """Share of the epochs in which alpha learns from which it should have made up its mind."""
 UNDECIDED = 0.95
 """Relative entropy of alpha above which operations are too close to tell apart; that the largest of nearly equal
-numbers is kept is what Fair DARTS calls the discretization discrepancy (section 3.2). For 8 operations: a likeliest one
+numbers is kept is what Fair DARTS calls the discretization discrepancy. For 8 operations: a likeliest one
 of no more than 0.26, the others alike."""
 UNSTABLE = 0.5
 """Share of the decoded cell that must stay from one epoch to the next, late in a search."""

@@ -1,6 +1,6 @@
 """Decoding by perturbation (DARTS-PT): what hurts when it is taken away, not what has the largest alpha.
 
-Source: Wang et al., "Rethinking architecture selection in differentiable NAS" (ICLR 2021), section 4: alpha says little
+Source: Wang et al., "Rethinking architecture selection in differentiable NAS" (ICLR 2021): alpha says little
 of what an operation is worth to the supernet, and that is measured instead. There, the supernet is trained on after
 each decision, and the next edge is measured on what became of it. Here nothing is trained: every edge is measured on
 the supernet as it was searched, so that their order does not matter. The path is decoded from beta, as ever.

@@ -3,12 +3,12 @@
 Both engines take what this gives as their alpha. What is drawn is a pure function of (seed, epoch, step), the same in
 every process, so that a run goes on exactly and several processes step alike.
 
-- Operation-level dropout on skip (P-DARTS: Chen et al., ICCV 2019, section 3.2.2): with probability p the skip of an
+- Operation-level dropout on skip (P-DARTS: Chen et al., ICCV 2019): with probability p the skip of an
   edge is left out of a step, else it counts 1 / (1 - p) times. There, single values of its output are dropped; here,
   the operation in all cells, which is a weight of alpha and so the same in both engines.
-- An operation for each edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019, Eq. 3-5): hard Gumbel-softmax with the
+- An operation for each edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019): hard Gumbel-softmax with the
   gradient of the soft one. All operations are computed all the same; those that are not drawn weigh 0.
-- A penalty on the entropy of alpha, whose weight rises (DA2S: Tian et al., 2020, section 3.2).
+- A penalty on the entropy of alpha, whose weight rises (Tian et al., "Discretization-aware architecture search", 2020).
 
 Shapes: alpha [E, O], of E edges and O operations.
 """

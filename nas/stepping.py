@@ -143,7 +143,7 @@ class Stepper:
                         logits = self.forward(part[0])
                     loss = cross_entropy(logits, part[1], self.class_weights, self._mean)
                     if self.penalty is not None:
-                        loss = loss + self.penalty()
+                        loss = loss + self.penalty().to(loss.dtype)
                     if self.accumulate > 1:
                         loss = loss / self.accumulate
                     self.scaler.scale(loss).backward()

@@ -137,7 +137,7 @@ def test_tensorboard_has_scalars_and_images(finished: Run) -> None:
 
     events = EventAccumulator(str(finished.folder)).Reload()
     lines = record(finished.folder)
-    for name in ("loss/weights", "val/miou", "lr/weights", "path/probability"):
+    for name in ("loss/weights", "health/alpha_entropy", "val/miou", "lr/weights", "path/probability"):
         first, second = name.split("/")
         shown = {event.step: event.value for event in events.Scalars(name)}
         assert shown == pytest.approx({line["epoch"]: line[first][second] for line in lines}), name
