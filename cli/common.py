@@ -98,7 +98,7 @@ def add_run_options(parser: Parser, recipes: Path) -> None:
         default=None,
         help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data_root, "
         "--loader.workers, .prefetch, .cache, .cache_folder, --memory_check and a search's --supernet.engine, "
-        ".recompute and .graphs may be given anew.",
+        ".recompute, .graphs and --health may be given anew.",
     )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
 

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cli import candidates, common
 
@@ -50,6 +50,18 @@ def make_parser() -> common.Parser:
         help="Draw the cell into this .svg, .png or .pdf file, and the trellis beside it: into trellis.svg beside "
         "cell.svg, else into NAME-trellis.svg.",
     )
+    parser.add_argument(
+        "--by",
+        type=Literal["alpha", "perturbation"],
+        default="alpha",
+        help="Choose operations and inputs by alpha; or by what the supernet's validation loses without each of them "
+        "(DARTS-PT), which takes a validation for every operation of every edge: FILE is then a search's own, in its "
+        "run folder, with checkpoint and data at hand.",
+    )
+    parser.add_argument(
+        "--images", type=int | None, default=None, help="Validation images for --by perturbation; else the run's."
+    )
+    parser.add_argument("--data_root", type=str | None, default=None, help="Folder of the data set, if it has moved.")
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     parser.add_class_arguments(CandidateConfig, None)
     parser.add_argument(
@@ -65,7 +77,8 @@ def make_parser() -> common.Parser:
         "--device",
         type=str | None,
         default=None,
-        help="Measure the candidates' latency there: auto, cpu, cuda, cuda:N; cpu where latency is limited.",
+        help="auto, cpu, cuda, cuda:N: measure the candidates' latency there (cpu, where latency is limited); or "
+        "compute --by perturbation there (auto).",
     )
     parser.add_class_arguments(NetworkConfig, "network")
     networks.explain_option(parser)
@@ -94,9 +107,15 @@ def main(arguments: list[str]) -> None:
     if config.asked:
         listed = _candidates(genotype, config, values)
         genotype = listed[(config.candidate or 1) - 1].genotype
+    elif values.by == "perturbation":
+        from nas.perturbation import decode_by_perturbation
+
+        folder, device = Path(values.file).parent, values.device or "auto"
+        genotype = decode_by_perturbation(folder, values.images, device, values.data_root, quiet=values.json)
     elif relaxed and not values.as_is:
         genotype = redecode(genotype)
-    edited = not listed and (genotype.cell, genotype.path) != (stored.cell, stored.path)
+    decoded_otherwise = bool(listed) or values.by == "perturbation"
+    edited = not decoded_otherwise and (genotype.cell, genotype.path) != (stored.cell, stored.path)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None
     pictures = _draw(genotype, Path(values.draw)) if values.draw is not None else []
     written = genotype.save(values.output) if values.output is not None else None
@@ -119,7 +138,9 @@ def main(arguments: list[str]) -> None:
     print()
     print(path_trellis(genotype))
     print()
-    if relaxed and genotype.edge_weights is not None and not values.as_is:
+    if values.by == "perturbation":
+        print("operations and inputs are those without which the supernet loses most; the path is beta's")
+    elif relaxed and genotype.edge_weights is not None and not values.as_is:
         print("inputs of a block are ranked by alpha times edge_weights (a search with partial channels)")
     if probability is None:
         print("no alpha and beta in the file: nothing was decoded, this is the architecture as it stands there")
@@ -135,10 +156,20 @@ def _check(values: Any, config: CandidateConfig) -> None:
     """Refuses options that would have no effect."""
     from retrain.network_config import NetworkConfig
 
+    perturbs = values.by == "perturbation"
     if values.as_is and config.asked:
         raise ValueError("--as_is decodes nothing: leave it out, or --top, --pareto and the limits")
+    if perturbs and values.as_is:
+        raise ValueError("--as_is decodes nothing: leave it out, or --by perturbation")
+    if perturbs and config.asked:
+        raise ValueError("--by perturbation gives one genotype: leave it out, or --top, --pareto and the limits")
+    if values.images is not None and values.images < 1:
+        raise ValueError(f"--images is {values.images}: give a whole number from 1")
+    for option in () if perturbs else ("images", "data_root"):
+        if getattr(values, option) is not None:
+            raise ValueError(f"--{option} is for --by perturbation: leave it out, or give that, too")
     if not config.asked:
-        for option in ("input", "classes", "device"):
+        for option in ("input", "classes", *(() if perturbs else ("device",))):
             if getattr(values, option) is not None:
                 raise ValueError(f"--{option} is for candidates: give --top, --pareto or a limit, or leave it out")
         if values.network != NetworkConfig():

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from nas.config import (
         ArchitectureConfig,
         CosineSgdConfig,
+        HealthConfig,
         LoaderConfig,
         RunConfig,
         SearchConfig,
@@ -34,6 +35,7 @@ _EXPORTS = {
     "ConfusionMatrix": "nas.metrics",
     "CosineSgdConfig": "nas.config",
     "DataError": "nas.data.base",
+    "HealthConfig": "nas.config",
     "Inference": "nas.inference",
     "InterruptedRun": "nas.interrupt",
     "LoaderConfig": "nas.config",

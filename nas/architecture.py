@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from search_spaces.genotype import Genotype, state_names
 from search_spaces.space import SearchSpace
 
 __all__ = ["Architecture", "transition_mask"]
@@ -57,12 +58,34 @@ class Architecture(nn.Module):
         beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
         return alpha, beta
 
-    def edge_weights(self) -> Tensor | None:
+    @torch.no_grad()
+    def decided(self, genotype: Genotype) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Alpha, beta and weights of the edges that say the cell and the path of a genotype and nothing else.
+
+        Returns:
+            Alpha [edges, operations], 1 for the operations of the cell, 0 for all others and on the edges that it does
+            without; beta [layers, levels, 3], 1 for the steps of the path, 0 for all others; the weights of the edges
+            among those that the cell keeps, [edges], or None.
+        """
+        space, states = genotype.space, state_names(genotype.space.blocks)
+        alpha, beta = torch.zeros_like(self.alpha), torch.zeros_like(self.beta)
+        for block, chosen in enumerate(genotype.cell):
+            for name, operation in zip(chosen.inputs, chosen.operations, strict=True):
+                alpha[space.edges.index((states.index(name), block)), space.operations.index(operation)] += 1
+        level = 0
+        for layer, target in enumerate(genotype.levels):
+            beta[layer, level, target - level + 1] = 1
+            level = target
+        return alpha, beta, self.edge_weights(among=alpha.sum(1) > 0)
+
+    def edge_weights(self, among: Tensor | None = None) -> Tensor | None:
         """The share of each edge in the block that it ends in: [edges], sum 1 over the edges into a block.
 
         Source: PC-DARTS (Xu et al., 2020), section 3.3, "edge normalization", whose beta is not the beta of here.
-        None if edges are not weighed.
+        `among`, boolean [edges]: the edges that there are, at least one into each block; the others have no share. None
+        if edges are not weighed.
         """
         if self.edges is None:
             return None
-        return torch.cat([logits.softmax(0) for logits in self.edges.split(self.edges_into)])
+        logits = self.edges if among is None else self.edges.masked_fill(~among, -torch.inf)
+        return torch.cat([into.softmax(0) for into in logits.split(self.edges_into)])

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+from nas.architecture_config import ArchitectureConfig
 from nas.data.config import AugmentConfig
+from nas.health_config import HealthConfig
+from nas.requiring import require
 from nas.setting_types import expected, fits
 from search_spaces.files import read_yaml
 from search_spaces.space import short
@@ -23,6 +26,7 @@ __all__ = [
     "CosineSgdConfig",
     "Decay",
     "Engine",
+    "HealthConfig",
     "LoaderConfig",
     "MemoryCheck",
     "OptimizerName",
@@ -60,12 +64,6 @@ RECIPES = Path(__file__).parent / "recipes"
 
 # Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
 MAX_IMAGES, MAX_PROCESSES = 65536, 1024
-
-
-def require(condition: bool, message: str) -> None:
-    """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
-    if not condition:
-        raise ValueError(message)
 
 
 def full_precision(name: Precision) -> Precision:
@@ -118,23 +116,6 @@ class CosineSgdConfig(SgdConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(0 <= self.lr_end <= self.lr, f"optimizer.lr_end is {self.lr_end}: give a number from 0 to lr {self.lr}")
-
-
-@dataclass(frozen=True)
-class ArchitectureConfig:
-    """Adam for alpha and beta."""
-
-    lr: float = 3e-3
-    """Learning rate, above 0."""
-    weight_decay: float = 1e-3
-    """L2 penalty on the logits, at least 0."""
-    start_epoch: int = 20
-    """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
-
-    def __post_init__(self) -> None:
-        require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
-        require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
-        require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
 
 
 @dataclass(frozen=True)
@@ -295,7 +276,9 @@ class SearchConfig(RunConfig):
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    """Adam for alpha and beta."""
+    """Adam for alpha and beta, and options against collapse."""
+    health: HealthConfig = field(default_factory=HealthConfig)
+    """The discretisation gap, and what ends a search early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -308,6 +291,22 @@ class SearchConfig(RunConfig):
             f"architecture.start_epoch is {self.architecture.start_epoch}, but there are only {self.epochs} epochs: "
             f"alpha and beta would never learn; give a number from 0 to {self.epochs - 1}, or more epochs",
         )
+        varies = self.architecture.varies
+        require(
+            not (varies and self.supernet.graphs),
+            f"architecture.{(*varies, '')[0]} changes what each step computes, but supernet.graphs repeats a recorded "
+            "one: leave one of them out, or give false",
+        )
+
+    def learned(self, epoch: int) -> float:
+        """Share of the epochs in which alpha and beta learn that is done after `epoch`, from 0; 0 or less: not one."""
+        start = self.architecture.start_epoch
+        return (epoch + 1 - start) / (self.epochs - start)
+
+    def measures_gap(self, epoch: int) -> bool:
+        """Whether the discretisation gap is measured after `epoch`, from 0."""
+        epochs = epoch + 1 - self.architecture.start_epoch
+        return self.health.gap_batches > 0 and epochs > 0 and epochs % self.health.gap_every == 0
 
     def space_changes(self) -> dict[str, int]:
         """The numbers given in place of the space's own."""

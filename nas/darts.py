@@ -11,11 +11,11 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -24,21 +24,24 @@ from torch import Tensor
 from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
-from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
 from nas.devices import random_state, restore_random_state, seed_everything, set_float32
+from nas.discretization import forced_miou, statistics_batches
 from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
-from nas.interrupt import InterruptedRun, Interruption
+from nas.health import examine, reason_to_stop, warnings_of
+from nas.interrupt import GivenUp, InterruptedRun, Interruption, give_up
 from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import FUSED, make_optimizer
+from nas.penalties import architecture_cost, architecture_penalty
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
-from nas.reporting import EachEpoch, decode_supernet, report_epoch
+from nas.relaxation import Relaxation
+from nas.reporting import EachEpoch, decode_supernet, headline, report_epoch
 from nas.run import (
     BEST,
     CHECKPOINT,
@@ -88,6 +91,8 @@ class _State:
     architecture_loss: float | Tensor = 0.0
     best_miou: float = -1.0
     last_miou: float = float("nan")
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What the health of the next epoch is measured by (see `nas.health.examine`)."""
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:
@@ -147,6 +152,9 @@ def _search(
     supernet = Supernet(space, *how).to(device)
     if processes.synchronizes(config.sync_batch_norm, device):
         synchronize(supernet)
+    relaxation = Relaxation(space, config.architecture, config.seed, config.epochs)
+    if config.architecture.varies:
+        supernet.relaxation = relaxation
     weights, architecture = _steppers(config, supernet, device, processes)
     state, split = _State(), split_dataset(train_set, config.seed)
     steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update * processes.count)
@@ -181,7 +189,7 @@ def _search(
         for name in names:
             save_checkpoint(folder / name, KIND, content)
 
-    def stop() -> None:
+    def stop() -> NoReturn:
         save(CHECKPOINT)
         raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
@@ -195,8 +203,8 @@ def _search(
         training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
         evaluation_loader(validation, *loading, processes.turns(len(validation))) as whole_images,
     ):
-        headline = _headline(config, space, train_set, validation, split, device, folder)
-        for line in (headline, *processes.described(), *needs):
+        first_line = headline(config, space, train_set, validation, split, device, folder)
+        for line in (first_line, *processes.described(), *needs):
             run.log.info(line)
         if not resumes:
             save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
@@ -204,6 +212,10 @@ def _search(
             run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
         batches = iter(training)
         for epoch in range(state.epoch, config.epochs):
+            reason = reason_to_stop(config.health, state.memory)
+            if reason is not None:
+                run.log.info(f"ended after epoch {epoch}: {reason}; with another value, --resume {folder} goes on")
+                break
             began = time.perf_counter()
             learns = epoch >= config.architecture.start_epoch
             waiting = Waiting()
@@ -212,9 +224,11 @@ def _search(
                 progressed = (epoch * steps + state.step) / (config.epochs * steps)
                 weights.lr = cosine(progressed, config.optimizer.lr, config.optimizer.lr_end)
                 images, labels = waiting.next(batches)
+                relaxation.begin("weight", epoch, state.step, steps, device)
                 state.weight_loss += weights.step(images, labels, where)
                 if learns:
                     images, labels = waiting.next(batches)
+                    relaxation.begin("architecture", epoch, state.step, steps, device)
                     state.architecture_loss += architecture.step(images, labels, where)
                 state.step += 1
                 progress.step(f"epoch {epoch + 1}/{config.epochs}")
@@ -245,9 +259,23 @@ def _search(
             if learns:
                 metrics["loss"]["architecture"] = float(state.architecture_loss) / steps
                 metrics["lr"]["architecture"] = architecture.lr
-            state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
+            miou = matrix.mean_iou()
+            done = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
+            genotype = decode_supernet(supernet, _provenance(config, done))
+            metrics["health"], done.memory = examine(genotype, state.memory, learns)
+            if config.architecture.cost_weight > 0:
+                metrics["health"] |= architecture_cost(config, supernet).shares(genotype)
+            if config.measures_gap(epoch):
+                few = statistics_batches(config, train_set, split[0], epoch, processes)
+                watched = interruption.watched(whole_images, give_up)
+                try:
+                    forced = forced_miou(supernet, genotype, few, watched, classes, device, config.precision, processes)
+                except GivenUp:  # the supernet is as it was before
+                    stop()
+                metrics["health"] |= {"forced_miou": forced, "gap": miou - forced}
+            state = done
+            metrics["warnings"] = warnings_of(metrics["health"], space, config.learned(epoch), miou) if learns else []
             if processes.first:
-                genotype = decode_supernet(supernet, _provenance(config, state))
                 genotype.save(folder / GENOTYPE)
                 report_epoch(run, epoch, config.epochs, metrics, supernet, genotype, samples, train_set.colors)
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
@@ -276,6 +304,7 @@ def _steppers(
     )
     if config.supernet.graphs and processes.several:
         raise ValueError("supernet.graphs is on, but there are several processes: leave it out, or start one process")
+    penalty = architecture_penalty(config, supernet)
     # Their graphs run in turn, so they can share memory.
     common: Any = {
         "accumulate": config.accumulate,
@@ -284,7 +313,15 @@ def _steppers(
     }
     return (
         Stepper("weight", supernet, sgd, device, config.precision, config.optimizer.clip, **common),
-        Stepper("architecture", supernet, adam, device, config.precision, **common),
+        Stepper(
+            "architecture",
+            supernet,
+            adam,
+            device,
+            config.precision,
+            **common,
+            penalty=penalty,
+        ),
     )
 
 
@@ -324,21 +361,3 @@ def _restore(
 
 def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:
     return {"data": config.data, "seed": config.seed, "epoch": state.epoch, "supernet_val_miou": state.last_miou}
-
-
-def _headline(
-    config: SearchConfig,
-    space: SearchSpace,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    split: Parts,
-    device: torch.device,
-    folder: Path,
-) -> str:
-    return (
-        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
-        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {folder}"
-    )

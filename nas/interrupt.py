@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["InterruptedRun", "Interruption"]
+__all__ = ["GivenUp", "InterruptedRun", "Interruption", "give_up"]
 
 Item = TypeVar("Item")
 
@@ -19,6 +19,19 @@ SAME = 5.0
 
 class InterruptedRun(KeyboardInterrupt):
     """The run stopped as it was asked to, after saving."""
+
+
+class GivenUp(Exception):
+    """Work was given up for an interrupt; what it had changed is to be put back before the run is saved."""
+
+
+def give_up() -> None:
+    """A `stop` for `Interruption.watched` that leaves saving to whoever catches it.
+
+    Raises:
+        GivenUp: Always.
+    """
+    raise GivenUp
 
 
 class Interruption:

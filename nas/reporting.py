@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Sized
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from decoders.decoding import decode
 from decoders.path import path_probability
+from nas.config import SearchConfig
+from nas.data.base import SegmentationDataset
 from nas.history import draw_history, read_history, record_genotype
 from nas.pictures import SampleKeeper, figure_to_array, heat_map
 from nas.run import RunFolder
@@ -18,9 +22,10 @@ from nas.supernet import Supernet
 from nas.waiting import waiting_advice
 from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
+from search_spaces.space import SearchSpace
 from search_spaces.traits import reported
 
-__all__ = ["EachEpoch", "decode_supernet", "package_version", "record_epoch", "report_epoch"]
+__all__ = ["EachEpoch", "decode_supernet", "headline", "package_version", "record_epoch", "report_epoch"]
 
 EachEpoch = Callable[[int, Mapping[str, float]], None]
 """Is told the number of an epoch, from 0, and its validation metrics."""
@@ -66,6 +71,25 @@ def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network
     run.record(epoch, metrics)
 
 
+def headline(
+    config: SearchConfig,
+    space: SearchSpace,
+    train_set: SegmentationDataset,
+    validation: SegmentationDataset,
+    split: Sequence[Sized],
+    device: torch.device,
+    folder: Path,
+) -> str:
+    """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
+    return (
+        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
+        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
+        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
+        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
+        f"{config.architecture.start_epoch + 1}; run folder {folder}"
+    )
+
+
 def report_epoch(
     run: RunFolder,
     epoch: int,
@@ -82,7 +106,7 @@ def report_epoch(
         run: The open run folder.
         epoch: Number of the epoch, from 0.
         epochs: Number of epochs in the run.
-        metrics: The epoch's numbers.
+        metrics: The epoch's numbers; `warnings`, in words, are said, too.
         supernet: As it is after the epoch.
         genotype: As decoded after the epoch.
         samples: (images, labels, predictions) of a few validation batches.
@@ -115,6 +139,8 @@ def report_epoch(
         f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
+    for warning in metrics["warnings"]:
+        run.log.warning(warning)
 
 
 def _show_history(run: RunFolder, epoch: int) -> None:

@@ -40,6 +40,7 @@ class Stepper:
         graph_pool: Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation.
         processes: Those that take each step together, each with images of its own; the gradient is that of the loss on
             all of them.
+        penalty: Gives what is added to the loss of a step; None: nothing.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Stepper:
         accumulate: int = 1,
         graph_pool: Pool | None = None,
         processes: Processes = ALONE,
+        penalty: Callable[[], Tensor] | None = None,
     ) -> None:
+        self.penalty = penalty
         self.name, self.network, self.optimizer = name, network, optimizer
         self.parameters: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
@@ -139,6 +142,8 @@ class Stepper:
                     with autocast(self.device, self.precision):
                         logits = self.forward(part[0])
                     loss = cross_entropy(logits, part[1], self.class_weights, self._mean)
+                    if self.penalty is not None:
+                        loss = loss + self.penalty().to(loss.dtype)
                     if self.accumulate > 1:
                         loss = loss / self.accumulate
                     self.scaler.scale(loss).backward()

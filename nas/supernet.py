@@ -8,6 +8,8 @@ Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,8 @@ from nas.fast_node import FastNode
 from nas.mixing import Mixing
 from nas.node import Node, Source
 from nas.recomputation import recomputed
+from nas.relaxation import Relaxation
+from search_spaces.genotype import Genotype
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
 
@@ -133,6 +137,10 @@ class Supernet(nn.Module):
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
+        self.relaxation: Relaxation | None = None
+        """What is made of alpha in place of its softmax; None: nothing."""
+        self._kept: Tensor | None = None
+        self._forced: tuple[tuple[int, ...], Tensor, Tensor, Tensor | None] | None = None
 
     def weights(self) -> list[nn.Parameter]:
         """The network's weights, in order: all parameters that are not architecture."""
@@ -141,11 +149,54 @@ class Supernet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.space.head.image_pooling and x.shape[0] < 2:
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
-        alpha, beta = self.architecture()
         before, stem = self.stem(x)
-        outputs = self.trellis(before, stem, alpha, beta, self.architecture.edge_weights())
-        predictions = [resize(head(y), _size(x)) for head, y in zip(self.heads, outputs, strict=True)]
+        if self._forced is None:
+            ends, (alpha, beta) = range(len(self.heads)), self.architecture()
+            edge_weights = self.architecture.edge_weights()
+            if self.relaxation is not None:
+                alpha = self.relaxation(self.architecture.alpha, self.training)
+            if self._kept is not None:
+                alpha = alpha * self._kept
+                edge_weights = None if edge_weights is None else edge_weights * self._kept.any(1)
+        else:
+            path, alpha, beta, edge_weights = self._forced
+            ends = range(path[-1], path[-1] + 1)
+        outputs = self.trellis(before, stem, alpha, beta, edge_weights)
+        predictions = [resize(self.heads[level](outputs[level]), _size(x)) for level in ends]
         return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
+
+    @contextmanager
+    def forced(self, genotype: Genotype) -> Iterator[None]:
+        """While it lasts, the supernet computes a genotype's cell and path, with its own weights, and nothing else.
+
+        Alpha is 1 for the operations of the cell and 0 for all others; beta is 1 on the path and 0 elsewhere, so that
+        nodes off it give zeros and are not computed; the head of the path's last level alone counts. With partial
+        channels, the softmax of the edges' weights is over those that the cell keeps. A node reads H^{l-2} at its own
+        level, so that after a change of level it reads zeros: the supernet has no weights to bring it the path's.
+
+        Raises:
+            ValueError: The genotype is of another space.
+        """
+        if genotype.space != self.space:
+            raise ValueError(
+                f"the genotype is of {genotype.space.name}, the supernet of {self.space.name}: give its own"
+            )
+        before = self._forced
+        self._forced = (genotype.levels, *self.architecture.decided(genotype))
+        try:
+            yield
+        finally:
+            self._forced = before
+
+    @contextmanager
+    def without(self, kept: Tensor) -> Iterator[None]:
+        """While it lasts, operations of edges weigh nothing where `kept`, boolean [E, O], is False; the others weigh
+        what they did. An edge that keeps none adds nothing at all, with partial channels, too."""
+        self._kept = kept
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def trellis(
         self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
@@ -169,7 +220,9 @@ class Supernet(nn.Module):
                 before = layers[layer - 1][_before_level(space, layer, level)]
                 incoming = [layers[layer][source] for source in sources]
                 beta = next(of_nodes)
-                if self.recompute == "node":
+                if self._forced is not None and self._forced[0][layer - 1] != level:
+                    outputs.append(stem.new_zeros(len(stem), space.node_channels(level), *sizes[level]))
+                elif self.recompute == "node":
                     tensors = [t for t in (alpha, edge_weights) if t is not None] + [beta, before, *incoming]
                     apart = partial(self._apart, node, sizes[level])
                     outputs.append(recomputed(apart, tensors, node.parameters()))

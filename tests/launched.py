@@ -20,8 +20,11 @@ import nas.darts
 from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import _steppers, search
 from nas.data.config import AugmentConfig
+from nas.discretization import forced_miou
 from nas.evaluation import evaluate_network
 from nas.processes import Processes, joined
+from nas.relaxation import Relaxation
+from nas.reporting import decode_supernet
 from nas.run import RunError
 from nas.supernet import Supernet
 from retrain.config import RetrainConfig
@@ -31,6 +34,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.synchronized import synchronize
 
 CPU = torch.device("cpu")
+OPTIONS = ArchitectureConfig(skip_dropout=0.5, entropy=2.0, sampling="gumbel")
 OPERATIONS = ("none", "skip", "max_pooling_3x3", "separable_3x3", "atrous_3x3", "li_atrous_3x3")
 
 
@@ -73,6 +77,7 @@ def steps(
     recompute: Any = "none",
     accumulate: int = 1,
     order: tuple[int, ...] = (0, 1, 2, 3),
+    options: ArchitectureConfig | None = None,
 ) -> Any:
     """The state after a weight step and an architecture step on this process's part of the batch."""
     supernet = tiny(engine, recompute)
@@ -81,7 +86,10 @@ def steps(
         supernet.train = lambda mode=True: supernet  # type: ignore[method-assign]
     elif processes.several:
         synchronize(supernet)
-    config = SearchConfig(accumulate=accumulate)
+    config = SearchConfig(accumulate=accumulate, architecture=options or ArchitectureConfig())
+    if options is not None:
+        supernet.relaxation = Relaxation(supernet.space, options, 0, 40)
+        supernet.relaxation.begin("architecture", 30, 2, 5, CPU)
     images, labels = (processes.part(part[list(order)]) for part in batch())
     losses = [stepper.step(images, labels, "test").item() for stepper in _steppers(config, supernet, CPU, processes)]
     processes.share_buffers(supernet)
@@ -104,6 +112,17 @@ def batch_norms(processes: Processes, kind: str) -> Any:
     parameters = [processes.add_up(p.grad) for p in norm.parameters() if p.grad is not None]
     gradient = processes.add_up(x.grad)  # type: ignore[arg-type]  # each has that of its part, and zeros
     return {"y": y.detach(), "x": gradient, "parameters": parameters, "buffers": list(norm.buffers())}
+
+
+def gap(processes: Processes) -> float:
+    """mIoU of a forced supernet, its statistics of this process's part of a batch and those of the others."""
+    supernet = tiny("fast")
+    if processes.several:
+        synchronize(supernet)
+    images, labels = batch(5)
+    whole = [(images[i : i + 1], labels[i : i + 1], torch.tensor([i])) for i in processes.turns(5)]
+    part = [tuple(processes.part(part) for part in batch())]
+    return forced_miou(supernet, decode_supernet(supernet, {}), part, whole, 3, CPU, processes=processes)  # type: ignore[arg-type]
 
 
 def exchanges(processes: Processes) -> Any:
@@ -167,6 +186,8 @@ def everything(processes: Processes) -> Any:
         for norms in ("frozen", "synchronized"):
             found[f"{engine} {norms}"] = steps(processes, engine, norms)
     found["recomputed"] = steps(processes, "fast", "synchronized", recompute="node")
+    found["options"] = steps(processes, "fast", "synchronized", options=OPTIONS)
+    found["gap"] = gap(processes)
     found["accumulated"] = steps(processes, "fast", "frozen", accumulate=2)
     return found
 

@@ -53,9 +53,9 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def record(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without the time that it took."""
-    times = ("seconds", "waiting")
-    return [{key: value for key, value in line.items() if key not in times} for line in read_metrics(folder)]
+    """metrics.jsonl without the time that it took, and without warnings, which go by the epochs that are planned."""
+    others = ("seconds", "waiting", "warnings")
+    return [{key: value for key, value in line.items() if key not in others} for line in read_metrics(folder)]
 
 
 def check_same_run(first: Path, second: Path, kind: str) -> None:

@@ -15,7 +15,6 @@ import launched
 import pytest
 import torch
 import yaml
-from runs import check_same_run, equal
 
 from nas.checkpoint import load_checkpoint
 from nas.config import SearchConfig, from_plain, to_plain
@@ -23,6 +22,7 @@ from nas.darts import search
 from nas.processes import ALONE
 from nas.run import read_config, read_metrics
 from retrain.training import train
+from runs import check_same_run, equal
 
 TESTS = Path(__file__).parent
 
@@ -80,6 +80,11 @@ def test_an_evaluation_in_shares_counts_what_one_process_counts(found: list[Any]
     assert [each["exchanges"]["counts"] for each in found] == [alone, alone] and sum(map(sum, alone)) > 0
 
 
+def test_the_forced_supernet_measured_in_shares_is_that_of_one_process(found: list[Any]) -> None:
+    alone = launched.gap(ALONE)
+    assert [each["gap"] for each in found] == [alone, alone] and alone > 0
+
+
 @pytest.mark.parametrize("kind", ["affine", "plain"])
 def test_a_synchronized_batch_norm_is_one_over_the_whole_batch(found: list[Any], kind: str) -> None:
     alone = launched.batch_norms(ALONE, kind)
@@ -100,6 +105,11 @@ def test_steps_are_those_of_one_process_with_the_whole_batch(found: list[Any], e
 def test_steps_with_recomputation_and_synchronized_batch_norms(found: list[Any]) -> None:
     alone = launched.steps(ALONE, "fast", "synchronized", recompute="node")
     assert all(close(each["recomputed"], alone) for each in found)
+
+
+def test_steps_with_a_drawn_alpha_and_a_penalty_are_those_of_one_process(found: list[Any]) -> None:
+    alone = launched.steps(ALONE, "fast", "synchronized", options=launched.OPTIONS)
+    assert all(close(each["options"], alone) for each in found)
 
 
 def test_accumulated_steps_are_those_of_one_process(found: list[Any]) -> None:

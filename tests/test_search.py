@@ -111,6 +111,7 @@ def test_metrics_have_a_line_an_epoch_with_finite_numbers(finished: Run) -> None
     text = (finished.folder / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert all(isinstance(line.pop("warnings"), list) for line in lines)
     assert all(math.isfinite(number) for number in numbers(lines))
     assert [set(line["loss"]) for line in lines] == [{"weights"}, *[{"weights", "architecture"}] * 2]
     assert [set(line["lr"]) for line in lines] == [set(line["loss"]) for line in lines]
@@ -137,7 +138,7 @@ def test_tensorboard_has_scalars_and_images(finished: Run) -> None:
 
     events = EventAccumulator(str(finished.folder)).Reload()
     lines = record(finished.folder)
-    for name in ("loss/weights", "val/miou", "lr/weights", "path/probability"):
+    for name in ("loss/weights", "health/alpha_entropy", "val/miou", "lr/weights", "path/probability"):
         first, second = name.split("/")
         shown = {event.step: event.value for event in events.Scalars(name)}
         assert shown == pytest.approx({line["epoch"]: line[first][second] for line in lines}), name

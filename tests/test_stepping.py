@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from runs import check_same_run, equal, interrupt, on_step
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -40,6 +39,7 @@ from nas.supernet import Supernet
 from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.training import train
+from runs import check_same_run, equal, interrupt, on_step
 from search_spaces.space import SearchSpace
 
 CPU = torch.device("cpu")
@@ -281,7 +281,7 @@ def test_a_run_that_accumulates_counts_updates_and_goes_on_exactly(
             start(again, quiet=True)
     state = load_checkpoint(tmp_path / "again" / "checkpoint.pt", kind)["state"]
     assert (state["epoch"], state["step"]) == (0, 2 if kind == "search" else 3)
-    assert all(isinstance(value, int | float) for value in state.values())
+    assert all(isinstance(value, int | float | dict) for value in state.values())
     start(again, resume=tmp_path / "again", quiet=True)
     if kind == "search":
         check_same_run(folder, tmp_path / "again", kind)
