@@ -54,7 +54,7 @@ def check_window(height: int, width: int, size: tuple[int, int], crop: tuple[int
     whole_image, whole_label = resized(image, label, size)
     np.testing.assert_array_equal(new_label, whole_label[window])
     difference = np.abs(new_image.astype(int) - whole_image[window])
-    assert difference.max() <= 1
+    assert difference.max() <= 2  # two passes of Pillow, each of which rounds
     return float((difference > 0).mean())
 
 

@@ -190,7 +190,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     page = read(write_report([run]))
     (run / "metrics.jsonl").write_text(json.dumps({"epoch": 0, "val": {"miou": 10**400}, "seconds": float("nan")}))
     assert "1 of 40" in read(write_report([run])).words
-    for words in ("genotype.json: not valid JSON", "metrics.jsonl cannot be read", "evaluation-a.json", "heat of run"):
+    for words in ("genotype.json: not valid JSON", "No epoch is recorded yet.", "evaluation-a.json", "heat of run"):
         assert words in page.words
     assert page.words.count("it has no miou and iou") == 2 and "bomb of run" in page.words
 

@@ -26,6 +26,7 @@ from nas.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from nas.config import (
     ArchitectureConfig,
     CosineSgdConfig,
+    HealthConfig,
     LoaderConfig,
     RunConfig,
     SearchConfig,
@@ -321,6 +322,9 @@ def test_settings_that_cannot_be_are_refused(data: object, says: str) -> None:
 
 NAN = float("nan")
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
+    (HealthConfig, {"gap_batches": -1}, "health.gap_batches is -1:"),
+    (HealthConfig, {"gap_every": 0}, "health.gap_every is 0:"),
+    (HealthConfig, {"stop_when_stable": 0}, "health.stop_when_stable is 0:"),
     (CosineSgdConfig, {"lr": 0}, "optimizer.lr is 0:"),
     (CosineSgdConfig, {"lr": NAN}, "optimizer.lr is nan:"),
     (CosineSgdConfig, {"momentum": 1}, "optimizer.momentum is 1:"),

@@ -62,8 +62,8 @@ def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], 
     """What a window shows of an image and a label that are resized; the rest of them is not computed.
 
     The image is resized bilinearly (antialiased where it shrinks), the label by nearest neighbour. Both are as if
-    Pillow resized all and the window were cut out, but that values of the image may differ by 1: Pillow takes the
-    borders of what it resizes in single precision.
+    Pillow resized all and the window were cut out, but that values of the image may differ by 1, seldom by 2: Pillow
+    takes the borders of what it resizes in single precision.
 
     Args:
         image: uint8 [H, W, 3].
