@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from strategies import transition_mask
 
 from decoders import decode
 from nas.checkpoint import save_checkpoint
@@ -21,6 +20,7 @@ from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace, load
+from strategies import transition_mask
 
 CLASSES, COLORS = ["road", "sky"], [[128, 64, 128], [70, 130, 180]]
 

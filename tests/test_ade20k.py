@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trees
 from PIL import Image
-from trees import message
 
+import trees
 from nas.data import IGNORE, open_dataset
 from nas.data.ade20k import CLASSES, COLORS
+from trees import message
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
-from trees import message
 
+import trees
 from nas.data import AugmentConfig, Cached, Resized, Subset, open_dataset, training_loader
 from nas.data.celebamask import CLASSES, COLORS, MIRROR
 from nas.evaluation import predict_scores
 from nas.inference import Viewing
+from trees import message
 
 PARTS = "CelebAMask-HQ-mask-anno"
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
-from trees import message
 
 import nas
 import retrain
+import trees
 from nas.config import LoaderConfig, SearchConfig
 from nas.data import IGNORE, evaluation_loader, open_dataset
 from nas.data.cityscapes import CLASSES, IDS
 from nas.data.pairs import PairedDataset
 from nas.evaluation import evaluate_network
 from nas.opening import training_split
+from trees import message
 
 ROOT = Path(__file__).resolve().parents[1]
 GENUINE = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "samples" / "cityscapes"

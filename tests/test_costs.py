@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from strategies import all_paths
 
 from cli import decode as command
 from decoders import Relaxed, best_candidates, decode, pareto_front
@@ -23,6 +22,7 @@ from retrain.networks import build
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.sampling import random_genotype
 from search_spaces.space import SearchSpace, Stem, load
+from strategies import all_paths
 
 SPECIAL = ("skip", "li_atrous_3x3", "aggregated_smoothed_atrous_3x3", "fpl")
 CASES = {

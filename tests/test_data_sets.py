@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import trees
 from PIL import Image
-from trees import message, write_pair
 
+import trees
 from nas.data import (
     DATASETS,
     IGNORE,
@@ -35,6 +34,7 @@ from nas.data.camvid import CLASSES as CAMVID_CLASSES
 from nas.data.camvid import COLORS as CAMVID_COLORS
 from nas.data.classes import default_colors
 from nas.data.pairs import PairedDataset
+from trees import message, write_pair
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "camvid"

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import alphas, betas, spaces, transition_mask
 
 import decoders
 import decoders.decoding
@@ -12,6 +11,7 @@ from decoders import decode, greedy_cell, redecode, viterbi
 from search_spaces.genotype import Genotype, GenotypeError, state_names
 from search_spaces.published import PUBLISHED_GENOTYPES, auto_deeplab
 from search_spaces.space import load
+from strategies import alphas, betas, spaces, transition_mask
 
 
 @given(st.data())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import all_paths, alphas, betas
 
 from decoders import Relaxed, best_candidates, decode, greedy_cell, pareto_front, viterbi
 from decoders.candidates import Candidate, Vary
@@ -18,6 +17,7 @@ from decoders.costs import CostTable, Step
 from decoders.labels import MAX_LABELS, check_effort
 from search_spaces.genotype import Block, state_names
 from search_spaces.space import SearchSpace
+from strategies import all_paths, alphas, betas
 
 NAMES = ("multiply_adds", "parameters")
 VARY: tuple[Vary, ...] = ("both", "path", "cell")

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import alphas, spaces
 
 from decoders import greedy_cell
 from search_spaces.genotype import Block, state_names
 from search_spaces.operations import NONE
+from strategies import alphas, spaces
 
 
 def brute_force(alpha: np.ndarray, operations: tuple[str, ...], blocks: int) -> tuple[Block, ...]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import all_paths, betas, spaces
 
 from decoders import best_paths, path_probability, viterbi
+from strategies import all_paths, betas, spaces
 
 
 def exact_probability(beta: np.ndarray, path: tuple[int, ...]) -> Fraction:

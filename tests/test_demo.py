@@ -14,7 +14,6 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import all_paths, spaces
 
 import nas
 import retrain
@@ -23,6 +22,7 @@ from retrain.demo import demo
 from search_spaces.genotype import load_genotype
 from search_spaces.sampling import random_genotype
 from search_spaces.space import SearchSpace
+from strategies import all_paths, spaces
 
 LOADER = nas.LoaderConfig(train_limit=8, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
 

@@ -9,9 +9,6 @@ from typing import Any
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_fast_node import engines
-from test_search import settings
-from test_supernet import CLASSES, images, space, supernet_of
 from torch import Tensor
 
 import nas.darts
@@ -29,6 +26,9 @@ from runs import check_same_run, equal, interrupt
 from search_spaces.genotype import Genotype, state_names
 from search_spaces.modules import BatchNorm, resize
 from search_spaces.sampling import random_genotype
+from test_fast_node import engines
+from test_search import settings
+from test_supernet import CLASSES, images, space, supernet_of
 
 CPU = torch.device("cpu")
 

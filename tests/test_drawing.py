@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import genotype_of
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from decoders import decode
+from folders import genotype_of
 from search_spaces.cell_layout import CONCAT, cell_layout
 from search_spaces.drawing import draw_cell, draw_changes, draw_trellis, save_figure
 from search_spaces.genotype import Genotype, GenotypeError

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from strategies import all_paths
-from test_search import LOADER, settings
-from test_supernet import space
 
 import nas.reporting
 from decoders.path import path_probability
@@ -24,6 +21,9 @@ from nas.run import read_metrics
 from search_spaces.operations import OPERATIONS
 from search_spaces.sampling import random_genotype
 from search_spaces.space import SearchSpace
+from strategies import all_paths
+from test_search import LOADER, settings
+from test_supernet import space
 
 SIZE = (33, 47)
 

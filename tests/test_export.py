@@ -14,9 +14,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import Run, assert_refused, call  # noqa: F401 (a fixture)
-from test_networks import GENOTYPES, genotype
-from test_retrain import settings
 from torch import nn
 
 import retrain.export
@@ -32,6 +29,9 @@ from retrain.training import train
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import NONE, OPERATIONS
+from test_cli import Run, assert_refused, call  # noqa: F401 (a fixture)
+from test_networks import GENOTYPES, genotype
+from test_retrain import settings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

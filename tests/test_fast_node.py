@@ -9,7 +9,6 @@ import io
 from typing import Any
 
 import pytest
-import strategies
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import nas.layout
+import strategies
 from nas.batching import Batch
 from nas.config import CosineSgdConfig
 from nas.layout import Layout

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import LOADER, command, refused, training, without_pictures
 
 from nas.checkpoint import load_checkpoint
 from nas.config import from_plain
@@ -28,6 +27,7 @@ from nas.run import read_config
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import check_same_run, on_step
+from tiny import LOADER, command, refused, training, without_pictures
 
 DISKS, NOT_ALLOWED = Path(__file__).parent / "faults" / "disks.py", 77
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mounts, and signals of workers, are tried on Linux")

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from launched import settings
-from runs import Killed, check_same_run, interrupt, kill, on_step
 
 import nas.clock
 import nas.darts
 import retrain.training
+from launched import settings
 from nas.checkpoint import load_checkpoint
 from nas.config import RunConfig
 from nas.darts import search
@@ -24,6 +23,7 @@ from nas.run import RunError, run_to_resume
 from nas.stepping import rescaled
 from retrain.config import RetrainConfig
 from retrain.training import train
+from runs import Killed, check_same_run, interrupt, kill, on_step
 
 TESTS = Path(__file__).parent
 STEPS = 12

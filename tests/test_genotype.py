@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import alphas, betas, spaces
-from tiny import command
 
 from decoders import decode
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
 from search_spaces.published import auto_deeplab
+from strategies import alphas, betas, spaces
+from tiny import command
 
 SAMPLE = Path(__file__).parent / "data" / "genotype_v1.json"
 VALID: dict[str, Any] = json.loads(SAMPLE.read_text(encoding="utf-8"))

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import strategies
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from test_search import STEPS, settings
 
 import nas.darts
 import nas.reporting
+import strategies
 from decoders.decoding import decode
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import ArchitectureConfig, HealthConfig
@@ -27,6 +26,7 @@ from nas.run import read_metrics
 from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import Block, Genotype
 from search_spaces.space import SearchSpace
+from test_search import STEPS, settings
 
 SPACE = SearchSpace("hand", 2, 2, 1, 2, ("none", "skip", "separable_3x3", "atrous_3x3"))
 ALPHA = np.array([[0.5, 0.3, 0.1, 0.1], [0.0, 0.0, 1.0, 0.0]])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import genotype_of, search_folder
 from PIL import Image
 
+from folders import genotype_of, search_folder
 from nas.config import SearchConfig
 from nas.history import draw_history, read_history, save_animation, spread
 from nas.run import RunError, RunFolder

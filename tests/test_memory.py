@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from runs import check_same_run, on_step
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -26,6 +25,7 @@ from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from retrain.training import _memory
+from runs import check_same_run, on_step
 from search_spaces.space import SearchSpace, available, load
 
 CPU = torch.device("cpu")

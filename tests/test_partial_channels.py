@@ -12,7 +12,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from runs import check_same_run, interrupt, on_step
 from torch import Tensor
 
 import nas.reporting
@@ -26,6 +25,7 @@ from nas.data.config import AugmentConfig
 from nas.interrupt import InterruptedRun
 from nas.node import MixedOperation, Node, Source, join_shuffled
 from nas.supernet import Supernet
+from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import Head, SearchSpace

@@ -7,9 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_fast_node import engines
-from test_search import settings
-from test_supernet import images, space
 
 from cli import decode
 from nas.config import ArchitectureConfig
@@ -19,6 +16,9 @@ from search_spaces.genotype import Block, load_genotype
 from search_spaces.modules import resize
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
+from test_fast_node import engines
+from test_search import settings
+from test_supernet import images, space
 
 SPACE = SearchSpace("hand", 2, 2, 2, 2, (NONE, "skip", "separable_3x3"))
 ALPHA = np.array([[0.2, 0.5, 0.3]] * 5)

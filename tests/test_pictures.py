@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import retrain_folder, search_folder
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
+from folders import retrain_folder, search_folder
 from retrain.networks.base import SegmentationNetwork
 from retrain.pictures import PictureConfig, draw_pictures, effective_field, see_inhibition
 from retrain.pictures.drawing import PICTURES, Subject

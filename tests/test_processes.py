@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import launched
 import pytest
 import torch
 import yaml
 
+import launched
 from nas.checkpoint import load_checkpoint
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.darts import search

@@ -10,9 +10,6 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from test_fast_node import compare, engines
-from test_search import STEPS, settings
-from test_supernet import space
 
 import nas.darts
 import nas.reporting
@@ -23,6 +20,9 @@ from nas.relaxation import Relaxation
 from nas.run import read_metrics
 from runs import check_same_run, interrupt, on_step
 from search_spaces.space import SearchSpace
+from test_fast_node import compare, engines
+from test_search import STEPS, settings
+from test_supernet import space
 
 CPU = torch.device("cpu")
 SPACE = SearchSpace("four", 2, 2, 2, 2, ("none", "skip", "separable_3x3", "atrous_3x3"))

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from folders import retrain_folder, search_folder
 from PIL import Image
 
+from folders import retrain_folder, search_folder
 from retrain.report import read_run, write_report
 from retrain.report.album import Album
 from retrain.report.curves import MOST_RUNS, draw_curves

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import Killed, check_same_run, equal, kill, on_step
 
 import nas.stepping
 import retrain.training
@@ -40,6 +39,7 @@ from retrain.networks.deeplab import DeepLab
 from retrain.prediction import predict, predict_mask
 from retrain.source import load_trained
 from retrain.training import TrainResult, train
+from runs import Killed, check_same_run, equal, kill, on_step
 from search_spaces.genotype import Block, Genotype
 from search_spaces.modules import BatchNorm
 from search_spaces.space import SearchSpace

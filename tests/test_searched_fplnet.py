@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_networks import GENOTYPES, genotype
 from torch import nn
 
 from nas.cost import count_parameters, describe
@@ -18,6 +17,7 @@ from retrain.networks.searched_fplnet import SearchedFPLNet
 from search_spaces.factorized import FactorizedPyramid
 from search_spaces.genotype import Block
 from search_spaces.modules import BatchNorm
+from test_networks import GENOTYPES, genotype
 
 SMALL: dict[str, Any] = {"filter_multiplier": 2}
 CELL = (Block(("l-2", "l-1"), ("skip", "separable_3x3")),)

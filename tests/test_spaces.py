@@ -9,11 +9,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import all_paths, spaces, transition_mask
 
 from search_spaces.graph import cell_graph, count, count_paths, trellis_graph
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError, available, load
+from strategies import all_paths, spaces, transition_mask
 
 VALID = load("autodeeplab-tiny").to_dict()
 

@@ -24,7 +24,6 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny import GENOTYPE, SPACE, command, refused, searching, training, without_pictures
 
 from nas.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
 from nas.config import to_plain
@@ -37,6 +36,7 @@ from retrain.training import train
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, SpaceError, load
+from tiny import GENOTYPE, SPACE, command, refused, searching, training, without_pictures
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("search_spaces", "decoders", "nas", "retrain", "benchmarks", "cli")

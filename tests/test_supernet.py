@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import strategies
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import strategies
 from nas.architecture import Architecture
 from nas.node import MixedOperation, Node, Source
 from nas.supernet import Supernet

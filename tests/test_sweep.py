@@ -14,7 +14,6 @@ import yaml
 from optuna.trial import TrialState
 from PIL import Image
 from rich.console import Console
-from sweep_workers import PARAMETERS, make_study, objective, value_of
 
 import cli.retrain
 import cli.sweep
@@ -26,6 +25,7 @@ from retrain.sweeps.report import best_trial, counted, front, importances, write
 from retrain.sweeps.screen import live_table
 from retrain.sweeps.settings import Parameter, load_sweep
 from retrain.sweeps.study import TrialRun
+from sweep_workers import PARAMETERS, make_study, objective, value_of
 
 TINY = """\
 command: retrain

@@ -23,12 +23,12 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
-from sweep_workers import make_study, objective, start
 
 from retrain.sweeps.ledger import END, FAILED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import Parameter
 from retrain.sweeps.storage import open_storage
 from retrain.sweeps.study import TrialRun
+from sweep_workers import make_study, objective, start
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 1.5

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trees
 from PIL import Image
-from trees import message
 
+import trees
 from nas.data import open_dataset
 from nas.data.classes import default_colors
+from trees import message
 
 ROOT = Path(__file__).resolve().parents[1]
 GENUINE = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "samples" / "voc2012"

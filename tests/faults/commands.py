@@ -16,7 +16,6 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import tiny  # noqa: E402
-
 from nas.checkpoint import load_checkpoint  # noqa: E402
 from nas.config import to_plain  # noqa: E402
 

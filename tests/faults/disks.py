@@ -49,13 +49,13 @@ def fill(disk: Path) -> None:
 def try_full(folder: Path) -> bool:
     """A disk that becomes full at one file after the other."""
     import pytest
-    import tiny
-    from runs import check_same_run
 
     import nas.checkpoint
     import nas.run
     import search_spaces.genotype
+    import tiny
     from nas.darts import search
+    from runs import check_same_run
 
     disk = folder / "disk"
     disk.mkdir()
@@ -135,7 +135,6 @@ def try_full(folder: Path) -> bool:
 def try_read_only(folder: Path) -> bool:
     """A run folder on a file system that became read-only; as the root user, too."""
     import tiny
-
     from nas.darts import search
 
     disk = folder / "read-only"

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from commands import KINDS, STEPS, Run, finish, option, small_run
+
 from runs import check_same_run
 
 EPOCHS = 8
