@@ -163,8 +163,10 @@ def _names_data(file: Path) -> bool:
 def _check_kind(command: str, path: Path) -> None:
     """Checks that a run is of the command that shall go on with it: a retraining has a genotype, a search has none."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    owner = "nas-retrain" if re.search(r"^genotype:", text, re.MULTILINE) else "nas-search"
-    if owner != command:
+    owners = {"genotype": "nas-retrain", "space": "nas-search"}
+    found = [owner for name, owner in owners.items() if re.search(rf"^{name}:", text, re.MULTILINE)]
+    if len(found) == 1 and found[0] != command:  # a broken file is not spoken of here
+        owner = found[0]
         raise UsageError(f"{path.parent} is a run of {owner}: go on with it by {owner} --resume {path.parent}")
 
 

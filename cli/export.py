@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Literal
 
 from cli import common
@@ -40,6 +41,10 @@ def main(arguments: list[str]) -> None:
     values = common.parse(make_parser(), arguments)
     if not values.onnx:
         raise common.UsageError("--onnx is missing: name the file to write, such as model.onnx")
+    if Path(values.onnx).suffix.lower() != ".onnx":
+        raise common.UsageError(
+            f"--onnx is {values.onnx!r}: name a file that ends in .onnx, so that it replaces no other one"
+        )
     from retrain.export import export_onnx
 
     if sys.stdout.isatty():

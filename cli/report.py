@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> None:
     values = common.parse(make_parser(), arguments)
     if values.out is not None and (not Path(values.out).name or Path(values.out).is_dir()):
         raise ValueError(f"--out is {values.out!r}, a folder: name a file in it")
+    if values.out is not None and Path(values.out).suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out is {values.out!r}: name a file that ends in .html, so that it replaces no other one")
     from retrain.report.page import write_report
 
     path = write_report(values.run, values.out, values.image)

@@ -288,8 +288,9 @@ class SearchConfig(RunConfig):
         )
         require(
             self.architecture.start_epoch < self.epochs,
-            f"architecture.start_epoch is {self.architecture.start_epoch}, but there are only {self.epochs} epochs: "
-            f"alpha and beta would never learn; give a number from 0 to {self.epochs - 1}, or more epochs",
+            f"architecture.start_epoch is {self.architecture.start_epoch} (counted from 0), and there is no such epoch "
+            f"with --epochs {self.epochs}: alpha and beta would never learn; give --architecture.start_epoch 0, or any "
+            f"below {self.epochs}, or more --epochs",
         )
         varies = self.architecture.varies
         require(

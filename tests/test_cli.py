@@ -305,6 +305,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-evaluate", [".", "--checkpoint", "first"], "expected one of best, last"),
         ("nas-evaluate", ["."], "best.pt does not exist"),
         ("nas-export", ["."], "--onnx is missing: name the file to write"),
+        ("nas-export", [".", "--onnx", "best.pt"], "--onnx is 'best.pt': name a file that ends in .onnx"),
         ("nas-export", [".", "--onnx", "x.onnx", "--opset", "26"], "opset is 26: give a whole number from 18 to 25"),
         ("nas-export", [".", "--onnx", "x.onnx", "--output", "masks"], "expected one of logits, labels"),
         ("nas-predict", ["."], "SOURCE is missing"),
@@ -374,6 +375,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-report", [], "RUN is missing"),
         ("nas-report", ["nothing"], "nothing is not a run folder"),
         ("nas-report", [".", "--out", "."], "--out is '.', a folder"),
+        ("nas-report", [".", "--out", "config.yaml"], "--out is 'config.yaml': name a file that ends in .html"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(command: str, arguments: list[str], message: str, call: Run) -> None:

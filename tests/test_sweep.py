@@ -350,3 +350,11 @@ def test_the_resolved_sweep_is_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "resolved.yaml").write_text(cli.sweep._resolved(sweep, sweep.study, base))
     again = load_sweep(tmp_path / "resolved.yaml")
     assert (again.parameters, again.study, again.first) == (sweep.parameters, sweep.study, sweep.first)
+
+
+def test_a_study_is_not_put_into_the_folder_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("epochs: 1\n")
+    with pytest.raises(ValueError, match="run is the folder of a run: choose another --out"):
+        cli.sweep.main(["tiny.yaml", "--out", "run"])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.yaml"]

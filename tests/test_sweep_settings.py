@@ -106,7 +106,10 @@ def test_a_grid_has_each_different_combination_once() -> None:
         ({"out": {"choices": ["a"]}}, "each trial's own"),
         ({"loader.augment.crop.2": {"range": [33, 65]}}, "which has 2"),
         ({"layers.0": {"range": [1, 2]}}, "layers is no list"),
-        ({"architecture.start_epoch": {"range": [0, 50]}}, "start_epoch 50: architecture.start_epoch is 50, but"),
+        (
+            {"architecture.start_epoch": {"range": [0, 50]}},
+            "start_epoch 50: architecture.start_epoch is 50 (counted from 0), and there",
+        ),
         ({"layers": {"range": [4, 6], "when": {"epoch": 3}}}, "there is no setting epoch; did you mean epochs?"),
         ({"layers": {"range": [4, 6], "when": {"levels": 3}}, "levels": {"choices": [3, 4]}}, "put it above"),
         ({}, "parameters is empty"),
