@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     values = common.parse(make_parser(), arguments)
     if not values.onnx:
         raise common.UsageError("--onnx is missing: name the file to write, such as model.onnx")
-    if Path(values.onnx).suffix.lower() != ".onnx":
+    if Path(values.onnx).suffix.lower() != ".onnx" and not Path(values.onnx).is_dir():
         raise common.UsageError(
             f"--onnx is {values.onnx!r}: name a file that ends in .onnx, so that it replaces no other one"
         )
