@@ -22,21 +22,21 @@ import torch
 from torch import Tensor
 
 from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
+from nas.checkup import Checkup
 from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
 from nas.devices import random_state, restore_random_state, seed_everything, set_float32
-from nas.discretization import forced_miou, statistics_batches
 from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
-from nas.health import examine, reason_to_stop, warnings_of
+from nas.health import reason_to_stop, warnings_of
 from nas.interrupt import GivenUp, InterruptedRun, Interruption, give_up
 from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
 from nas.opening import steps_per_epoch, training_split, validation_split
 from nas.optimizers import FUSED, make_optimizer
-from nas.penalties import architecture_cost, architecture_penalty
+from nas.penalties import architecture_penalty
 from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
@@ -194,6 +194,7 @@ def _search(
         raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
     clock = CheckpointClock(config.checkpoint_minutes)
+    checkup = Checkup(config, supernet, architecture, train_set, split, processes)
     loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
     plan = map(processes.part, _plan(config, split, steps, state.epoch, state.step, processes.count))
     with (
@@ -262,17 +263,11 @@ def _search(
             miou = matrix.mean_iou()
             done = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
             genotype = decode_supernet(supernet, _provenance(config, done))
-            metrics["health"], done.memory = examine(genotype, state.memory, learns)
-            if config.architecture.cost_weight > 0:
-                metrics["health"] |= architecture_cost(config, supernet).shares(genotype)
-            if config.measures_gap(epoch):
-                few = statistics_batches(config, train_set, split[0], epoch, processes)
-                watched = interruption.watched(whole_images, give_up)
-                try:
-                    forced = forced_miou(supernet, genotype, few, watched, classes, device, config.precision, processes)
-                except GivenUp:  # the supernet is as it was before
-                    stop()
-                metrics["health"] |= {"forced_miou": forced, "gap": miou - forced}
+            watched = interruption.watched(whole_images, give_up)
+            try:
+                metrics["health"], done.memory = checkup.numbers(epoch, genotype, miou, state.memory, watched)
+            except GivenUp:  # the supernet is as it was before
+                stop()
             state = done
             metrics["warnings"] = warnings_of(metrics["health"], space, config.learned(epoch), miou) if learns else []
             if processes.first:

@@ -28,7 +28,7 @@ from search_spaces.synchronized import Synchronizable
 if TYPE_CHECKING:
     from nas.supernet import Supernet
 
-__all__ = ["estimate_statistics", "forced_miou", "statistics_batches", "statistics_kept"]
+__all__ = ["estimate_statistics", "forced_miou", "part_batches", "statistics_kept"]
 
 
 @contextmanager
@@ -69,22 +69,30 @@ def estimate_statistics(
             norm.momentum = momentum
 
 
-def statistics_batches(
-    config: SearchConfig, train_set: SegmentationDataset, part: np.ndarray, epoch: int, processes: Processes = ALONE
+def part_batches(
+    config: SearchConfig,
+    train_set: SegmentationDataset,
+    part: np.ndarray,
+    epoch: int,
+    size: int,
+    count: int,
+    processes: Processes = ALONE,
 ) -> Loader[tuple[Tensor, Tensor]]:
-    """The batches that statistics are estimated on: the first ones of the weights' part in an epoch.
+    """The first batches of a part of the training data in an epoch.
 
     They are read apart from those of the run, whose order and variation they leave alone.
 
     Args:
-        config: The settings; `health.gap_batches` says how many.
+        config: The settings.
         train_set: What to read.
-        part: Indices of the images that the weights learn on.
+        part: Indices of the images that the weights learn on, or of those that alpha and beta learn on.
         epoch: Number of the epoch, from 0.
+        size: Images of a batch, in each process.
+        count: How many batches.
         processes: Those of the run; each gets its part of every batch.
     """
-    plan = epoch_batches(part, config.loader.batch_size * processes.count, config.seed, epoch)
-    own = [processes.part(batch) for batch in plan[: config.health.gap_batches]]
+    plan = epoch_batches(part, size * processes.count, config.seed, epoch)
+    own = [processes.part(batch) for batch in plan[:count]]
     return training_loader(train_set, own, config.loader.augment, config.seed, prefetch=0)
 
 

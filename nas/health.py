@@ -27,6 +27,7 @@ __all__ = [
     "relaxed_numbers",
     "remembered",
     "warnings_of",
+    "with_eigenvalue",
 ]
 
 SKIP = "skip"
@@ -54,6 +55,10 @@ UNSTABLE = 0.5
 LOST = 0.5
 """Share of the supernet's mIoU that may go with discretisation before it is said: a supernet that leans on what is cut
 away tells little of the network that is left (Tian et al., "Discretization-aware architecture search", 2020)."""
+
+EIGENVALUES_AGO, SHARPENING = 5, 4 / 3
+"""Epochs between the eigenvalues that are compared, and by what factor the later one may be larger: the criterion of
+Zela et al. (2020), whose search ends when the earlier one, both smoothed over epochs, is below 0.75 of the later."""
 
 
 def relative_entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -141,6 +146,22 @@ def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tupl
     return numbers, {**remembered(genotype), "stable": stable, "collapsing": collapsing}
 
 
+def with_eigenvalue(eigenvalue: float, before: Mapping[str, Any], memory: dict[str, Any]) -> dict[str, float]:
+    """An epoch's `eigenvalue` and, from the sixth on, its `eigenvalue_growth` over five epochs, where that is a factor.
+
+    Args:
+        eigenvalue: The dominant one of the Hessian of the architecture's loss.
+        before: What the epoch before remembered.
+        memory: What this epoch remembers: the eigenvalues of the last ones are added.
+    """
+    last = [*before.get("eigenvalues", []), eigenvalue][-EIGENVALUES_AGO - 1 :]
+    memory["eigenvalues"] = last
+    numbers = {"eigenvalue": eigenvalue}
+    if len(last) > EIGENVALUES_AGO and last[0] > 0:
+        numbers["eigenvalue_growth"] = eigenvalue / last[0]
+    return numbers
+
+
 def is_collapsing(numbers: Mapping[str, Any], edges: int) -> bool:
     """Whether skip is taking over: half of the edges or more prefer it, and alpha has left its start."""
     moved = numbers["alpha_entropy"] <= UNMOVED
@@ -185,6 +206,12 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
         found.append(
             f"only {100 * numbers['cell_agreement']:.0f} % of the decoded cell is as it was an epoch ago, though the "
             "search is nearly over: it has not settled; try more --epochs or a smaller --architecture.lr"
+        )
+    if numbers.get("eigenvalue_growth", 0.0) > SHARPENING:
+        found.append(
+            f"the dominant eigenvalue of the architecture's loss is {numbers['eigenvalue_growth']:.1f} times that of "
+            f"{EIGENVALUES_AGO} epochs ago: the search runs into a sharp minimum, which decoding leaves; try a larger "
+            "--architecture.weight_decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
         )
     if numbers.get("gap", 0.0) > LOST * miou:
         found.append(

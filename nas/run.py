@@ -58,7 +58,13 @@ GENOTYPES = "genotypes.jsonl"
 
 CHANGEABLE = {
     *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
-    *("health.gap_batches", "health.gap_every", "health.stop_when_stable", "health.stop_on_collapse"),
+    *(
+        "health.gap_batches",
+        "health.gap_every",
+        "health.eigenvalue_steps",
+        "health.stop_when_stable",
+        "health.stop_on_collapse",
+    ),
     *("supernet.engine", "supernet.recompute", "supernet.graphs"),
     *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
 }

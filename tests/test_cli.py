@@ -215,6 +215,7 @@ REFUSED = [
     ("nas-search", "architecture.cost", "parameters"),
     ("nas-search", "health.gap_batches", "-1"),
     ("nas-search", "health.gap_every", "0"),
+    ("nas-search", "health.eigenvalue_steps", "-1"),
     ("nas-search", "health.stop_when_stable", "0"),
     ("nas-search", "loader.augment.scale_step", "-0.5"),
     ("nas-search", "loader.augment.scale_step", "2"),
