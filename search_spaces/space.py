@@ -136,7 +136,7 @@ class SearchSpace:
             if not isinstance(operation, str) or operation not in OPERATIONS:
                 raise SpaceError(
                     f"operations has {short(operation)}, which is not a candidate operation: "
-                    f"choose from {', '.join(OPERATIONS)}"
+                    f"choose from {OPERATIONS.choices()}"
                 )
         if len(set(self.operations)) != len(self.operations):
             raise SpaceError(f"operations is {', '.join(self.operations)}: expected each name once")
