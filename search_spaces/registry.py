@@ -43,14 +43,11 @@ class Registry(Generic[Entry]):
             ValueError: There is none; the message lists the names there are.
         """
         if name not in self._entries:
-            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {self.choices()}")
+            more = f"; {self.hint}" if self.hint else ""
+            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self._entries))}{more}")
         return self._entries[name]
 
     __getitem__ = get
-
-    def choices(self) -> str:
-        """The names there are and the hint, for messages."""
-        return ", ".join(sorted(self._entries)) + (f"; {self.hint}" if self.hint else "")
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order of registration."""
