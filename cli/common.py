@@ -24,6 +24,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cli.messages import did_you_mean, explain
 from nas.out_of_memory import ADVICE, is_out_of_memory
+from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, read_yaml
 
 __all__ = [
@@ -292,7 +293,8 @@ def settings(config_class: Any, values: Namespace) -> Any:
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: every failure that a user can cause ends in one line on standard error.
 
-    With NAS_TRACEBACK=1 in the environment the traceback is shown.
+    With NAS_TRACEBACK=1 in the environment the traceback is shown. The extensions that NAS_EXTENSIONS names are loaded
+    first.
     """
     # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
     threading.excepthook = lambda failure: (
@@ -305,6 +307,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     failure: BaseException | None = None
     try:
         try:
+            load_extensions()
             main(list(sys.argv[1:] if arguments is None else arguments))
         finally:
             sys.stdout.flush()  # here, and not at exit, where a failure could not be caught

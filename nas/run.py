@@ -25,6 +25,7 @@ import yaml
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
 from nas.out_of_memory import ADVICE, is_out_of_memory
+from search_spaces.extensions import loaded_extensions
 from search_spaces.files import YamlError, read_yaml, write_atomically
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class RunFolder:
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
+        if loaded_extensions():
+            self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 
     @property
     def board(self) -> SummaryWriter:

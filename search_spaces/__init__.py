@@ -6,12 +6,13 @@ from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+    from search_spaces.extensions import load_extensions
     from search_spaces.factorized import ESP, FPL, FactorizedConv2d
     from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
     from search_spaces.graph import Counts, cell_graph, count, count_paths, trellis_graph
     from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d
     from search_spaces.modules import BatchNorm
-    from search_spaces.operations import NONE, OPERATIONS, Cost, Operation
+    from search_spaces.operations import NONE, OPERATIONS, Cost, Operation, register_operation
     from search_spaces.published import PUBLISHED_GENOTYPES, auto_deeplab
     from search_spaces.registry import Registry
     from search_spaces.settings import OperationSettings
@@ -46,6 +47,8 @@ _EXPORTS = {
     "OPERATIONS": "search_spaces.operations",
     "Cost": "search_spaces.operations",
     "Operation": "search_spaces.operations",
+    "register_operation": "search_spaces.operations",
+    "load_extensions": "search_spaces.extensions",
     "Registry": "search_spaces.registry",
     "Head": "search_spaces.space",
     "SearchSpace": "search_spaces.space",

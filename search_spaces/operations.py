@@ -1,7 +1,8 @@
 """Candidate operations of a cell: the registry and its records. The modules are in `modules.py`.
 
 This file does not import torch: a space is described, validated, counted and drawn without it. A record's `build`
-imports the module when it is called.
+imports the module when it is called. Operations from outside the package are registered in the same way: see
+docs/extending.md.
 
 Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network code, which says what "separable" and
 "atrous" mean there; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations; the papers named in
@@ -10,11 +11,13 @@ Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from search_spaces.modules import BatchNormFactory
 
-__all__ = ["NONE", "OPERATIONS", "Cost", "Operation"]
+__all__ = ["NONE", "OPERATIONS", "Cost", "Operation", "register_operation"]
 
 NONE = "none"
 """Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
@@ -57,9 +60,14 @@ class Build(Protocol):
 
 @dataclass(frozen=True)
 class Operation:
-    """One candidate operation: all that the rest of the toolkit knows of it."""
+    """One candidate operation: all that the rest of the toolkit knows of it.
+
+    Raises:
+        ValueError: A field cannot be; the message names it and what to give.
+    """
 
     name: str
+    """In spaces and genotypes: letters, digits and underscores."""
     build: Build
     """`build(channels, stride, batch_norm, settings)` -> module that maps `channels` to `channels`; its forward takes
     the tensor and `source`, the number of the tensor's origin, by which batch norms choose their running statistics."""
@@ -69,26 +77,58 @@ class Operation:
     """`cost(channels, height, width, stride)`: input size in pixels; settings as by default; affine batch norms are
     counted."""
     label: str
-    """Short name, for pictures and tables."""
+    """Short name, for pictures and tables: at most 11 characters."""
     color: str
-    """Colour in pictures: one hue a family, safe for colour-blind readers (Okabe and Ito's palette)."""
+    """Colour in pictures, `#RRGGBB`: one hue a family, safe for colour-blind readers (Okabe and Ito's palette)."""
     ends_in: str | None = None
     """How the search batches it: the path of the batch norm that ends its module at stride 1, where all that the module
     does treats channels alike or is done by children that `nas.batching` knows. The modules of many edges are then
     computed as one. None: they are computed one by one (those without weights, once for all)."""
 
+    def __post_init__(self) -> None:
+        for field, expected, good in (
+            ("name", "letters, digits and underscores, such as shift_3x3", str(self.name).isidentifier()),
+            ("label", f"1 to {LABEL_LENGTH} characters", 1 <= len(str(self.label)) <= LABEL_LENGTH),
+            ("color", "#RRGGBB, such as #009E73", re.fullmatch("#[0-9A-Fa-f]{6}", str(self.color))),
+            ("has_weights", "True or False", isinstance(self.has_weights, bool)),
+            ("cost", "a function of channels, height, width and stride", callable(self.cost)),
+            ("build", "a class or a function of channels, stride, batch_norm and settings", callable(self.build)),
+        ):
+            if not good:
+                value = getattr(self, field)
+                raise ValueError(f"candidate operation {self.name!r:.60}: {field} is {value!r:.60}: give {expected}")
 
-OPERATIONS: Registry[Operation] = Registry("candidate operation")
+
+LABEL_LENGTH = 11
+"""What a box in the picture of a cell has room for."""
+
+OPERATIONS: Registry[Operation] = Registry("candidate operation", HINT)
+
+Builder = TypeVar("Builder", bound=Build)
 
 
-def _register(
-    name: str, label: str, color: str, has_weights: bool, cost: CostFunction, ends_in: str | None = None
-) -> Callable[[Build], Build]:
-    def add(build: Build) -> Build:
+def register_operation(
+    name: str, *, label: str, color: str, cost: CostFunction, has_weights: bool = True, ends_in: str | None = None
+) -> Callable[[Builder], Builder]:
+    """Decorates what builds an operation's module, a class or a function, so that spaces can name the operation.
+
+    Args:
+        name: In spaces and genotypes.
+        label: As all below, see `Operation`.
+        color: See there.
+        cost: See there.
+        has_weights: See there.
+        ends_in: See there.
+
+    Raises:
+        ValueError: The name is taken, or a field cannot be.
+    """
+
+    def register(build: Builder) -> Builder:
         OPERATIONS.register(name, Operation(name, build, has_weights, cost, label, color, ends_in))
         return build
 
-    return add
+    return register
 
 
 def _register_class(
@@ -108,7 +148,7 @@ def _register_class(
     """
     module, _, class_name = where.partition(":")
 
-    @_register(name, label, color, has_weights, cost, ends_in)
+    @register_operation(name, label=label, color=color, cost=cost, has_weights=has_weights, ends_in=ends_in)
     def build(
         channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
     ) -> nn.Module:
@@ -272,7 +312,7 @@ _register_class(
 )
 
 
-@_register("fpl", "fpl", FACTORIZED, True, _fpl_cost, "batch_norm")
+@register_operation("fpl", label="fpl", color=FACTORIZED, cost=_fpl_cost, ends_in="batch_norm")
 def _fpl(channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS) -> nn.Module:
     from search_spaces import factorized
 

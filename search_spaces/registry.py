@@ -17,10 +17,12 @@ class Registry(Generic[Entry]):
 
     Args:
         kind: What the entries are, in the singular, for messages ("candidate operation").
+        hint: How there come to be more, for the message about an unknown name.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, hint: str = "") -> None:
         self.kind = kind
+        self.hint = hint
         self._entries: dict[str, Entry] = {}
 
     def register(self, name: str, entry: Entry) -> Entry:
@@ -41,7 +43,8 @@ class Registry(Generic[Entry]):
             ValueError: There is none; the message lists the names there are.
         """
         if name not in self._entries:
-            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self._entries))}")
+            more = f"; {self.hint}" if self.hint else ""
+            raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self._entries))}{more}")
         return self._entries[name]
 
     __getitem__ = get

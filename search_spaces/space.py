@@ -135,8 +135,8 @@ class SearchSpace:
         for operation in self.operations:
             if not isinstance(operation, str) or operation not in OPERATIONS:
                 raise SpaceError(
-                    f"operations has {short(operation)}, which is not a candidate operation: "
-                    f"choose from {', '.join(OPERATIONS)}"
+                    f"operations has {short(operation)}, which is no candidate operation: "
+                    f"choose from {', '.join(OPERATIONS)}; {OPERATIONS.hint}"
                 )
         if len(set(self.operations)) != len(self.operations):
             raise SpaceError(f"operations is {', '.join(self.operations)}: expected each name once")

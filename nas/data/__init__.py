@@ -116,6 +116,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DATASETS":
+    if name in ("DATASETS", "register_dataset"):
         _get("load_readers")()  # the registry is filled by importing the modules of the data sets
     return _get(name)

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
 
 __all__ = [
@@ -149,7 +150,7 @@ class DatasetEntry:
         return tuple(name for name in inspect.signature(self.opener).parameters if name not in ("root", "split"))
 
 
-DATASETS: Registry[DatasetEntry] = Registry("data set")
+DATASETS: Registry[DatasetEntry] = Registry("data set", HINT)
 """Every data set by name. Complete when taken from ``nas.data``, or after :func:`load_readers`."""
 
 Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
@@ -167,10 +168,13 @@ def register_dataset(
         splits: Which splits there are, see :class:`DatasetEntry`.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is taken, or the class lacks a method.
     """
 
     def register(opener: Opener) -> Opener:
+        missing = sorted(getattr(opener, "__abstractmethods__", ()))
+        if missing:
+            raise ValueError(f"data set {name!r} has no {' and no '.join(missing)}: see SegmentationDataset")
         DATASETS.register(name, DatasetEntry(opener, needs_root, summary, splits))
         return opener
 
@@ -206,10 +210,24 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
     if not entry.needs_root:
         if root is not None:
             raise DataError(f"data set {name!r} is made on the fly and reads no folder: leave the root {root} out")
-        return entry.opener(split, **options)
+        return _complete(name, entry.opener(split, **options))
     if root is None:
         raise DataError(f"data set {name!r} is read from disk: give its root folder (--data-root DIR)")
-    return entry.opener(Path(root), split, **options)
+    return _complete(name, entry.opener(Path(root), split, **options))
+
+
+def _complete(name: str, dataset: SegmentationDataset) -> SegmentationDataset:
+    """Checks what every reader says of itself, here, and not far from the cause."""
+    missing = [field for field in ("name", "split", "classes", "colors") if not hasattr(dataset, field)]
+    if missing:
+        raise DataError(f"data set {name!r} does not set {', '.join(missing)}: see SegmentationDataset")
+    shape = (len(dataset.classes), 3)
+    if not 1 <= shape[0] <= MAX_CLASSES or np.shape(dataset.colors) != shape:
+        raise DataError(
+            f"data set {name!r} has {shape[0]} classes and colors of shape {list(np.shape(dataset.colors))}: "
+            f"expected 1 to {MAX_CLASSES} classes, and colors [classes, 3]"
+        )
+    return dataset
 
 
 class Wrapper(SegmentationDataset):

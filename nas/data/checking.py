@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset, load_readers, open_dataset
+from nas.data.base import DATASETS, IGNORE, DataError, DatasetEntry, SegmentationDataset, load_readers, open_dataset
 from nas.data.lone_files import collecting
 from nas.data.pairs import PairedDataset, SizesDiffer, read_image
 from nas.data.statistics import SampleCounts, SplitCounts, count_sample, equal_images
@@ -180,12 +180,34 @@ def _in_order(function: Callable[[Argument], Result], arguments: Iterable[Argume
 def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Problem]:
     """The counts of a sample, or all that is wrong with it."""
     try:
-        return count_sample(*dataset.read(index))
+        return _counted(dataset, index)
     except DataError as error:
         problems = _causes(dataset, index) if isinstance(dataset, PairedDataset) else []
         if isinstance(error, SizesDiffer) and isinstance(dataset, PairedDataset):
             problems.append(Problem(dataset.split, "size", str(dataset.pairs[index].label), str(error)))
         return problems or [Problem(dataset.split, "sample", dataset.where(index), str(error))]
+
+
+def _counted(dataset: SegmentationDataset, index: int) -> SampleCounts:
+    """The counts of a sample, if it is what `SegmentationDataset.read` promises: a reader of one's own may be wrong.
+
+    Raises:
+        DataError: It is not.
+    """
+    image, label = dataset.read(index)
+    if image.dtype != np.uint8 or label.dtype != np.uint8 or label.ndim != 2 or image.shape != (*label.shape, 3):
+        raise DataError(
+            f"{dataset.where(index)}: the image is {image.dtype} {list(image.shape)}, the label {label.dtype} "
+            f"{list(label.shape)}: expected uint8 [H, W, 3] and uint8 [H, W]"
+        )
+    counts, classes = count_sample(image, label), len(dataset.classes)
+    unknown = np.flatnonzero(counts.labels[classes:IGNORE]) + classes
+    if len(unknown):
+        raise DataError(
+            f"{dataset.where(index)}: the label has {', '.join(map(str, unknown[:5]))}: expected class ids from 0 to "
+            f"{classes - 1}, and {IGNORE} where there is none"
+        )
+    return counts
 
 
 def _causes(dataset: PairedDataset, index: int) -> list[Problem]:

@@ -1,0 +1,124 @@
+"""Operations and data sets of one's own: Python files that the commands load before they begin.
+
+NAS_EXTENSIONS in the environment names them: files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH. What
+passes between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what
+is executed is settled by whoever runs the command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from importlib import import_module, invalidate_caches
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "loaded_extensions"]
+
+VARIABLE = "NAS_EXTENSIONS"
+
+HINT = f"one of your own: {VARIABLE}=FILE.py"
+"""For the message about a name that no registry has."""
+
+
+class ExtensionError(ValueError):
+    """An extension that cannot be loaded: the message names the file, the line and what is wrong, in one line."""
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A file that was loaded."""
+
+    file: Path
+    digest: str
+    """SHA-256 of its content, so that a log tells two versions of it apart."""
+
+    def __str__(self) -> str:
+        return f"{self.file} (SHA-256 {self.digest[:12]})"
+
+
+_LOADED: dict[Path, Extension] = {}
+
+
+def loaded_extensions() -> tuple[Extension, ...]:
+    """What was loaded in this process, in that order."""
+    return tuple(_LOADED.values())
+
+
+def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
+    """Imports the files and modules that are named, each once.
+
+    A file is imported as the module of its name, and its folder becomes the last one that modules are looked for in: a
+    process that is started afresh, such as a loader's worker where processes are not forked, finds it in the same way.
+
+    Args:
+        names: Files ending in .py and names of modules, with `os.pathsep` between them; the environment's if not given.
+
+    Returns:
+        All that are loaded.
+
+    Raises:
+        ExtensionError: One is missing, its name is that of another module, or importing it raises an error.
+    """
+    given = os.environ.get(VARIABLE, "") if names is None else names
+    for name in filter(None, map(str.strip, given.split(os.pathsep))):
+        is_file = name.endswith(".py") or os.sep in name
+        module = _import(name, _module_of(Path(name)) if is_file else name)
+        origin = getattr(module, "__file__", None)
+        if origin is None:
+            raise ExtensionError(f"{VARIABLE}: {name} is no file of Python: name the file that is to be loaded")
+        file = Path(origin).resolve()
+        if file not in _LOADED:
+            _LOADED[file] = Extension(file, hashlib.sha256(file.read_bytes()).hexdigest())
+    return loaded_extensions()
+
+
+def _module_of(path: Path) -> str:
+    """The name by which a file can be imported, here and in processes that are started afresh."""
+    file, folder, name = path.resolve(), str(path.absolute().parent), path.stem
+    if not file.is_file():
+        raise ExtensionError(
+            f"{VARIABLE}: there is no file {path}: name Python files or modules, separated by {os.pathsep!r}"
+        )
+    if not name.isidentifier() or path.suffix != ".py":
+        raise ExtensionError(f"{VARIABLE}: {path} cannot be imported by that name: take one such as my_operation.py")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    invalidate_caches()  # the file may be younger than what is known of its folder
+    loaded = sys.modules.get(name)
+    origin = getattr(loaded, "__file__", None) if loaded else getattr(find_spec(name), "origin", None)
+    if origin is None or not Path(origin).exists() or Path(origin).resolve() != file:
+        raise ExtensionError(
+            f"{VARIABLE}: {path} has the name of another module ({origin}): give the file another name"
+        )
+    return name
+
+
+def _import(given: str, module: str) -> ModuleType:
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            raise ExtensionError(
+                f"{VARIABLE}: there is no module {given}; a file is named with its ending, such as ./{given}.py"
+            ) from error
+        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{error}") from error
+    except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        text = (error.msg if isinstance(error, SyntaxError) else str(error)) or "no message"
+        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{kind}{text}") from error
+
+
+def _where(given: str, module: str, error: BaseException) -> str:
+    """`FILE, line N: `, the last line of the extension's own that led to the error."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == module:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{given}, line {line}: " if line else f"{given}: "
