@@ -139,12 +139,12 @@ def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--loader.batchsize", "--loader.batch_size"),
-        ("--batch-size", "--loader.batch_size"),
+        ("--loader.batchsize", "--loader.batch-size"),
+        ("--batch-size", "--loader.batch-size"),
         ("--crop", "--loader.augment.crop"),
         ("--lr", "--optimizer.lr or --architecture.lr"),
         ("--epoch", "--epochs"),
-        ("--data-rot", "--data_root"),
+        ("--data-rot", "--data-root"),
     ],
 )
 def test_a_mistyped_option_suggests_the_right_one(typed: str, meant: str, call: Run) -> None:
@@ -298,7 +298,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-decode", ["nothing.json"], "nothing.json: cannot be read"),
         ("nas-decode", ["g.json", "--images", "3"], "--images is for --by perturbation"),
         ("nas-decode", ["g.json", "--by", "perturbation", "--images", "0"], "--images is 0: give"),
-        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as_is decodes nothing: leave it out"),
+        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as-is decodes nothing: leave it out"),
         ("nas-decode", ["g.json", "--by", "chance"], "expected one of alpha, perturbation"),
         ("nas-evaluate", [], "RUN is missing"),
         ("nas-evaluate", ["nothing"], "nothing is not a folder"),

@@ -208,7 +208,7 @@ def test_the_command_lists_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
             ["--max-multiply-adds=1k", "--max-parameters=1k", *SMALL],
             "the cheapest has .* and .* parameters, but not in one",
         ),
-        (["--top=2", "--as_is"], "--as_is decodes nothing: leave it out"),
+        (["--top=2", "--as_is"], "--as-is decodes nothing: leave it out"),
         (["--top=2", "--pareto=parameters"], "pareto shows the whole front: leave top"),
         (["--candidate=2"], "candidate is 2, but no candidates are listed: give top"),
         (["--top=2", "--candidate=3", *SMALL], "--candidate is 3, but there are 2"),
