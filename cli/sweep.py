@@ -113,6 +113,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
     check_networks(space)
     if (folder / "config.yaml").exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(study_name or folder.resolve().name, space, config, open_storage(storage, folder), folder)
     write_atomically(folder / FILE, _resolved(sweep, config, base))

@@ -177,6 +177,8 @@ def predict(
             f"interrupted: {there + len(written)} of {len(images)} images are done; --skip-existing goes on with the "
             "others"
         ) from None
+    if failures and len(images) == 1:
+        raise DataError(failures[0])
     if failures:
         more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
         others = f". The masks of the others are in {out}" if len(failures) < len(images) else ""

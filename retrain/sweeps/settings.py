@@ -226,6 +226,7 @@ def load_sweep(source: str | Path) -> Sweep:
         path.exists(), f"there is no sweep {str(source)!r}: choose one of {', '.join(shipped())}, or name a YAML file"
     )
     data = read_yaml(path)
+    require(data is not None, f"{path} is empty: expected `name: value`, one a line")
     try:
         return parse_sweep(data)
     except ValueError as error:
