@@ -1,1 +1,15 @@
 """The commands: one thin file each, which parses, calls one function, and prints."""
+
+import sys
+from types import TracebackType
+
+
+def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while a command is still being imported, before `common.run` has it in hand, is no fault to be traced."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _show

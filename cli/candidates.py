@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from nas.config import to_plain
+from retrain.network_config import NetworkConfig
+
 if TYPE_CHECKING:
     from retrain.candidates import Decoded
     from search_spaces.genotype import Block
 
-__all__ = ["facts", "plain_cell", "table"]
+__all__ = ["costs_line", "costs_of", "facts", "plain_cell", "table"]
 
 LATENCY = "microseconds"
 
@@ -32,6 +35,25 @@ def facts(one: Decoded) -> dict[str, Any]:
         **costs,
         **latency,
     }
+
+
+def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
+    """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
+    from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
+
+    own, defaults = to_plain(network), to_plain(NetworkConfig())
+    settings = {name: value for name, value in own.items() if value != defaults[name]}
+    settings |= {"kind": network.kind, "filter_multiplier": network.filter_multiplier or DEFAULT_FILTER_MULTIPLIER}
+    return {"input": list(size), "classes": classes, "network": settings}
+
+
+def costs_line(costs: dict[str, Any]) -> str:
+    """`costs_of` in a line."""
+    network = dict(costs["network"])
+    style = {"deeplab": "DeepLab-style", "fplnet": "FPLNet-style"}[network.pop("kind")]
+    height, width = costs["input"]
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(network.items()))
+    return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"
 
 
 def table(listed: Sequence[Decoded]) -> str:

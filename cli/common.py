@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from cli.messages import did_you_mean, explain
+from cli.messages import did_you_mean, explain, with_hyphens
+from nas.folders import runs_within
 from nas.out_of_memory import ADVICE, is_out_of_memory
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, read_yaml
@@ -68,10 +69,10 @@ class Parser(ArgumentParser):
 
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
-        return super().format_help(*args) + (f"\n{self.notes}\n" if self.notes else "")
+        return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
-        """The settings as YAML, for --print_config, without the options that are no settings."""
+        """The settings as YAML, for --print-config, without the options that are no settings."""
         return super().dump(_only_settings(namespace), *args, **kwargs)
 
 
@@ -91,14 +92,17 @@ def parser(name: str, description: str, operands: str = "") -> Parser:
 def add_run_options(parser: Parser, recipes: Path) -> None:
     """The options of every command that makes a run."""
     parser.add_argument("--config", action="config", help="YAML file of settings; options win over it.")
-    names = ", ".join(recipe_names(recipes))
-    parser.add_argument("--recipe", type=str | None, default=None, help=f"Shipped settings to start from: {names}.")
+    recipe_help = (
+        f"Shipped settings to start from: {', '.join(recipe_names(recipes))}. Without --data, --recipe, --config and "
+        "--resume a small one is taken, whose values replace the defaults below; --print_config shows what is in force."
+    )
+    parser.add_argument("--recipe", type=str | None, default=None, help=recipe_help)
     parser.add_argument(
         "--resume",
         type=str | None,
         default=None,
-        help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data_root, "
-        "--loader.workers, .prefetch, .cache, .cache_folder, --memory_check and a search's --supernet.engine, "
+        help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data-root, "
+        "--loader.workers, .prefetch, .cache, .cache_folder, --memory-check and a search's --supernet.engine, "
         ".recompute, .graphs and --health may be given anew.",
     )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
@@ -135,7 +139,7 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
             raise UsageError(f"--resume goes on in the run's own folder, {resume}: leave --out out")
         path = Path(resume) / "config.yaml"
         if not path.is_file():
-            raise UsageError(f"{resume} is not a run folder: it has no config.yaml")
+            raise UsageError(f"{resume} is not a run folder: it has no config.yaml{runs_within(resume)}")
         _check_kind(parser.prog, path)
         files = [str(path)]
     elif recipe is None and not files and value_of("--data", arguments) in (None, BUILT_IN):
@@ -150,7 +154,7 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
             raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
         named = files or value_of("--data", arguments) or _names_data(recipes / f"{recipe}.yaml")
         if not (named or "--print_config" in arguments):
-            raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data_root FOLDER, too")
+            raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data-root FOLDER, too")
         files = [str(recipes / f"{recipe}.yaml"), *files]
     for file in files:
         _check_file(parser, file)
@@ -216,7 +220,7 @@ def _check_file(parser: Parser, file: str) -> None:
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
-    """--data-root as --data_root: both spellings are taken."""
+    """--data-root as --data_root, the name of the setting: both spellings are taken."""
     out = []
     for argument in arguments:
         if argument.startswith("--"):
@@ -269,7 +273,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
     try:
         values = parser.parse_args(arguments)
     except ArgumentError as error:
-        options = re.findall(r"^ +(?:-\w(?: \w+)?, )?--([\w.]+)", parser.format_help(), re.MULTILINE)
+        options = [word[2:] for action in parser._actions for word in action.option_strings if word.startswith("--")]
         text = explain(" ".join(str(error).split()), arguments, options)
         raise UsageError(f"{text} (see {parser.prog} --help)") from error
     return parser.instantiate(values)
@@ -302,7 +306,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     )
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also before a run takes them over
-    warnings.showwarning = lambda text, *_: print(f"{name}: {text}", file=sys.stderr)
+    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     code, message = 0, ""
     failure: BaseException | None = None
     try:
@@ -330,7 +334,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     spoken_for = failure is None or isinstance(failure, UsageError)  # of several processes, by the first one
     if message and (is_first() or not spoken_for):
         who = name if is_first() else f"{name}, process {os.environ['RANK']}"
-        print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
+        print(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -71,7 +71,11 @@ def make_parser() -> common.Parser:
         help="Image size of the candidates' costs, HEIGHTxWIDTH in pixels; 512x1024 if not given.",
     )
     parser.add_argument(
-        "--classes", type=int | None, default=None, help="Number of classes of the candidates; 19 if not given."
+        "--classes",
+        type=int | None,
+        default=None,
+        help="Number of classes of the candidates; if not given, that of the search's data set where the file has it, "
+        "else 19.",
     )
     parser.add_argument(
         "--device",
@@ -88,6 +92,7 @@ def make_parser() -> common.Parser:
 def main(arguments: list[str]) -> None:
     """Parses, decodes, prints, writes."""
     from cli import networks
+    from cli.describe import parse_size
     from retrain.candidate_config import CandidateConfig
 
     values = common.parse(make_parser(), networks.with_kind(arguments))
@@ -104,8 +109,11 @@ def main(arguments: list[str]) -> None:
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
     listed: list[Decoded] = []
+    costs: dict[str, Any] = {}
     if config.asked:
-        listed = _candidates(genotype, config, values)
+        size, classes = parse_size(values.input or "512x1024"), values.classes or _classes(genotype)
+        costs = candidates.costs_of(size, classes, values.network)
+        listed = _candidates(genotype, config, values, size, classes)
         genotype = listed[(config.candidate or 1) - 1].genotype
     elif values.by == "perturbation":
         from nas.perturbation import decode_by_perturbation
@@ -122,16 +130,19 @@ def main(arguments: list[str]) -> None:
     why = "a candidate" if "decoding" in stored.provenance else "edited by hand?"
     note = (
         f"{values.file} holds another cell or path than its alpha and beta decode to ({why}) and is left "
-        "as it is: --as_is shows its own, --output FILE writes the decoded one"
+        "as it is: --as-is shows its own, --output FILE writes the decoded one"
     )
     if values.json:
         cell = candidates.plain_cell(genotype.cell)
-        facts = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
-        print(json.dumps({**facts, **({"candidates": [candidates.facts(one) for one in listed]} if listed else {})}))
+        facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
+        if listed:
+            facts |= {"costs_of": costs, "candidates": [candidates.facts(one) for one in listed]}
+        print(json.dumps(facts))
         if edited and written is None:
             print(note, file=sys.stderr)
         return
     if listed:
+        print(f"{candidates.costs_line(costs)}:\n")
         print(candidates.table(listed))
         print(f"\ncandidate {config.candidate or 1}:")
     print(cell_table(genotype))
@@ -158,9 +169,9 @@ def _check(values: Any, config: CandidateConfig) -> None:
 
     perturbs = values.by == "perturbation"
     if values.as_is and config.asked:
-        raise ValueError("--as_is decodes nothing: leave it out, or --top, --pareto and the limits")
+        raise ValueError("--as-is decodes nothing: leave it out, or --top, --pareto and the limits")
     if perturbs and values.as_is:
-        raise ValueError("--as_is decodes nothing: leave it out, or --by perturbation")
+        raise ValueError("--as-is decodes nothing: leave it out, or --by perturbation")
     if perturbs and config.asked:
         raise ValueError("--by perturbation gives one genotype: leave it out, or --top, --pareto and the limits")
     if values.images is not None and values.images < 1:
@@ -178,19 +189,25 @@ def _check(values: Any, config: CandidateConfig) -> None:
         raise ValueError(f"--classes is {values.classes}: give at least 2")
 
 
-def _candidates(genotype: Genotype, config: CandidateConfig, values: Any) -> list[Decoded]:
-    from cli.describe import parse_size
+def _classes(genotype: Genotype) -> int:
+    """The number of classes that the search had, where the file says so; else that of Cityscapes."""
+    known = genotype.provenance.get("classes")
+    return known if type(known) is int and 2 <= known <= 255 else 19
+
+
+def _candidates(
+    genotype: Genotype, config: CandidateConfig, values: Any, size: tuple[int, int], classes: int
+) -> list[Decoded]:
     from nas.devices import choose_device, set_float32
     from retrain.candidates import decode_candidates
 
-    size = parse_size(values.input or "512x1024")
     measured = values.device is not None or config.needs_latency
     device = choose_device(values.device or "cpu") if measured else None
     if device is not None:
         set_float32(device, "float32")
         if not values.json:
             print(f"timing the parts of the networks on {device}", flush=True)
-    listed = decode_candidates(genotype, config, values.network, values.classes or 19, size, device)
+    listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
     return listed

@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> None:
     if values.randoms < 1:
         raise ValueError(f"--randoms is {values.randoms}: give at least 1")
     out = Path(values.out) if values.out is not None else _free_folder()
+    if out.is_file():
+        raise ValueError(f"{out} is a file: choose another --out")
     if (out / "search").exists():
         raise ValueError(f"{out} holds a demo already: choose another --out")
 

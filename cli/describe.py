@@ -90,9 +90,14 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 
     facts: dict[str, Any] = {}
     if Path(name).is_dir():
+        from nas.checkpoint import CheckpointError
         from retrain.source import load_trained
 
-        trained = load_trained(name, "last")
+        try:
+            trained = load_trained(name, "last")
+        except CheckpointError as error:
+            inside = Path(name) / "genotype.json"
+            raise ValueError(f"{error}; or name the genotype in it, {inside}" if inside.is_file() else error) from None
         network, classes = trained.network, len(trained.classes)
     elif settings.backbone_weights is not None:
         from retrain.networks.backbone_weights import load_backbone_weights

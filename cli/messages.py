@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["did_you_mean", "explain"]
+__all__ = ["did_you_mean", "explain", "with_hyphens"]
 
 _TYPES = {
     "int": "a whole number",
@@ -68,3 +68,8 @@ def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
     if not found:
         found = [known for near in difflib.get_close_matches(end, by_end, 1, 0.7) for known in by_end[near]]
     return f"; did you mean {' or '.join(prefix + known for known in found)}?" if found else ""
+
+
+def with_hyphens(text: str) -> str:
+    """A text whose options are spelt with hyphens, --data-root for --data-root; settings keep their underscores."""
+    return re.sub(r"(?<![\w/.-])--[A-Za-z][\w.]*", lambda option: option[0].replace("_", "-"), text)

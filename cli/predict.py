@@ -42,6 +42,7 @@ def main(arguments: list[str]) -> None:
     if Path(values.out).is_file():
         raise ValueError(f"--out is {values.out!r}, a file: name a folder")
     how = inference(values)
+    from nas.wording import counted
     from retrain.prediction import Outputs, predict
 
     outputs = Outputs(not values.no_overlay, values.probabilities)
@@ -57,10 +58,14 @@ def main(arguments: list[str]) -> None:
         values.skip_existing,
         progress=True,
     )
-    *first, last = ["masks", *["overlays"] * outputs.overlay, *["probabilities"] * outputs.probabilities]
+    *first, last = [
+        counted(len(done.written), "mask"),
+        *["overlays" if len(done.written) != 1 else "its overlay"] * outputs.overlay,
+        *["probabilities"] * outputs.probabilities,
+    ]
     what = f"{', '.join(first)} and {last}" if first else last
-    there = f"; {done.there} were there" if done.there else ""
-    print(f"wrote {len(done.written)} {what} into {values.out}{there}")
+    there = f"; {done.there} {'was' if done.there == 1 else 'were'} there" if done.there else ""
+    print(f"wrote {what} into {values.out}{there}")
 
 
 def entry() -> None:

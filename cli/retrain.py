@@ -12,8 +12,8 @@ from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\
-Trains a genotype.json file, or a published network by name, from scratch or from weights (--init_from,
---network.backbone_weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
+Trains a genotype.json file, or a published network by name, from scratch or from weights (--init-from,
+--network.backbone-weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
 cores, a genotype or an Auto-DeepLab as a narrow network: to see it work, not to learn much. With --data the defaults
 are the protocol of Auto-DeepLab on Cityscapes, and --recipe has those of the other papers."""
 
@@ -72,7 +72,7 @@ def _check_genotype(file: str) -> None:
     """Refuses a file that is no genotype before the data set is read, which may take minutes."""
     from search_spaces.genotype import load_genotype
 
-    if not Path(file).is_file():
+    if not Path(file).exists():
         if Path(file).suffix or Path(file).parent != Path():
             raise ValueError(f"there is no genotype file {file!r}: name the genotype.json that nas-search wrote")
         raise ValueError(

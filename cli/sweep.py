@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
 def _sweep(name: str, arguments: list[str]) -> None:
     sweep = load_sweep(name)
     parser = make_sweep_parser(name, sweep)
-    values = common.parse(parser, _with_settings_of(sweep, parser, arguments))
+    values = common.parse(parser, _with_settings_of(name, sweep, parser, arguments))
     own = {f.name: values.pop(f.name) for f in dataclasses.fields(StudyConfig)}
     config = StudyConfig(**own)
     storage, study_name, out = values.pop("storage"), values.pop("study"), values.pop("out")
@@ -98,7 +98,10 @@ def _sweep(name: str, arguments: list[str]) -> None:
 
     from retrain.sweeps.space import Space
 
-    space = Space.of(sweep, base)  # refuses what no trial could do, before anything heavy is imported
+    try:
+        space = Space.of(sweep, base)  # refuses what no trial could do, before anything heavy is imported
+    except ValueError as error:
+        raise ValueError(f"{error}. {_how_to_vary(name)}") from None
 
     from retrain.sweeps.objective import check_networks, run_trial
     from retrain.sweeps.report import REPORT, counted, write_best, write_report
@@ -110,6 +113,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
     check_networks(space)
     if (folder / "config.yaml").exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(study_name or folder.resolve().name, space, config, open_storage(storage, folder), folder)
     write_atomically(folder / FILE, _resolved(sweep, config, base))
@@ -124,16 +129,19 @@ def _sweep(name: str, arguments: list[str]) -> None:
         print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
 
 
-def _with_settings_of(sweep: Sweep, parser: common.Parser, arguments: Sequence[str]) -> list[str]:
+def _how_to_vary(name: str) -> str:
+    file = shipped().get(name, Path(name))
+    return f"To vary otherwise, change `parameters` in a copy of {file}, and name that in place of {name}"
+
+
+def _with_settings_of(name: str, sweep: Sweep, parser: common.Parser, arguments: Sequence[str]) -> list[str]:
     """The command line with the recipe's settings first, then the sweep's, then those of files, then the options."""
     arguments = common.with_underscores(arguments)
     if common.value_of("--resume", arguments) is not None or "--resume" in arguments:
         raise common.UsageError("the same command goes on with a study: leave --resume out")
     for parameter in sweep.parameters:
         if common.value_of(f"--{parameter.name}", arguments) is not None:
-            raise common.UsageError(
-                f"--{parameter.name} is what the sweep varies: leave it out, or take it out of a copy of the sweep"
-            )
+            raise common.UsageError(f"--{parameter.name} is what the sweep varies: leave it out. {_how_to_vary(name)}")
     if sweep.recipe is not None and common.value_of("--recipe", arguments) is None:
         arguments = ["--recipe", sweep.recipe, *arguments]
     small = "small"

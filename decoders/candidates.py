@@ -38,6 +38,10 @@ class Candidate:
         return self.path_log_probability + self.cell_log_probability
 
 
+class LimitError(ValueError):
+    """No network is within the limits: the message has what the cheapest costs."""
+
+
 def best_candidates(
     relaxed: Relaxed,
     count: int,
@@ -59,7 +63,7 @@ def best_candidates(
 
     Raises:
         ValueError: `count` is below 1, a limit is not in the table, the probabilities are wrong or leave nothing, no
-            network is within the limits (the message has the cheapest), or it would take too long (`check_effort`).
+            network is within the limits (`LimitError`, with the cheapest), or it would take too long (`check_effort`).
     """
     if count < 1:
         raise ValueError(f"{count} candidates are asked for: give at least 1")
@@ -71,7 +75,7 @@ def best_candidates(
         wanted = " and ".join(f"{limit:,} {_spoken(name)}" for name, limit in limits.items())
         least = " and ".join(f"{cost:,} {_spoken(name)}" for name, cost in cheapest.items())
         each = ", but not in one network" if len(limits) > 1 else ""
-        raise ValueError(f"no network is within {wanted}: the cheapest has {least}{each}; raise the limit")
+        raise LimitError(f"no network is within {wanted}: the cheapest has {least}{each}; raise the limit")
     return [_candidate(search, one) for one in found]
 
 

@@ -289,8 +289,8 @@ class SearchConfig(RunConfig):
         require(
             self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch} (counted from 0), and there is no such epoch "
-            f"with --epochs {self.epochs}: alpha and beta would never learn; give --architecture.start_epoch 0, or any "
-            f"below {self.epochs}, or more --epochs",
+            f"with --epochs {self.epochs}: alpha and beta would never learn; give --architecture.start-epoch "
+            f"{self.epochs // 2}, or any below {self.epochs}, or more --epochs",
         )
         varies = self.architecture.varies
         require(

@@ -31,6 +31,7 @@ from nas.evaluation import evaluate_network
 from nas.graphs import graph_pool
 from nas.health import reason_to_stop, warnings_of
 from nas.interrupt import GivenUp, InterruptedRun, Interruption, give_up
+from nas.levels import check_levels
 from nas.lock import claimed
 from nas.loss import check_weights
 from nas.memory import check_memory, search_memory
@@ -125,6 +126,8 @@ def search(
         resume = processes.agreed(partial(run_to_resume, config, resume))
         config = _with_own_space(config, resume)
         space = resolve_space(config)
+        if resume is None:
+            check_levels(space, config)
         folder = Path(resume or processes.agreed(lambda: new_folder(config, f"search-{space.name}-{config.data}")))
         with claimed(folder) if processes.first else nullcontext():
             resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
@@ -262,7 +265,7 @@ def _search(
                 metrics["lr"]["architecture"] = architecture.lr
             miou = matrix.mean_iou()
             done = _State(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
-            genotype = decode_supernet(supernet, _provenance(config, done))
+            genotype = decode_supernet(supernet, _provenance(config, classes, done))
             watched = interruption.watched(whole_images, give_up)
             try:
                 metrics["health"], done.memory = checkup.numbers(epoch, genotype, miou, state.memory, watched)
@@ -276,7 +279,7 @@ def _search(
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
             if each_epoch is not None:
                 each_epoch(epoch, metrics["val"])
-    return SearchResult(folder, decode_supernet(supernet, _provenance(config, state)), state.last_miou)
+    return SearchResult(folder, decode_supernet(supernet, _provenance(config, classes, state)), state.last_miou)
 
 
 def _with_own_space(config: SearchConfig, resume: str | Path | None) -> SearchConfig:
@@ -354,5 +357,6 @@ def _restore(
     return state, tuple(part.numpy() for part in saved["split"])
 
 
-def _provenance(config: SearchConfig, state: _State) -> dict[str, Any]:
-    return {"data": config.data, "seed": config.seed, "epoch": state.epoch, "supernet_val_miou": state.last_miou}
+def _provenance(config: SearchConfig, classes: int, state: _State) -> dict[str, Any]:
+    known = {"data": config.data, "classes": classes, "seed": config.seed, "epoch": state.epoch}
+    return {**known, "supernet_val_miou": state.last_miou}

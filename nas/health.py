@@ -182,13 +182,13 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
         if is_collapsing(numbers, edges):
             found.append(
                 f"{numbers['edges_prefer_skip']} of {edges} edges prefer skip: the search is collapsing; try "
-                "--architecture.skip_dropout 0.3, a larger --architecture.weight_decay, fewer --epochs, or "
-                "--health.stop_on_collapse true"
+                "--architecture.skip-dropout 0.3, a larger --architecture.weight-decay, fewer --epochs, or "
+                "--health.stop-on-collapse true"
             )
         elif numbers["decoded_skips"] > MANY_SKIPS * operations:
             found.append(
                 f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
-                "towards it; if that goes on, try --architecture.skip_dropout 0.3 or fewer --epochs"
+                "towards it; if that goes on, try --architecture.skip-dropout 0.3 or fewer --epochs"
             )
         if numbers.get("edges_prefer_none", 0) > EMPTY * edges:
             found.append(
@@ -211,7 +211,7 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
         found.append(
             f"the dominant eigenvalue of the architecture's loss is {numbers['eigenvalue_growth']:.1f} times that of "
             f"{EIGENVALUES_AGO} epochs ago: the search runs into a sharp minimum, which decoding leaves; try a larger "
-            "--architecture.weight_decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
+            "--architecture.weight-decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
         )
     if numbers.get("gap", 0.0) > LOST * miou:
         found.append(
@@ -230,9 +230,9 @@ def reason_to_stop(config: HealthConfig, memory: Mapping[str, Any]) -> str | Non
         memory: From `examine`; empty before the first epoch.
     """
     if config.stop_on_collapse and memory.get("collapsing"):
-        return "the search is collapsing: half of the edges or more prefer skip (--health.stop_on_collapse)"
+        return "the search is collapsing: half of the edges or more prefer skip (--health.stop-on-collapse)"
     if config.stop_when_stable is not None and memory.get("stable", 0) >= config.stop_when_stable:
-        return f"the genotype has been the same for {memory['stable']} epochs (--health.stop_when_stable)"
+        return f"the genotype has been the same for {memory['stable']} epochs (--health.stop-when-stable)"
     return None
 
 

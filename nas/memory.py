@@ -282,7 +282,7 @@ def check_memory(
         return [line]
     if config.memory_check == "warn":
         return [f"{line}: it will hardly fit; {ADVICE}"]
-    raise ValueError(f"{line}: {ADVICE}; or --memory_check warn, to try it all the same")
+    raise ValueError(f"{line}: {ADVICE}; or --memory-check warn, to try it all the same")
 
 
 def _gib(size: float) -> str:

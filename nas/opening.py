@@ -35,8 +35,8 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     if samples < batch_size:
         raise DataError(
             f"{samples} training images to draw from are fewer than the {batch_size} of one update (batch size times "
-            "--accumulate, times the processes): give a smaller --loader.batch_size or --accumulate, or more images "
-            "(--loader.train_limit)"
+            "--accumulate, times the processes): give a smaller --loader.batch-size or --accumulate, or more images "
+            "(--loader.train-limit)"
         )
     return samples // batch_size
 

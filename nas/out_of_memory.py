@@ -5,9 +5,9 @@ from __future__ import annotations
 __all__ = ["ADVICE", "is_out_of_memory"]
 
 ADVICE = (
-    "use a smaller crop (--loader.augment.crop) or batch (--loader.batch_size, with --accumulate for updates as from a "
+    "use a smaller crop (--loader.augment.crop) or batch (--loader.batch-size, with --accumulate for updates as from a "
     "larger one), --precision bfloat16, a smaller space or network, or in a search --supernet.recompute node or "
-    "--partial_channels"
+    "--partial-channels"
 )
 
 

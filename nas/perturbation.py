@@ -135,7 +135,7 @@ def decode_by_perturbation(
             progress.step("validations")
             return matrix.mean_iou()
 
-        provenance = {"data": config.data, "seed": config.seed, "epoch": saved["state"]["epoch"]}
+        provenance = {"data": config.data, "classes": classes, "seed": config.seed, "epoch": saved["state"]["epoch"]}
         genotype = decode_supernet(supernet, {**provenance, "decoded_by": "perturbation", "images": len(validation)})
         assert genotype.alpha is not None
         return dataclasses.replace(genotype, cell=perturbed_cell(space, genotype.alpha, score).cell)

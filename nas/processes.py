@@ -1,6 +1,6 @@
 """The processes of a run: one, or several that torchrun started, each with a part of every batch.
 
-    torchrun --nproc_per_node 2 -m cli.search ...
+    torchrun --nproc-per-node 2 -m cli.search ...
 
 All build the same network from the same seed and take the same steps, because the gradients that they step by are the
 mean over all processes (`torch.nn.parallel.DistributedDataParallel`). The first process (rank 0) alone writes.
@@ -78,7 +78,7 @@ class Processes:
         there = torch.cuda.device_count()
         if self.local_count > there:
             raise ValueError(
-                f"{self.local_count} processes on a machine with {there} GPUs: give torchrun --nproc_per_node {there}"
+                f"{self.local_count} processes on a machine with {there} GPUs: give torchrun --nproc-per-node {there}"
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
@@ -235,7 +235,7 @@ def joined(device: str) -> Iterator[Processes]:
             raise
         raise RunError(
             "another process of this run was lost: its own message says why. What was saved is untouched: start the "
-            "job again with --resume and the run folder (torchrun --max_restarts N with --out does it by itself)"
+            "job again with --resume and the run folder (torchrun --max-restarts N with --out does it by itself)"
         ) from error
     finally:
         dist.destroy_process_group()

@@ -20,6 +20,7 @@ from nas.pictures import SampleKeeper, figure_to_array, heat_map
 from nas.run import RunFolder
 from nas.supernet import Supernet
 from nas.waiting import waiting_advice
+from nas.wording import counted
 from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
@@ -83,9 +84,9 @@ def headline(
     """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
     return (
         f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {len(space.operations)} operations) on {config.data}: "
-        f"{len(split[0])} + {len(split[1])} training images, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {config.epochs} epochs on {device}, alpha and beta from epoch "
+        f"multiplier {space.filter_multiplier}, {counted(len(space.operations), 'operation')}) on {config.data}: "
+        f"{len(split[0])} + {counted(len(split[1]), 'training image')}, {len(validation)} for validation, "
+        f"{len(train_set.classes)} classes; {counted(config.epochs, 'epoch')} on {device}, alpha and beta from epoch "
         f"{config.architecture.start_epoch + 1}; run folder {folder}"
     )
 

@@ -24,7 +24,9 @@ import yaml
 
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
+from nas.folders import runs_within
 from nas.out_of_memory import ADVICE, is_out_of_memory
+from nas.wording import counted
 from search_spaces.extensions import loaded_extensions
 from search_spaces.files import YamlError, read_yaml, write_atomically
 
@@ -108,7 +110,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not path.exists():
-        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}")
+        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}{runs_within(folder)}")
     try:
         data = read_yaml(path)
     except YamlError as error:
@@ -158,7 +160,8 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
     done = saved["state"]["epoch"]
     if config.epochs < done:
         raise RunError(
-            f"the run has {done} epochs already, more than --epochs {config.epochs}: give more, or leave it out"
+            f"the run has {counted(done, 'epoch')} already, more than --epochs {config.epochs}: give more, or leave it "
+            "out"
         )
     if saved["samples"] != samples:
         raise RunError(

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from decoders import Candidate, Relaxed, best_candidates, pareto_front, redecode
+from decoders.candidates import LimitError
 from retrain.candidate_config import CandidateConfig
 from retrain.costs import LATENCY, Measure, cost_table
 from retrain.network_config import NetworkConfig
 from retrain.networks.building import build
+from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
 from search_spaces.genotype import Genotype
 
 __all__ = ["Decoded", "decode_candidates"]
@@ -58,7 +60,15 @@ def decode_candidates(
         cost = LATENCY if config.pareto == "latency" else config.pareto
         candidates = pareto_front(relaxed, table, cost, vary)
     else:
-        candidates = best_candidates(relaxed, config.top or 1, table, config.limits(), vary)
+        try:
+            candidates = best_candidates(relaxed, config.top or 1, table, config.limits(), vary)
+        except LimitError as error:
+            smaller = f"a smaller --input than {size[0]}x{size[1]}, or "
+            multiplier = network.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
+            raise ValueError(
+                f"{error}, or give {'' if set(config.limits()) == {'parameters'} else smaller}a narrower network: "
+                f"--network.filter-multiplier below {multiplier}, or other widths of stem and head (--network.*)"
+            ) from None
     asked = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     asked.pop("candidate", None)
     defaults = NetworkConfig()

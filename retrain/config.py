@@ -84,7 +84,7 @@ class LossConfig:
         require(
             self.constant == CONSTANT or self.class_weights != "none",
             f"loss.constant is {self.constant}, but loss.class_weights is none: leave it out, or give "
-            "--loss.class_weights inverse_log",
+            "--loss.class-weights inverse_log",
         )
 
 

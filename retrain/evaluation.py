@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from nas.opening import open_split
 from nas.progress import StepProgress
 from nas.reporting import package_version
 from nas.run import BEST
+from nas.wording import counted
 from retrain.inference import load_ready, memory_advice
 from search_spaces.files import write_atomically
 
 __all__ = ["Evaluation", "evaluate"]
+
+NEAR_0 = 0.1
+"""Share of the training's validation mIoU below which other data are thought to have other classes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,9 +115,9 @@ class Evaluation:
         lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
         precision = "" if self.precision in (None, "float32") else f"; in {self.precision}"
         lines.append(
-            f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {self.images} images of {self.data}, split "
-            f"{self.split}; {self.checkpoint} after {self.epoch} epochs, sha256 {self.checkpoint_sha256[:12]}"
-            f"{precision}{self.viewing.describe()}"
+            f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {counted(self.images, 'image')} of {self.data}, "
+            f"split {self.split}; {self.checkpoint} after {counted(self.epoch, 'epoch')}, sha256 "
+            f"{self.checkpoint_sha256[:12]}{precision}{self.viewing.describe()}"
         )
         return "\n".join(lines)
 
@@ -194,6 +199,13 @@ def evaluate(
         torch_version=torch.__version__,
         settings=to_plain({**asked, **dataclasses.asdict(how)}),
     )
+    if config.data_root != trained.config.data_root and result.miou < NEAR_0 * trained.val_miou:
+        warnings.warn(
+            f"{100 * result.miou:.2f} % is near 0, where the training ended with {100 * trained.val_miou:.2f} %: are "
+            f"the labels in {config.data_root} numbered as those that the network was trained with, from 0 "
+            f"({trained.classes[0]}) to {classes - 1} ({trained.classes[-1]})? nas-data check shows what they have",
+            stacklevel=2,
+        )
     if write:
         result.save(run)
     return result

@@ -276,6 +276,10 @@ def open_session(file: str | Path, threads: int | None = None) -> InferenceSessi
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no class of their own in common
+        if "protobuf" in str(error).lower():  # it is none
+            raise ExportError(
+                f"{file} is not an ONNX file, or is cut short: name one, as nas-export writes it"
+            ) from error
         raise ExportError(f"onnxruntime cannot read {file}: {error}") from error
 
 

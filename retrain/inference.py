@@ -113,6 +113,6 @@ def memory_advice() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise ValueError(
-            "out of memory: see large images in windows (--window 512x512; fewer at once by --window_batch 1), give "
+            "out of memory: see large images in windows (--window 512x512; fewer at once by --window-batch 1), give "
             "--precision bfloat16 or smaller --scales"
         ) from error

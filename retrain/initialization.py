@@ -35,7 +35,7 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | Non
     if config.network.frozen_batch_norm:
         raise ValueError(
             "network.frozen_batch_norm is true (in the recipe smoothing, too), and needs the statistics of trained "
-            "weights: give --network.backbone_weights FILE or --init_from RUN, or --network.frozen_batch_norm false"
+            "weights: give --network.backbone-weights FILE or --init-from RUN, or --network.frozen-batch-norm false"
         )
     return None
 
@@ -63,7 +63,7 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
     if not taken & {name for name, _ in network.named_parameters()}:
         raise ValueError(
             f"{path} has no weights in common with the network: its parts are {_children(saved)}, those of the network "
-            f"{_children(own)}; give --init_from a run of the same network or of a part of it, or leave it out"
+            f"{_children(own)}; give --init-from a run of the same network or of a part of it, or leave it out"
         )
     for name in taken:
         own[name].copy_(saved[name])

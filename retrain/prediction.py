@@ -146,6 +146,8 @@ def predict(
         InterruptedRun: After Ctrl-C; the message says how to go on.
     """
     how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
+    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+        raise DataError(f"{out} is the folder of the images: give another folder to write to")
     images = find_images(source, recursive, out)
     folder = images[0].parent if Path(source).is_file() else Path(source)
     targets = [[out / file for file in outputs.files(image.relative_to(folder))] for image in images]
@@ -172,9 +174,11 @@ def predict(
                 bar.step(path.name)
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"interrupted: {there + len(written)} of {len(images)} images are done; --skip_existing goes on with the "
+            f"interrupted: {there + len(written)} of {len(images)} images are done; --skip-existing goes on with the "
             "others"
         ) from None
+    if failures and len(images) == 1:
+        raise DataError(failures[0])
     if failures:
         more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
         others = f". The masks of the others are in {out}" if len(failures) < len(images) else ""

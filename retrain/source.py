@@ -15,6 +15,7 @@ from torch import Tensor
 from nas.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.config import from_plain
 from nas.data.base import MAX_CLASSES
+from nas.folders import runs_within
 from nas.run import BEST, CHECKPOINT, GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
@@ -45,6 +46,8 @@ class TrainedNetwork:
     """The file that it was read from."""
     epoch: int
     """Epochs that the weights were trained for."""
+    val_miou: float
+    """Validation mIoU behind its last epoch, 0 to 1; NaN where the file does not say."""
 
 
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
@@ -69,6 +72,9 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
     if which not in files:
         raise CheckpointError(f"there is no checkpoint {which!r}: choose one of {', '.join(files)}")
     path = folder / files[which]
+    within = "" if path.exists() else runs_within(folder)
+    if within:
+        raise CheckpointError(f"{folder} is not a run folder: it has no {path.name}{within}")
     saved: dict[str, Any] = load_checkpoint(path, KIND)
     with fitting(path):
         classes, colors = _classes(path, saved["classes"], saved["colors"])
@@ -81,10 +87,10 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
-        epoch = int(saved["state"]["epoch"])
+        epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"].get("last_miou", "nan"))
         mirror = {int(one): int(other) for one, other in saved.get("mirror", {}).items()}  # an older run has none
     network = network.to(device or torch.device("cpu")).eval()
-    return TrainedNetwork(network, config, classes, colors, mirror, path, epoch)
+    return TrainedNetwork(network, config, classes, colors, mirror, path, epoch, val_miou)
 
 
 def _classes(path: Path, names: Any, colors: Any) -> tuple[tuple[str, ...], np.ndarray]:

@@ -51,6 +51,7 @@ from nas.run import (
 from nas.schedules import poly
 from nas.stepping import Stepper, rescaled, without_tensors
 from nas.waiting import Waiting, waiting_advice
+from nas.wording import counted
 from retrain.config import RetrainConfig
 from retrain.initialization import head_multipliers, initialize
 from retrain.networks import NETWORKS, build
@@ -350,7 +351,7 @@ def _headline(
     folder: Path,
 ) -> str:
     return (
-        f"training {config.genotype} ({count_parameters(network):,} parameters) on {config.data}: {len(train_set)} "
-        f"training images, {len(validation)} for validation, {len(train_set.classes)} classes; {config.epochs} epochs "
-        f"on {device}; run folder {folder}"
+        f"training {config.genotype} ({count_parameters(network):,} parameters) on {config.data}: "
+        f"{counted(len(train_set), 'training image')}, {len(validation)} for validation, {len(train_set.classes)} "
+        f"classes; {counted(config.epochs, 'epoch')} on {device}; run folder {folder}"
     )

@@ -154,6 +154,9 @@ def load_genotype(path: str | Path) -> Genotype:
         GenotypeError: The file is missing, too large, not JSON, or a field is wrong; one line that names the file.
     """
     path = Path(path)
+    if path.is_dir():
+        inside = path / "genotype.json"
+        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else 'a genotype.json file'}")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no genotype is")

@@ -13,7 +13,7 @@ filters, and so is itself one: it costs what SS conv costs.
 from __future__ import annotations
 
 import warnings
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,10 +35,23 @@ __all__ = [
     "Smoothing",
     "average_kernel",
     "gaussian_kernel",
+    "window_arguments",
     "window_side",
 ]
 
 Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
+READERS: dict[str, tuple[Smoothing, ...]] = {
+    "window": ("average", "gaussian", "aggregated"),
+    "sigma": ("gaussian", "aggregated"),
+    "coefficients": ("aggregated",),
+}
+"""The smoothings that read an argument of `SmoothedConv2d`."""
+
+
+def window_arguments(smoothing: Smoothing, settings: OperationSettings) -> dict[str, Any]:
+    """`window` and `sigma` of `SmoothedConv2d` as settings have them, those that the smoothing reads."""
+    given = {"window": settings.smoothing_window, "sigma": settings.smoothing_sigma}
+    return {name: value for name, value in given.items() if smoothing in READERS[name]}
 
 
 def window_side(rate: int, window: SmoothingWindow) -> int:
@@ -243,15 +256,16 @@ class SmoothedConv2d(nn.Conv2d):
         smoothing: none; in front of the convolution average, gaussian, ss_conv (one learned filter of side 2r - 1 for
             all channels) or aggregated (a learned convex combination of identity and these three); behind it
             g_interact (a learned r^2 x r^2 mixture of the groups of pixels).
-        window: Side of the average and Gaussian windows: paper, 2 * floor(r / 2) + 1; official, r - 1.
-        sigma: Standard deviation of the Gaussian in pixels, above 0.
+        window: Side of the average and Gaussian windows: paper, 2 * floor(r / 2) + 1; official, r - 1. None: paper.
+        sigma: Standard deviation of the Gaussian in pixels, above 0. None: 1.
         bias: Whether the convolution has a bias.
         groups: Of the convolution.
         coefficients: Those of an aggregated filter, if several layers share them: they are no child of the layer, and
             whoever shares them registers them, once. None: the layer has its own.
 
     Raises:
-        ValueError: An argument is outside its limits, or coefficients are given to a smoothing that has none.
+        ValueError: An argument is outside its limits, or window, sigma or coefficients are given to a smoothing that
+            has none.
     """
 
     def __init__(
@@ -261,8 +275,8 @@ class SmoothedConv2d(nn.Conv2d):
         kernel: int = 3,
         rate: int = 2,
         smoothing: Smoothing = "none",
-        window: SmoothingWindow = "paper",
-        sigma: float = 1.0,
+        window: SmoothingWindow | None = None,
+        sigma: float | None = None,
         bias: bool = False,
         groups: int = 1,
         coefficients: AggregationCoefficients | None = None,
@@ -275,8 +289,11 @@ class SmoothedConv2d(nn.Conv2d):
         super().__init__(channels_in, channels_out, kernel, padding=padding, dilation=rate, groups=groups, bias=bias)
         if smoothing not in get_args(Smoothing):
             raise ValueError(f"smoothing is {smoothing!r}: give one of {', '.join(get_args(Smoothing))}")
-        if coefficients is not None and smoothing != "aggregated":
-            raise ValueError(f"smoothing {smoothing!r} has no coefficients: leave them out, or give 'aggregated'")
+        for name, value in (("window", window), ("sigma", sigma), ("coefficients", coefficients)):
+            if value is not None and smoothing not in READERS[name]:
+                choices = " or ".join(map(repr, READERS[name]))
+                raise ValueError(f"smoothing {smoothing!r} has no {name}: leave it out, or give {choices}")
+        window, sigma = window or "paper", 1.0 if sigma is None else sigma
         OperationSettings(smoothing_window=window, smoothing_sigma=sigma)  # checks them
         self.rate = rate
         side = window_side(rate, window)
@@ -326,5 +343,6 @@ class SmoothedAtrousConvolution(AtrousConvolution):
         smoothing: Smoothing,
     ) -> None:
         super().__init__(channels, kernel, stride, batch_norm)
-        window, sigma = settings.smoothing_window, settings.smoothing_sigma
-        self.body.convolution = SmoothedConv2d(channels, channels, kernel, self.rate, smoothing, window, sigma)
+        self.body.convolution = SmoothedConv2d(
+            channels, channels, kernel, self.rate, smoothing, **window_arguments(smoothing, settings)
+        )

@@ -22,6 +22,7 @@ from PIL import Image
 
 import cli.search
 from cli import common
+from cli.messages import with_hyphens
 from decoders.decoding import decode
 from nas.interrupt import InterruptedRun
 from retrain.network_config import NetworkConfig
@@ -139,12 +140,12 @@ def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--loader.batchsize", "--loader.batch_size"),
-        ("--batch-size", "--loader.batch_size"),
+        ("--loader.batchsize", "--loader.batch-size"),
+        ("--batch-size", "--loader.batch-size"),
         ("--crop", "--loader.augment.crop"),
         ("--lr", "--optimizer.lr or --architecture.lr"),
         ("--epoch", "--epochs"),
-        ("--data-rot", "--data_root"),
+        ("--data-rot", "--data-root"),
     ],
 )
 def test_a_mistyped_option_suggests_the_right_one(typed: str, meant: str, call: Run) -> None:
@@ -281,6 +282,19 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-search", ["--data", "shapes", "--data-root", "x"], "reads no folder"),
         ("nas-search", ["--loader.train_split", "nothing"], "choose one of train"),
         ("nas-search", ["--device", "tpu"], "device is 'tpu'"),
+        (
+            "nas-search",
+            ["--levels", "9"],
+            "in 4 layers a path reaches no more than 5; give --levels 5, or more --layers",
+        ),
+        (
+            "nas-search",
+            ["--levels", "9", "--layers", "9"],
+            "a crop, 65 pixels; give --levels 5, or a larger --loader.aug",
+        ),
+        ("nas-search", ["--epochs", "2"], "give --architecture.start-epoch 1, or any below 2, or more --epochs"),
+        ("nas-sweep", ["search", "--epochs", "3"], "To vary otherwise, change `parameters` in a copy of"),
+        ("nas-sweep", ["."], ". cannot be read: it is a folder"),
         ("nas-search", ["--device", "cpu", "--precision", "tf32"], "only NVIDIA GPUs from Ampere on have"),
         ("nas-retrain", ["fplnet", "--device", "cpu", "--precision", "tf32"], "give --precision float32"),
         ("nas-search", ["--device", "cpu", "--supernet.graphs", "true"], "the device is cpu: leave it out"),
@@ -299,7 +313,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-decode", ["nothing.json"], "nothing.json: cannot be read"),
         ("nas-decode", ["g.json", "--images", "3"], "--images is for --by perturbation"),
         ("nas-decode", ["g.json", "--by", "perturbation", "--images", "0"], "--images is 0: give"),
-        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as_is decodes nothing: leave it out"),
+        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as-is decodes nothing: leave it out"),
         ("nas-decode", ["g.json", "--by", "chance"], "expected one of alpha, perturbation"),
         ("nas-evaluate", [], "RUN is missing"),
         ("nas-evaluate", ["nothing"], "nothing is not a folder"),
@@ -409,6 +423,43 @@ def test_a_broken_genotype_is_refused(command: str, call: Run, tmp_path: Path) -
     data["cell"][1]["operations"][0] = "teleport"
     (tmp_path / "unknown.json").write_text(json.dumps(data))
     assert_refused(call(command, "unknown.json"), command, "cell[1].operations[0]", "'teleport'", "skip")
+
+
+@pytest.mark.parametrize("command", ["nas-decode", "nas-retrain", "nas-describe"])
+def test_a_folder_is_no_genotype_but_may_hold_one(command: str, call: Run, tmp_path: Path) -> None:
+    auto_deeplab().save(tmp_path / "found" / "genotype.json")
+    assert_refused(call(command, "found"), command, "name", "found/genotype.json")
+
+
+def test_a_folder_of_runs_says_which_one_to_name(call: Run, tmp_path: Path) -> None:
+    for number, name in enumerate(("runs/old", "runs/new", "study/trial-3", "study/trial-12")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.yaml").write_text("seed: 0\n")
+        os.utime(tmp_path / name / "config.yaml", (number, number))
+    (tmp_path / "study" / "sweep.yaml").touch()
+    for command, *words in (["nas-evaluate", "runs"], ["nas-report", "runs"], ["nas-search", "--resume", "runs"]):
+        assert_refused(call(command, *words), command, "it holds runs: name one of them, such as runs/new")
+    said = "it is a study: name one of its trials, such as study/trial-12"
+    assert_refused(call("nas-export", "study", "--onnx", "x.onnx"), "nas-export", said)
+    (tmp_path / "study" / "best.yaml").write_text("# The best of 4 complete trials of the study x: trial 3, 31 %.\n")
+    said = "name one of its trials, of which study/trial-3 is the best"
+    assert_refused(call("nas-evaluate", "study"), "nas-evaluate", said)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_are_spelt_with_hyphens(command: str, call: Run) -> None:
+    assert not re.search(r"--[\w.]*_", call(command, "--help").out)
+
+
+def test_hyphens_are_for_options_alone() -> None:
+    text = "give --loader.batch_size 2, data_root or runs/--my_file --x=a_b"
+    assert with_hyphens(text) == "give --loader.batch-size 2, data_root or runs/--my_file --x=a_b"
+
+
+def test_an_interrupt_while_a_command_is_imported_is_one_line() -> None:
+    program = "import cli\nraise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode in (130, -2), done.stderr) == (True, "interrupted\n")
 
 
 # Settings

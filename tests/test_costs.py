@@ -186,7 +186,14 @@ def test_the_command_lists_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     limit = facts["candidates"][0]["multiply_adds"] - 1
     command.main([file, f"--max-multiply-adds={limit}", *SMALL])
     text = capsys.readouterr().out
+    assert text.startswith(
+        "costs of the DeepLab-style network (aspp_channels 4, filter_multiplier 2, stem_channels [4, "
+    )
+    assert "for 5 classes at input 33x33:\n" in text
     assert text.count("\n1  ") == 1 and "candidate 1:" in text and "multiply-adds" in text
+    known = replace(load_genotype(file), provenance={"classes": 7}).save(tmp_path / "known.json")
+    command.main([str(known), "--top=1", *WIDTHS, "--input=33x33", "--json"])
+    assert json.loads(capsys.readouterr().out)["costs_of"]["classes"] == 7
     command.main([file, "--pareto", "parameters", *SMALL, "--json"])
     costs = [one["parameters"] for one in json.loads(capsys.readouterr().out)["candidates"]]
     assert costs == sorted(costs, reverse=True)
@@ -202,13 +209,15 @@ def test_the_command_lists_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (
             ["--max-multiply-adds=1k", *SMALL],
-            r"no network is within 1,000 multiply-adds: the cheapest has [\d,]+ multi",
+            r"no network is within 1,000 multiply-adds: the cheapest has [\d,]+ multiply-adds; raise the limit, or give "
+            "a smaller --input than 33x33, or a narrower network: --network.filter-multiplier below 2",
         ),
         (
             ["--max-multiply-adds=1k", "--max-parameters=1k", *SMALL],
             "the cheapest has .* and .* parameters, but not in one",
         ),
-        (["--top=2", "--as_is"], "--as_is decodes nothing: leave it out"),
+        (["--max-parameters=1", *SMALL], "raise the limit, or give a narrower network"),
+        (["--top=2", "--as_is"], "--as-is decodes nothing: leave it out"),
         (["--top=2", "--pareto=parameters"], "pareto shows the whole front: leave top"),
         (["--candidate=2"], "candidate is 2, but no candidates are listed: give top"),
         (["--top=2", "--candidate=3", *SMALL], "--candidate is 3, but there are 2"),

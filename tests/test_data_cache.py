@@ -217,7 +217,7 @@ def message(dataset: SegmentationDataset, folder: Path) -> str:
     with pytest.raises(DataError) as raised:
         DiskCached(dataset, folder)
     text = str(raised.value)
-    assert "\n" not in text and "name another folder by --loader.cache_folder, or give --loader.cache none" in text
+    assert "\n" not in text and "name another folder by --loader.cache-folder, or give --loader.cache none" in text
     return text
 
 

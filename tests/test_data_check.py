@@ -257,7 +257,7 @@ def test_a_split_of_which_nothing_can_be_read_has_no_numbers(tree: Path) -> None
     val = json.loads(json.dumps(as_data(report), allow_nan=False))["splits"][0]
     assert (val["readable"], val["mean"], val["sizes"]) == (0, [None] * 3, [])
     assert val["classes"][0]["median_frequency_weight"] is None
-    assert "val: 1 samples, 1 of them not counted below" in as_text(report)
+    assert "val: 1 sample, 1 of them not counted below" in as_text(report)
     assert report.warnings == []
 
 
@@ -292,7 +292,7 @@ def test_names_that_never_match_are_one_problem(tree: Path, run: Run) -> None:
     outcome = run("folder", tree)
     assert "problems: 1" in outcome.out and "a.png has no label (and 3 more files without one)" in outcome.out
     assert "has 1 split that cannot be opened; the first: folder: " in outcome.err
-    assert "\nval: 1 samples\n" in outcome.out
+    assert "\nval: 1 sample\n" in outcome.out
 
 
 # Doubts

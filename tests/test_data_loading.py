@@ -229,7 +229,7 @@ def test_video_is_dealt_by_blocks(shapes: Shapes) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1, 0, 2, None), "1 samples cannot be dealt into 2 parts"),
+        ((1, 0, 2, None), "1 sample cannot be dealt into 2 parts"),
         ((10, 0, 0, None), "into 0 parts"),
         ((10, 0, 2, 1), r"blocks is 1; expected 2 \(the parts\) to 10 \(the samples\)"),
         ((10, 0, 2, 11), "blocks is 11"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+import retrain.evaluation
 import retrain.prediction
 from cli import common
 from cli import predict as predict_command
@@ -21,6 +23,7 @@ from nas.config import LoaderConfig, to_plain
 from nas.data.pairs import read_image
 from nas.inference import Inference, Viewing
 from nas.interrupt import InterruptedRun
+from nas.opening import open_split
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
 from retrain.inference import load_ready
@@ -172,7 +175,7 @@ def test_an_interrupt_says_how_to_go_on(run: Path, tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(retrain.prediction, "read_image", read)
-        with pytest.raises(InterruptedRun, match="1 of 2 images are done; --skip_existing goes on"):
+        with pytest.raises(InterruptedRun, match="1 of 2 images are done; --skip-existing goes on"):
             predict(run, source, out)
     assert written(out) == {"a.png", "a_overlay.png"}
     assert predict(run, source, out, skip_existing=True).written == [out / "b.png"]
@@ -200,10 +203,10 @@ def test_the_command_says_what_it_wrote(
 ) -> None:
     monkeypatch.chdir(images(tmp_path, "images/a.png", "images/b/c.png"))
     for words, says in (
-        (["--no-overlay"], "wrote 1 masks into out\n"),
+        (["--no-overlay"], "wrote 1 mask into out\n"),
         (["--recursive", "--skip-existing"], "wrote 2 masks and overlays into out\n"),
         (["--recursive", "--skip-existing"], "wrote 0 masks and overlays into out; 2 were there\n"),
-        (["--probabilities", "--window=16x16"], "wrote 1 masks, overlays and probabilities into out\n"),
+        (["--probabilities", "--window=16x16"], "wrote 1 mask, its overlay and probabilities into out\n"),
     ):
         predict_command.main([str(run), "images", "--out", "out", "--device=cpu", *words])
         assert capsys.readouterr().out == says
@@ -256,6 +259,23 @@ def test_the_record_has_all_that_names_the_result(run: Path) -> None:
         "compile": False,
     }
     assert "; in bfloat16; scales 0.5, 1; windows of 40x48 at stride 27x32" in result.table()
+
+
+@pytest.mark.parametrize(("before", "told"), [(1.0, True), (1e-6, False)])
+def test_labels_numbered_otherwise_are_told_of(
+    run: Path, tmp_path: Path, before: float, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tmp_path / "trained"
+    trained.mkdir()
+    content = torch.load(run / "best.pt", weights_only=True)
+    save_checkpoint(trained / "best.pt", "retrain", {**content, "state": {"epoch": 3, "last_miou": before}})
+    few = open_split(RetrainConfig(), "val", 2)
+    monkeypatch.setattr(retrain.evaluation, "open_split", lambda *_, **__: few)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        evaluate(trained, device="cpu", data_root="other", write=False)
+    says = "% is near 0, where the training ended with 100.00 %: are the labels in other numbered as those"
+    assert any(says in str(one.message) for one in said) == told
 
 
 def test_a_window_smaller_than_the_largest_stride_is_refused(run: Path, tmp_path: Path) -> None:

@@ -352,7 +352,7 @@ def test_two_images_whose_pictures_would_be_one_are_refused(run: Path, tmp_path:
 def test_images_are_not_written_over(run: Path, tmp_path: Path) -> None:
     image_file(tmp_path / "a.png")
     before = (tmp_path / "a.png").read_bytes()
-    with pytest.raises(ValueError, match="would be written over the image"):
+    with pytest.raises(ValueError, match="is the folder of the images: give another folder"):
         predict(run, tmp_path, tmp_path / "." / "")
     assert (tmp_path / "a.png").read_bytes() == before
 
@@ -498,7 +498,7 @@ def test_frozen_batch_norms_stay_bit_for_bit(run: Path, tmp_path: Path) -> None:
 
 def test_frozen_batch_norms_of_a_fresh_network_are_refused(tmp_path: Path) -> None:
     network = dataclasses.replace(NETWORK, frozen_batch_norm=True)
-    with pytest.raises(ValueError, match=r"needs the statistics of trained weights: give .* --init_from RUN"):
+    with pytest.raises(ValueError, match=r"needs the statistics of trained weights: give .* --init-from RUN"):
         train(settings(tmp_path, network=network), quiet=True)
     assert not (tmp_path / "run").exists()
 

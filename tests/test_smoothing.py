@@ -29,6 +29,7 @@ from search_spaces.smoothing import (
     Smoothing,
     average_kernel,
     gaussian_kernel,
+    window_arguments,
     window_side,
 )
 from search_spaces.traits import reported, undecayed
@@ -117,7 +118,8 @@ def test_learned_smoothing_starts_as_the_plain_convolution(
 def test_any_size(size: tuple[int, int], rate: int, smoothing: Smoothing, official: bool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = SmoothedConv2d(2, 4, 3, rate, smoothing, "official" if official else "paper", groups=2)
+        asked = OperationSettings(smoothing_window="official" if official else "paper")
+        module = SmoothedConv2d(2, 4, 3, rate, smoothing, groups=2, **window_arguments(smoothing, asked))
     y = module(torch.randn(2, 2, *size))
     assert y.shape == (2, 4, *size) and torch.isfinite(y).all()
 
@@ -133,7 +135,8 @@ def test_smoothing_is_a_filter_and_then_the_convolution(rate: int, window: Any) 
     four = torch.stack([x, average(x), gaussian(x), learned(x)])
     mixed = (coefficients.softmax(0)[:, None, None, None, None] * four).sum(0)
     for smoothing, smooth in zip(FILTERS, (*four[1:], mixed), strict=True):
-        module = SmoothedConv2d(3, 4, 3, rate, smoothing, window, sigma=2.0)  # type: ignore[arg-type]
+        asked = OperationSettings(smoothing_window=window, smoothing_sigma=2.0)
+        module = SmoothedConv2d(3, 4, 3, rate, smoothing, **window_arguments(smoothing, asked))
         with torch.no_grad():
             for name, parameter in module.named_parameters():
                 if name.startswith("smoothing"):
@@ -227,8 +230,8 @@ def test_gridding(smoothing: Smoothing) -> None:
 @pytest.mark.parametrize(
     ("smoothing", "rate", "window", "side"),
     [
-        ("ss_conv", 2, "paper", 7),
-        ("ss_conv", 4, "paper", 15),
+        ("ss_conv", 2, None, 7),
+        ("ss_conv", 4, None, 15),
         ("average", 2, "official", 5),
         ("average", 4, "official", 11),
         ("gaussian", 2, "paper", 7),
@@ -262,7 +265,8 @@ def test_parameters_and_cost(smoothing: Smoothing, extra: int) -> None:
 def test_at_rate_1_there_is_nothing_to_smooth(smoothing: Smoothing) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        module = SmoothedConv2d(2, 3, 3, 1, smoothing, "official")
+        asked = window_arguments(smoothing, OperationSettings(smoothing_window="official"))
+        module = SmoothedConv2d(2, 3, 3, 1, smoothing, **asked)
     x = torch.randn(1, 2, 5, 5)
     assert list(module.state_dict()) == ["weight"]
     assert torch.equal(module(x), plain(module, x))
@@ -343,7 +347,7 @@ def test_operations(kind: str) -> None:
     smoothed, other = OPERATIONS[name].build(4, 1, BatchNorm, asked), OPERATIONS["atrous_3x3"].build(4, 1, BatchNorm)
     keys = other.load_state_dict(smoothed.state_dict(), strict=False)
     assert not keys.missing_keys and all("smoothing" in key for key in keys.unexpected_keys)
-    direct = SmoothedConv2d(4, 4, smoothing=kind, sigma=0.5)  # type: ignore[arg-type]
+    direct = SmoothedConv2d(4, 4, smoothing=kind, **window_arguments(kind, asked))
     direct.load_state_dict(smoothed.get_submodule("body.convolution").state_dict())
     torch.testing.assert_close(smoothed(x), F.batch_norm(direct(F.relu(x)), None, None, training=True))
     assert torch.allclose(smoothed(x), other(x), atol=1e-5) == (kind == "ss_conv")
@@ -362,6 +366,8 @@ def test_operations(kind: str) -> None:
         ({"smoothing": "average", "window": "wide"}, "smoothing_window is 'wide': give one of paper, official"),
         ({"smoothing": "gaussian", "sigma": -1.0}, r"smoothing_sigma is -1\.0: give a number above 0"),
         ({"smoothing": "ss_conv", "coefficients": AggregationCoefficients()}, "'ss_conv' has no coefficients"),
+        ({"smoothing": "average", "sigma": 2.0}, "'average' has no sigma: leave it out, or give 'gaussian' or 'agg"),
+        ({"smoothing": "g_interact", "window": "paper"}, "'g_interact' has no window: leave it out, or give 'average'"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:

@@ -309,7 +309,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
     [
         (["lii"], "there is no sweep 'lii': choose one of li, search, or name a YAML file"),
         ([], "SWEEP is missing"),
-        (["li", "--network.li_zone", "3"], "--network.li_zone is what the sweep varies: leave it out"),
+        (["li", "--network.li_zone", "3"], "--network.li-zone is what the sweep varies: leave it out"),
         (["li", "--resume", "x"], "the same command goes on with a study"),
         (["li", "--genotype", "mnv2-aspp"], "has no effect on mnv2-aspp"),
         (["li", "--data", "camvid"], "--data-root"),

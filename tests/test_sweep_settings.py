@@ -188,7 +188,7 @@ def test_a_wrong_study_is_refused(fields: dict[str, Any], message: str) -> None:
         ("command: train\nparameters: {layers: {range: [4, 6]}}", "command is 'train': give one of search, retrain"),
         ("command: search\nparameters: {layers: {range: [4, 6]}}\ntrails: 3", "there is no trails"),
         ("- 1", "expected `name: value`"),
-        ("command: [", "cannot be read as YAML"),
+        ("command: [", "not readable as YAML"),
         ("command: search\nparameters: 3", "parameters is 3"),
         ("command: search\nparameters: {layers: {range: [4, 6]}}\nfirst: 3", "first is 3"),
     ],

@@ -40,7 +40,7 @@ COLUMNS = 6
 ESTIMATED_FROM = 4
 """Samples from whose size that of all is estimated."""
 
-ADVICE = "name another folder by --loader.cache_folder, or give --loader.cache none"
+ADVICE = "name another folder by --loader.cache-folder, or give --loader.cache none"
 
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file is that of a process that was killed."""
@@ -196,7 +196,7 @@ def default_folder() -> Path:
         # A relative path there is to be ignored (XDG Base Directory Specification).
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "nas-segmentation"
     except RuntimeError as error:
-        raise DataError("there is no home directory to keep a cache in: name one by --loader.cache_folder") from error
+        raise DataError("there is no home directory to keep a cache in: name one by --loader.cache-folder") from error
 
 
 def _key(dataset: SegmentationDataset) -> bytes:

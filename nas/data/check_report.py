@@ -148,7 +148,10 @@ def _rest(number: int, what: str) -> list[str]:
 
 def _split_lines(split: str, counts: SplitCounts, classes: tuple[str, ...], weights: bool) -> list[str]:
     unread = counts.samples - counts.counted
-    lines = [f"{split}: {counts.samples:,} samples" + (f", {unread:,} of them not counted below" if unread else "")]
+    lines = [
+        f"{split}: {counts.samples:,} sample{'s' * (counts.samples != 1)}"
+        + (f", {unread:,} of them not counted below" if unread else "")
+    ]
     if not counts.counted:
         return lines
     lines.append(f"  {_sizes(counts)}")

@@ -22,6 +22,7 @@ from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
 from nas.data.config import AugmentConfig
 from nas.data.prefetch import Loader
+from nas.wording import counted
 
 __all__ = [
     "VIDEO_BLOCKS",
@@ -220,7 +221,9 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
         ValueError: There are fewer samples than parts, or the number of blocks is out of range.
     """
     if parts < 1 or count < parts:
-        raise ValueError(f"{count} samples cannot be dealt into {parts} parts; expected at least one for each")
+        raise ValueError(
+            f"{counted(count, 'sample')} cannot be dealt into {parts} parts; expected at least one for each"
+        )
     rng = np.random.default_rng([seed, parts, 0, _SPLIT])
     if blocks is None:
         return tuple(np.sort(part) for part in np.array_split(rng.permutation(count), parts))

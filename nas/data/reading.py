@@ -103,4 +103,5 @@ def read_label(path: Path) -> NDArray[np.int32]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    reason = error.strerror if isinstance(error, OSError) else None  # without the number and the path
+    return " ".join((reason or str(error)).split()) or type(error).__name__

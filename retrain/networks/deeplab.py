@@ -22,7 +22,7 @@ from retrain.networks.operation_settings import check_operation_settings
 from search_spaces.genotype import Genotype
 from search_spaces.lateral_inhibition import lateral_inhibition
 from search_spaces.modules import BatchNorm, strided
-from search_spaces.smoothing import SmoothedConv2d
+from search_spaces.smoothing import SmoothedConv2d, window_arguments
 
 __all__ = ["DeepLab", "low_level_layer"]
 
@@ -98,8 +98,7 @@ class DeepLab(SegmentationNetwork):
                 config.aspp_channels,
                 rate=rate,
                 smoothing=config.smoothing,
-                window=settings.smoothing_window,
-                sigma=settings.smoothing_sigma,
+                **window_arguments(config.smoothing, settings),
             )
             branches.append(AtrousBranch(convolution, head_norm))
         inhibition = partial(lateral_inhibition, settings=settings) if config.aspp == "li" else None

@@ -8,6 +8,7 @@ smooths the 3x3 convolutions of the last two stages (rates 2 and 4), and never t
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from retrain.networks.base import FeatureInfo, SegmentationNetwork
 from retrain.networks.blocks import logits_convolution
 from retrain.networks.operation_settings import check_operation_settings
 from retrain.networks.resnet import ResNet, resnet_batch_norm
-from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d
+from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d, window_arguments
 
 __all__ = ["DeepLabV2"]
 
@@ -49,7 +50,8 @@ class DeepLabV2(SegmentationNetwork):
     def __init__(self, classes: int, config: NetworkConfig | None = None, units: Sequence[int] = (3, 4, 23, 3)) -> None:
         super().__init__(classes)
         config = config or NetworkConfig()
-        settings, window = config.operation_settings(), config.smoothing_window or "official"
+        window = config.smoothing_window or "official"
+        settings = dataclasses.replace(config.operation_settings(), smoothing_window=window)
         self.coefficients = AggregationCoefficients() if config.smoothing == "aggregated" else None
 
         def dilated(channels: int, rate: int) -> nn.Module:
@@ -58,8 +60,7 @@ class DeepLabV2(SegmentationNetwork):
                 channels,
                 rate=rate,
                 smoothing=config.smoothing,
-                window=window,
-                sigma=settings.smoothing_sigma,
+                **window_arguments(config.smoothing, settings),
                 coefficients=self.coefficients,
             )
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from nas.config import RunConfig, SearchConfig, from_plain, require
 from retrain.config import RetrainConfig
+from search_spaces.files import read_yaml
 
 __all__ = ["Parameter", "StudyConfig", "Sweep", "load_sweep", "shipped"]
 
@@ -223,14 +222,11 @@ def load_sweep(source: str | Path) -> Sweep:
         ValueError: There is none, or it is wrong; the message names the file and what to give.
     """
     path = shipped().get(str(source), Path(source))
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(
-            f"there is no sweep {str(source)!r}: choose one of {', '.join(shipped())}, or name a YAML file"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    require(
+        path.exists(), f"there is no sweep {str(source)!r}: choose one of {', '.join(shipped())}, or name a YAML file"
+    )
+    data = read_yaml(path)
+    require(data is not None, f"{path} is empty: expected `name: value`, one a line")
     try:
         return parse_sweep(data)
     except ValueError as error:
