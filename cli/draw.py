@@ -13,7 +13,7 @@ run can have, or those of --what. There, nas-report finds them."""
 
 NAMES = """\
 pictures:
-  trellis    the path on the trellis
+  trellis    the path on the trellis, and the next ones in grey, [--paths]
   cell       the cell as a graph
   history    path and cell over a search; with --out FILE.gif, or without --out, as an animation
   smoothing  coefficients of aggregated smoothing over a training
@@ -35,6 +35,9 @@ def make_parser() -> common.Parser:
     )
     parser.add_argument("--tensorboard", action="store_true", help="Show the pictures in TensorBoard, too.")
     parser.add_argument("--image", type=str | None, default=None, help="The image that the network shall see.")
+    parser.add_argument(
+        "--paths", type=int | None, default=None, help="How many of the most probable paths; 5, if not given."
+    )
     parser.add_argument(
         "--layer", type=str | None, default=None, help="Name of the lateral inhibition; the first one, if not given."
     )

@@ -8,19 +8,26 @@ from cli import common
 
 DESCRIPTION = """\
 Writes one HTML file about one run or several, side by side: curves, pictures, the cell and the path, IoU of each class,
-settings (those that differ first), and the commands to repeat it all. The file needs no network and no other file; the
-pictures of nas-draw in a run's folder are in it, too."""
+settings (those that differ first), and the commands to repeat it all. Of a study of nas-sweep: trials, the best
+settings, importances, the Pareto front. The file needs no network and no other file; the pictures of nas-draw in a
+run's folder are in it, too."""
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-report."""
     parser = common.parser("nas-report", DESCRIPTION, "RUN...")
-    parser.add_argument("run", metavar="RUN", type=str, nargs="+", help="Run folders of nas-search and nas-retrain.")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        type=str,
+        nargs="+",
+        help="Run folders of nas-search and nas-retrain, and folders of nas-sweep's studies.",
+    )
     parser.add_argument(
         "--out",
         type=str | None,
         default=None,
-        help="The file; report.html in the folder of a single run, or in this folder, if not given.",
+        help="The file; report.html in the only folder, or, of several, in this one, if not given.",
     )
     parser.add_argument(
         "--image",
@@ -28,6 +35,10 @@ def make_parser() -> common.Parser:
         default=None,
         help="Show each network of nas-retrain at work on this image: features, classes, receptive field.",
     )
+    parser.add_argument(
+        "--storage", type=str | None, default=None, help="Of the one study, as nas-sweep had it, if any."
+    )
+    parser.add_argument("--study", type=str | None, default=None, help="Of the one study, as nas-sweep had it, if any.")
     return parser
 
 
@@ -40,7 +51,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--out is {values.out!r}: name a file that ends in .html, so that it replaces no other one")
     from retrain.report.page import write_report
 
-    path = write_report(values.run, values.out, values.image)
+    path = write_report(values.run, values.out, values.image, values.storage, values.study)
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

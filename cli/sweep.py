@@ -13,10 +13,10 @@ import yaml
 
 from cli import common
 from cli.retrain import small_recipe
-from nas.config import RunConfig, from_plain, to_plain
+from nas.config import RunConfig, to_plain
 from retrain.config import RetrainConfig
 from retrain.networks.published import NETWORKS
-from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
+from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study
@@ -26,8 +26,6 @@ Varies settings of nas-search or nas-retrain as a sweep says, a shipped one or a
 own, and what was best becomes a file for --config. The same command goes on with a study, and started several times, on
 one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
 
-FILE = "sweep.yaml"
-"""In the study's folder: the sweep with all settings resolved."""
 PORT = 13000
 
 
@@ -117,7 +115,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
         raise ValueError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(study_name or folder.resolve().name, space, config, open_storage(storage, folder), folder)
-    write_atomically(folder / FILE, _resolved(sweep, config, base))
+    write_atomically(folder / SWEEP_FILE, _resolved(sweep, config, base))
     study.each_trial = lambda: write_best(study)
     try:
         with Screen(study, quiet):
@@ -187,27 +185,13 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("--storage", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
     parser.add_argument("--study", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
     values = common.parse(parser, arguments)
-    folder = Path(values.folder)
-    if not (folder / FILE).is_file():
-        raise ValueError(f"{folder} is not the folder of a study: it has no {FILE}")
 
-    import optuna
-
+    from retrain.sweeps.opening import open_study
     from retrain.sweeps.report import REPORT, counted, write_report
-    from retrain.sweeps.space import Space
-    from retrain.sweeps.storage import open_storage
-    from retrain.sweeps.study import Study
 
-    sweep = load_sweep(folder / FILE)
-    space = Space.of(sweep, from_plain(sweep.config_class, sweep.settings))
-    storage = open_storage(values.storage or ("sqlite" if (folder / "study.db").exists() else None), folder)
-    names = optuna.get_all_study_names(storage)
-    name = values.study or (names[0] if len(names) == 1 else folder.resolve().name)
-    if name not in names:
-        raise ValueError(f"the storage has no study {name!r}: give --storage and --study as nas-sweep had them")
-    study = Study(name, space, sweep.study, storage, folder)
+    study = open_study(values.folder, values.storage, values.study)
     write_report(study)
-    print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
+    print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {study.folder / REPORT}")
 
 
 def _proxy(arguments: list[str]) -> None:

@@ -42,7 +42,7 @@ from nas.pictures import SampleKeeper
 from nas.processes import ALONE, Processes, joined
 from nas.progress import StepProgress
 from nas.relaxation import Relaxation
-from nas.reporting import EachEpoch, decode_supernet, headline, report_epoch
+from nas.reporting import EachEpoch, decode_supernet, headline, report_epoch, show_history
 from nas.run import (
     BEST,
     CHECKPOINT,
@@ -194,6 +194,8 @@ def _search(
 
     def stop() -> NoReturn:
         save(CHECKPOINT)
+        if processes.first:
+            show_history(run)
         raise InterruptedRun(f"stopped and saved; go on with: nas-search --resume {folder}")
 
     clock = CheckpointClock(config.checkpoint_minutes)
@@ -279,6 +281,8 @@ def _search(
             save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
             if each_epoch is not None:
                 each_epoch(epoch, metrics["val"])
+        if processes.first:
+            show_history(run)
     return SearchResult(folder, decode_supernet(supernet, _provenance(config, classes, state)), state.last_miou)
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from nas.pictures import figure_to_array
+from nas.pictures import draw_paths, figure_to_array
 from nas.run import GENOTYPE, GENOTYPES, RunError, RunFolder, read_lines
-from search_spaces.drawing import draw_cell, draw_changes, draw_trellis
+from search_spaces.drawing import draw_cell, draw_changes
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype, GenotypeError, load_genotype
 
@@ -34,7 +34,7 @@ SHOWN, FRAMES = 8, 60
 SECONDS, LAST_SECONDS = 0.7, 3.0
 """How long a frame of the animation stands, and the last one."""
 
-FRAME_DOTS_PER_INCH = 80
+FRAME_DOTS_PER_INCH = 100
 
 Item = TypeVar("Item")
 
@@ -137,7 +137,7 @@ def save_animation(history: Sequence[Snapshot], path: str | Path) -> Path:
 def _frame(shot: Snapshot) -> np.ndarray:
     """Trellis above cell: uint8 [H, W, 3]."""
     parts = []
-    for draw, what in ((draw_trellis, "path"), (draw_cell, "cell")):
+    for draw, what in ((draw_paths, "path"), (draw_cell, "cell")):
         figure = draw(shot.genotype, title=f"epoch {shot.epoch + 1}: {what}")
         figure.set_dpi(FRAME_DOTS_PER_INCH)
         parts.append(figure_to_array(figure))

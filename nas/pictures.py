@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from decoders.path import best_paths
 from nas.data.base import IGNORE
+from search_spaces.drawing import draw_trellis
+from search_spaces.genotype import Genotype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["SampleKeeper", "colorize", "figure_to_array", "heat_map", "prediction_strip"]
+__all__ = [
+    "PATHS",
+    "SampleKeeper",
+    "colorize",
+    "draw_paths",
+    "figure_to_array",
+    "heat_map",
+    "prediction_strip",
+]
+
+PATHS = 5
+"""Paths on a trellis, the genotype's own among them."""
 
 
 class SampleKeeper:
@@ -67,3 +81,21 @@ def figure_to_array(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def draw_paths(genotype: Genotype, paths: int = PATHS, title: str | None = None) -> Figure:
+    """Draws the trellis with the genotype's path and, in grey, the others of its most probable paths.
+
+    They are exact (`decoders.best_paths`). A genotype without beta has none: its path is drawn alone.
+
+    Args:
+        genotype: Whose trellis to draw.
+        paths: How many of the most probable paths. The genotype's own is drawn in any case: it need not be one of
+            them, where the genotype was decoded within a limit or edited by hand.
+        title: As of `draw_trellis`.
+    """
+    if genotype.beta is None:
+        return draw_trellis(genotype, title=title)
+    strides = genotype.space.strides
+    best = [tuple(strides[level] for level in path.levels) for path in best_paths(genotype.beta, paths)]
+    return draw_trellis(genotype, others=[path for path in best if path != genotype.path], title=title)

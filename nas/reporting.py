@@ -16,17 +16,25 @@ from decoders.path import path_probability
 from nas.config import SearchConfig
 from nas.data.base import SegmentationDataset
 from nas.history import draw_history, read_history, record_genotype
-from nas.pictures import SampleKeeper, figure_to_array, heat_map
-from nas.run import RunFolder
+from nas.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
+from nas.run import GENOTYPES, RunFolder, read_lines
 from nas.supernet import Supernet
 from nas.waiting import waiting_advice
 from nas.wording import counted
-from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace
 from search_spaces.traits import reported
 
-__all__ = ["EachEpoch", "decode_supernet", "headline", "package_version", "record_epoch", "report_epoch"]
+__all__ = [
+    "EachEpoch",
+    "decode_supernet",
+    "headline",
+    "package_version",
+    "record_epoch",
+    "report_epoch",
+    "show_history",
+]
 
 EachEpoch = Callable[[int, Mapping[str, float]], None]
 """Is told the number of an epoch, from 0, and its validation metrics."""
@@ -126,14 +134,12 @@ def report_epoch(
     board.add_histogram("architecture/beta_values", genotype.beta, epoch)
     if genotype.edge_weights is not None:
         board.add_histogram("architecture/edge_weights", genotype.edge_weights, epoch)
-    for name, draw in (("cell", draw_cell), ("trellis", draw_trellis)):
+    for name, draw in (("cell", draw_cell), ("trellis", draw_paths)):
         figure = draw(genotype)
         save_figure(figure, run.path / f"{name}.svg")
         save_figure(figure, run.path / f"{name}.png")
         board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
     record_genotype(run, epoch, genotype)
-    if epoch + 1 == epochs:
-        _show_history(run, epoch)
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
@@ -144,13 +150,20 @@ def report_epoch(
         run.log.warning(warning)
 
 
-def _show_history(run: RunFolder, epoch: int) -> None:
-    """At the end of a search: how path and cell changed; that the picture cannot be drawn does not stop the run."""
+def show_history(run: RunFolder) -> None:
+    """How path and cell changed, as a picture; that it cannot be drawn stops nothing.
+
+    Args:
+        run: The open run folder of a search that ends, be it early; without an epoch it gets no picture.
+    """
     try:
-        figure = draw_history(read_history(run.path))
-    except ValueError as error:
+        if not read_lines(run.path, GENOTYPES):
+            return
+        history = read_history(run.path)
+        figure = draw_history(history)
+        save_figure(figure, run.path / "history.svg")
+        save_figure(figure, run.path / "history.png")
+    except (OSError, ValueError) as error:
         run.log.warning(f"no picture of the search's history: {error}")
         return
-    save_figure(figure, run.path / "history.svg")
-    save_figure(figure, run.path / "history.png")
-    run.board.add_image("architecture/history", figure_to_array(figure), epoch, dataformats="HWC")
+    run.board.add_image("architecture/history", figure_to_array(figure), history[-1].epoch, dataformats="HWC")

@@ -374,6 +374,8 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-draw", ["nothing"], "nothing is not a run folder"),
         ("nas-draw", [".", "--what", "moon"], "there is no picture 'moon': choose of trellis, cell"),
         ("nas-draw", [".", "--channels", "0"], "channels is 0: give a number from 1"),
+        ("nas-draw", [".", "--paths", "0"], "paths is 0: give a number from 1 to 50"),
+        ("nas-draw", [".", "--what", "cell", "--paths", "3"], "paths has no effect on the picture cell: leave it out"),
         ("nas-draw", [".", "--size", "8"], "size is 8: give a number from 9"),
         ("nas-draw", [".", "--samples", "0"], "samples is 0: give a number from 1"),
         ("nas-draw", [".", "--image="], "image is empty: give a name"),

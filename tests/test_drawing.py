@@ -92,13 +92,34 @@ def test_other_paths_are_grey_beneath_the_orange_one() -> None:
     genotype = auto_deeplab()
     others = [(4,) * 12, (8,) * 12]
     lines = [c for c in draw_trellis(genotype, others=others).axes[0].collections if isinstance(c, LineCollection)]
-    _, *grey, orange = lines
-    assert [to_hex(c.get_color()[0]).upper() for c in (*grey, orange)] == ["#555555", "#555555", "#D55E00"]
+    _, *grey, white, orange = lines
+    colors = ["#4D4D4D", "#4D4D4D", "#FFFFFF", "#D55E00"]
+    assert [to_hex(c.get_color()[0]).upper() for c in (*grey, white, orange)] == colors
+    assert all(c.get_zorder() < white.get_zorder() < lines[0].get_zorder() < orange.get_zorder() for c in grey)
     assert all(len(c.get_segments()) == 12 for c in (*grey, orange))
     straight = [len({y for _, y in segment}) == 1 for segment in grey[0].get_segments()]
     assert straight == [True] * 12
     with pytest.raises(GenotypeError, match=r"path\[1\] is 16: expected one of 4, 8"):
         draw_trellis(genotype, others=[(4, 16, *genotype.path[2:])])
+
+
+def test_the_legend_says_what_is_grey() -> None:
+    genotype = genotype_of(SearchSpace(name="two", layers=2, levels=2, blocks=1, operations=("skip",)))
+    assert genotype.beta is not None
+    others = [strides for strides in ((4, 4), (4, 8), (8, 4), (8, 8)) if strides != genotype.path]
+
+    def probability(strides: tuple[int, ...]) -> float:
+        first, second = (stride // 8 for stride in strides)
+        assert genotype.beta is not None
+        return float(genotype.beta[0, 0, first + 1] * genotype.beta[1, first, second - first + 1])
+
+    def legend(*paths: tuple[int, ...]) -> list[str]:
+        return [text.get_text() for text in draw_trellis(genotype, others=paths).axes[0].texts][-4:-1]
+
+    ends = [f"{f(map(probability, others)):.3g}" for f in (max, min)]
+    assert f"3 other paths, darker where several run; probability {ends[0]} to {ends[1]}" in legend(*others)
+    assert f"another path; probability {probability(others[0]):.3g}" in legend(others[0])
+    assert not any("other" in text for text in legend())
 
 
 def test_what_changed_in_a_cell_is_framed() -> None:

@@ -36,7 +36,7 @@ BETA = np.array([[[0, 0.5, 0.5], [0, 0, 0]], [[0, 1.0, 0], [0.25, 0.75, 0]]])
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_trellis", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
 
 
@@ -163,12 +163,17 @@ FROZEN = ArchitectureConfig(lr=1e-9, weight_decay=0, start_epoch=1)
 """The genotype stays the same."""
 
 
-def test_a_stable_search_ends_as_a_finished_one_and_goes_on_when_told(tmp_path: Path) -> None:
+def test_a_stable_search_ends_as_a_finished_one_and_goes_on_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = search(settings(tmp_path, epochs=4, architecture=FROZEN), quiet=True).folder
     assert [line["health"]["stable_epochs"] for line in read_metrics(whole)] == [0, 1, 2, 3]
     stops = HealthConfig(stop_when_stable=2)
     config = settings(tmp_path, epochs=4, architecture=FROZEN, health=stops, out=str(tmp_path / "stopped"))
+    drawn: list[str] = []
+    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: drawn.append(path.name))
     result = search(config, quiet=True)
+    assert drawn[-2:] == ["history.svg", "history.png"] and drawn.count("history.svg") == 1
     assert len(read_metrics(result.folder)) == 3
     assert "ended after epoch 3: the genotype has been the same for 2 epochs" in (result.folder / "log.txt").read_text()
     search(config, resume=result.folder, quiet=True)  # the reason still holds

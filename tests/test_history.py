@@ -71,6 +71,7 @@ def test_items_are_spread_from_the_first_to_the_last(length: int, most: int, cho
 def test_the_picture_counts_epochs_from_one(tmp_path: Path) -> None:
     history = read_history(search_folder(tmp_path / "run", epochs=2))
     texts = [text.get_text() for text in draw_history(history).axes[0].texts]
+    assert "stem and layers from left to right, strides 4 to 8 from top to bottom" in texts
     assert {"epoch 1", "epoch 2"} <= set(texts) and "epoch 0" not in texts
 
 

@@ -240,7 +240,7 @@ def without_pictures() -> Any:
     """They take most of a tiny run's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-        patch.setattr(nas.reporting, "draw_trellis", lambda genotype: Figure((0.2, 0.2)))
+        patch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
         patch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
         yield
 

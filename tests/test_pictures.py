@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from folders import retrain_folder, search_folder
+from decoders.path import path_probability
+from folders import genotype_of, retrain_folder, search_folder
+from nas.pictures import draw_paths
 from retrain.networks.base import SegmentationNetwork
 from retrain.pictures import PictureConfig, draw_pictures, effective_field, see_inhibition
 from retrain.pictures.drawing import PICTURES, Subject
@@ -21,7 +25,9 @@ from retrain.pictures.inhibition import Inhibited, strongest
 from retrain.pictures.receptive_field import effective_part, effective_side, reach
 from retrain.pictures.smoothing import draw_smoothing, smoothing_coefficients
 from retrain.source import load_trained
+from search_spaces.genotype import load_genotype
 from search_spaces.lateral_inhibition import LateralInhibition
+from search_spaces.space import load
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +179,44 @@ def test_a_search_has_its_pictures(tmp_path: Path) -> None:
     assert written == [tmp_path / "run" / "pictures" / name for name in names]
     assert list(impossible) == ["smoothing", "features", "heat", "field"]
     assert "a network that nas-retrain trained" in impossible["heat"]
+
+
+def test_the_paths_in_grey_are_the_most_probable_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    genotype = genotype_of(replace(load("autodeeplab-tiny"), layers=3, levels=3), seed=4)
+    assert genotype.beta is not None
+    ways = [(a, b, c) for a, b, c in product(range(3), repeat=3) if a < 2 and abs(a - b) < 2 and abs(b - c) < 2]
+    ways.sort(key=lambda levels: -path_probability(genotype.beta, levels))
+    best = [tuple(genotype.space.strides[level] for level in levels) for levels in ways]
+    seen: list[list[tuple[int, ...]]] = []
+    monkeypatch.setattr("nas.pictures.draw_trellis", lambda genotype, others=(), title=None: seen.append(list(others)))
+    draw_paths(genotype)
+    draw_paths(genotype, 1)
+    draw_paths(genotype, 1000)
+    draw_paths(replace(genotype, path=best[3]), 3)  # edited by hand: none of the three
+    draw_paths(replace(genotype, beta=None))
+    assert seen == [best[1:5], [], best[1:], best[:3], []]
+
+
+def test_paths_are_refused_where_none_is_more_probable(tmp_path: Path) -> None:
+    run = search_folder(tmp_path / "run", epochs=1)
+    (file,), _ = draw_pictures(run, ("trellis",), PictureConfig(paths=3), tmp_path / "trellis.svg")
+    assert file.stat().st_size > 0
+    replace(load_genotype(run / "genotype.json"), alpha=None, beta=None).save(run / "genotype.json")
+    with pytest.raises(ValueError, match=r"has no beta.*leave --paths out"):
+        draw_pictures(run, ("trellis",), PictureConfig(paths=3))
+    draw_pictures(run, ("trellis",))
+
+
+def test_a_run_of_which_nothing_can_be_drawn_is_refused(tmp_path: Path) -> None:
+    run = search_folder(tmp_path / "run", epochs=1)
+    (run / "genotype.json").write_text("{")
+    with pytest.raises(ValueError, match=r"nothing can be drawn: .*genotype\.json: not valid JSON"):
+        draw_pictures(run)
+    trained = retrain_folder(tmp_path / "trained", epochs=0)
+    (trained / "best.pt").unlink()
+    with pytest.raises(ValueError, match=r"nothing can be drawn: .*best\.pt"):
+        draw_pictures(trained)
+    assert not (run / "pictures").exists() and not (trained / "pictures").exists()
 
 
 def test_a_retraining_has_its_pictures(trained: Path, photograph: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,12 +21,13 @@ from PIL import Image
 from folders import retrain_folder, search_folder
 from retrain.report import read_run, write_report
 from retrain.report.album import Album
+from retrain.report.commands import commands
 from retrain.report.curves import MOST_RUNS, draw_curves
 from retrain.report.markup import Markup, element, text
 from retrain.report.numbers import duration
-from retrain.report.page import commands
 from retrain.report.runs import different_settings, read_runs
 from retrain.report.series import read_series, thinned
+from sweep_workers import make_study, value_of
 
 SCRIPT = "<script>alert('&amp;')</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -77,6 +79,34 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     (found[1] / "pictures").mkdir()
     Image.new("RGB", (3000, 20), "red").save(found[1] / "pictures" / "heat.png")
     return found
+
+
+def study_folder(path: Path, trials: int = 9, **config: Any) -> Path:
+    """A study of a search, whose trials only pretend to train."""
+    path.mkdir(parents=True)
+    sweep = {
+        "command": "search",
+        "trials": max(trials, 1),
+        "parameters": {
+            "optimizer.lr": {"range": [0.001, 1.0], "log": True},
+            "optimizer.momentum": {"range": [0.0, 0.9]},
+        },
+        **config,
+    }
+    (path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    study = make_study(path, trials=max(trials, 1), **config)
+    several = len(study.config.objectives) > 1
+    if trials:
+        study.work(lambda trial: [value_of(trial.config), 1e6 * trial.config.optimizer.lr][: 1 + several])
+    return path
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A study of one objective and one of two."""
+    folder = tmp_path_factory.mktemp("studies")
+    several = {"objectives": ["miou", "multiply_adds"], "sampler": "random"}
+    return [study_folder(folder / "single"), study_folder(folder / "several", 5, **several)]
 
 
 # The page
@@ -137,6 +167,93 @@ def test_the_networks_see_an_image(runs: list[Path], tmp_path: Path) -> None:
         assert words in page.words
     with pytest.raises(ValueError, match="nothing"):
         write_report(runs[1:], tmp_path / "report.html", tmp_path / "nothing.png")
+
+
+def test_an_image_that_no_network_sees_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no run of nas-retrain is there to see x\.png: leave --image out"):
+        write_report(runs[:1], tmp_path / "report.html", "x.png")
+
+
+@pytest.mark.parametrize("side", [300, 900])
+def test_the_colour_of_a_small_square_stays_its_own(side: int, tmp_path: Path) -> None:
+    noise = Image.effect_noise((side, side), 90).convert("RGB")
+    noise.paste((222, 60, 50), (10, 10, 16, 16))
+    noise.save(tmp_path / "classes.png")
+    address = Album().file(tmp_path / "classes.png")
+    assert address.startswith("data:image/png" if side == 300 else "data:image/jpeg")
+    with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
+        color = image.convert("RGB").getpixel((13, 13))
+    assert isinstance(color, tuple)
+    assert max(abs(a - b) for a, b in zip(color, (222, 60, 50), strict=True)) <= 16
+
+
+# Studies
+
+
+def test_a_study_is_reported_in_its_folder(studies: list[Path]) -> None:
+    single, _ = studies
+    path = write_report([single])
+    assert path == single / "report.html"
+    page = read(path)
+    assert [image["alt"].rpartition(", of study ")[2] for image in page.all("img") if image["alt"]] == ["single"] * 4
+    for words in ("9 complete", "The best trial", "optimizer.lr", "Importances in numbers", "nas-search --config"):
+        assert words in page.words
+    assert f"nas-sweep {single}/sweep.yaml --out {single} --trials 18" in page.words
+    assert f"nas-report {single}/trial-" in page.words
+    rows = re.findall(r'<th scope="row">(\d+)</th><td class="number">([\d.]+) %', path.read_text())
+    assert sorted(int(number) for number, _ in rows) == list(range(9))
+    values = [float(value) for _, value in rows]
+    assert values == sorted(values, reverse=True) and f"Trial {rows[0][0]}: val mIoU {values[0]:.2f} %" in page.words
+    assert not page.all("script") and {"overview", "study0"} == {heading["id"] for heading in page.all("h2")}
+
+
+def test_studies_and_runs_stand_in_one_report(studies: list[Path], runs: list[Path], tmp_path: Path) -> None:
+    page = read(write_report([studies[0], runs[0], studies[1]], tmp_path / "report.html"))
+    headings = {heading["id"] for heading in page.all("h2")}
+    assert {"overview", "curves", "run0", "study0", "study1"} <= headings
+    assert "study of nas-search" in page.words and "Pareto front" in page.words
+    assert sum("of study several" in (image["alt"] or "") for image in page.all("img")) >= 4  # pareto among them
+    identifiers = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+
+
+def test_a_study_without_a_complete_trial_has_a_page(tmp_path: Path) -> None:
+    study = study_folder(tmp_path / "study", trials=0)
+    page = read(write_report([study]))
+    assert "No trial is complete yet." in page.words and page.all("img") == []
+    assert "no trials" in page.words and "best.yaml" not in page.words
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("hello\nworld\n", r"journal\.log cannot be read as a study's storage"),
+        ('{"a": 1}\n', r"journal\.log cannot be read as a study's storage"),
+        ("", "the storage has no study 'study'"),
+        (None, r"has no journal\.log and no study\.db: the study is elsewhere; give --storage"),
+    ],
+)
+def test_a_study_that_cannot_be_read_is_one_line(content: str | None, message: str, tmp_path: Path) -> None:
+    study = study_folder(tmp_path / "study", trials=0)
+    (study / "journal.log").unlink()
+    if content is not None:
+        (study / "journal.log").write_text(content)
+    with pytest.raises(ValueError, match=message) as refusal:
+        write_report([study])
+    assert "\n" not in str(refusal.value) and not (study / "report.html").exists()
+
+
+def test_a_study_kept_elsewhere_is_named(studies: list[Path], runs: list[Path], tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    shutil.copy(studies[0] / "sweep.yaml", moved)
+    journal = str(studies[0] / "journal.log")
+    page = read(write_report([moved], storage=journal, study="study"))
+    assert f"--storage {journal} --study study" in page.words
+    with pytest.raises(ValueError, match="--storage is of one study, but there are 0 among the folders"):
+        write_report(runs, tmp_path / "x.html", storage=journal)
+    with pytest.raises(ValueError, match="--storage and --study is of one study, but there are 2"):
+        write_report(studies, tmp_path / "x.html", storage=journal, study="study")
 
 
 # A stranger's text
@@ -200,8 +317,10 @@ def test_strange_numbers_are_no_curves() -> None:
         {"epoch": 0, "loss": float("nan"), "val": {"miou": float("inf"), "ok": True}, "lr": "0.1", "big": 10**400},
         {"epoch": 1, "loss": 0.5, "deep": {"a": {"b": 1}}, "modules": {"x/mean": 1.0, "y/mean": 3.0}},
     ]
-    found = {"loss": {"": [(2, 0.5)]}, "deep": {"a/b": [(2, 1.0)]}, "modules": {"mean": [(2, 2.0)]}}
-    assert read_series(lines) == found
+    lines.append({"epoch": 2, "health": {"skip": 0.1, "decoded_skips": 2, "gap": 0.3, "new": 4}})
+    found: dict[str, Any] = {"loss": {"": [(2, 0.5)]}, "deep": {"a/b": [(2, 1.0)]}, "modules": {"mean": [(2, 2.0)]}}
+    found |= {"health": {"skip": [(3, 0.1)], "new": [(3, 4.0)]}, "health counts": {"decoded_skips": [(3, 2.0)]}}
+    assert read_series(lines) == found | {"health forced": {"gap": [(3, 0.3)]}}
 
 
 @pytest.mark.parametrize("content", ["- 1\n", "{", "\x00"])
@@ -241,11 +360,12 @@ def test_a_long_run_stays_small(tmp_path: Path) -> None:
 
 def test_pictures_are_shrunk_and_end_with_the_room(tmp_path: Path) -> None:
     Image.effect_noise((2000, 100), 90).save(tmp_path / "noise.png")
-    album = Album(room=250_000)
+    room = 2 * len(Album().file(tmp_path / "noise.png")) - 1
+    album = Album(room=room)
     address = album.file(tmp_path / "noise.png")
     with Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))) as image:
         assert image.size == (1600, 80)
-    assert album.room == 250_000 - len(address) < len(address)
+    assert album.room == room - len(address) < len(address)
     with pytest.raises(ValueError, match="the report is full"):
         album.file(tmp_path / "noise.png")
 

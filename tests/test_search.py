@@ -85,7 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take half of a tiny run's time. `finished`, which is set up before this, draws them; others do not."""
     monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_trellis", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
 
 
@@ -288,10 +288,13 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
 ) -> None:
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"))
     handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    drawn: list[str] = []
     with monkeypatch.context() as patch:
         on_step(patch, number, lambda: interrupt(signal.SIGTERM if number == 1 else signal.SIGINT))
+        patch.setattr(nas.reporting, "save_figure", lambda figure, path: drawn.append(path.name))
         with pytest.raises(InterruptedRun, match="--resume") as raised:
             search(config, quiet=True)
+    assert ("history.png" in drawn) == (number > 3), "of the epochs that are done, if there are any"
     assert str(tmp_path / "run") in str(raised.value)
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt", "search")["state"]

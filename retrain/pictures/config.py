@@ -11,7 +11,7 @@ __all__ = ["Checkpoint", "PictureConfig"]
 
 Checkpoint = Literal["best", "last"]
 
-LARGEST_SIDE, MOST_SAMPLES, MOST_CHANNELS = 2049, 1000, 24
+LARGEST_SIDE, MOST_SAMPLES, MOST_CHANNELS, MOST_PATHS = 2049, 1000, 24, 50
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class PictureConfig:
 
     image: str | None = None
     """The image that the network shall see (features, heat), or of which it shall see crops (field)."""
+    paths: int | None = None
+    """trellis: how many of the most probable paths, the others in grey beneath the genotype's own; 5, if not given."""
     layer: str | None = None
     """features: name of the lateral inhibition; the network's first one, if not given."""
     channels: int | None = None
@@ -37,6 +39,7 @@ class PictureConfig:
 
     def __post_init__(self) -> None:
         for name, least, most in (
+            ("paths", 1, MOST_PATHS),
             ("channels", 1, MOST_CHANNELS),
             ("size", 9, LARGEST_SIDE),
             ("samples", 1, MOST_SAMPLES),

@@ -21,7 +21,7 @@ from nas.data.loading import image_to_tensor
 from nas.data.reading import read_image
 from nas.devices import choose_device
 from nas.history import draw_history, read_history, save_animation
-from nas.pictures import figure_to_array
+from nas.pictures import PATHS, draw_paths, figure_to_array
 from nas.run import CONFIG, GENOTYPE, read_config, read_metrics
 from retrain.pictures.config import PictureConfig
 from retrain.pictures.heat_maps import choose_classes, class_probabilities, draw_heat_maps
@@ -29,7 +29,7 @@ from retrain.pictures.inhibition import draw_inhibition, see_inhibition
 from retrain.pictures.receptive_field import draw_field, effective_field
 from retrain.pictures.smoothing import draw_smoothing, smoothing_coefficients
 from retrain.source import TrainedNetwork, load_trained
-from search_spaces.drawing import draw_cell, draw_trellis, save_figure
+from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype, load_genotype
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class Subject:
         return resized[None].to(next(self.trained.network.parameters()).device)
 
 
+def _trellis(subject: Subject) -> Figure:
+    paths, genotype = subject.config.paths, subject.genotype
+    beta = "the genotype has no beta, by which paths are more or less probable: leave --paths out"
+    require(paths is None or genotype.beta is not None, beta)
+    return draw_paths(genotype, paths or PATHS)
+
+
 def _features(subject: Subject) -> Figure:
     inhibited = see_inhibition(subject.trained.network, subject.tensor, subject.config.layer)
     return draw_inhibition(subject.image, inhibited, subject.config.channels or 6)
@@ -126,7 +133,7 @@ class Picture:
 
 OF_NETWORK = ("checkpoint", "device")
 PICTURES: Mapping[str, Picture] = {
-    "trellis": Picture("the path on the trellis", lambda subject: draw_trellis(subject.genotype)),
+    "trellis": Picture("the path on the trellis", _trellis, ("paths",)),
     "cell": Picture("the cell as a graph", lambda subject: draw_cell(subject.genotype)),
     "history": Picture(
         "path and cell over a search, also as an animation", lambda subject: draw_history(read_history(subject.run))
@@ -164,8 +171,8 @@ def draw_pictures(
         The files, and which pictures the run cannot have: name -> why (if none are named; one that is named raises).
 
     Raises:
-        ValueError: The run or the image cannot be used, a picture is unknown or impossible, or a setting is given that
-            no picture reads; one line.
+        ValueError: The run or the image cannot be used, a picture is unknown or impossible (if none are named: all
+            are), or a setting is given that no picture reads; one line.
     """
     run, config = Path(run), config or PictureConfig()
     _check(names, config, out)
@@ -183,6 +190,9 @@ def draw_pictures(
             if names:
                 raise
             impossible[name] = str(error)
+    if not figures:
+        telling = "field" if "genotype" in read_config(run) else "trellis"  # of what any such run has in the end
+        raise ValueError(f"nothing can be drawn: {impossible[telling]}")
     written = []
     for name, figure in figures.items():
         files = [Path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]

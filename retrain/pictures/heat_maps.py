@@ -19,7 +19,7 @@ from retrain.source import TrainedNetwork
 
 __all__ = ["choose_classes", "class_probabilities", "draw_heat_maps"]
 
-MAP_WIDTH, CAPTION, GAP, MARGIN, BAR = 2.6, 0.36, 0.12, 0.15, 0.75  # inches
+MAP_WIDTH, CAPTION, GAP, MARGIN, BAR, NOTE = 2.6, 0.36, 0.12, 0.15, 0.95, 0.32  # inches
 COLUMNS, LONGEST_NAME = 4, 24
 
 
@@ -79,7 +79,7 @@ def draw_heat_maps(
     rows = -(-panels // columns)
     height = MAP_WIDTH * image.shape[0] / image.shape[1]
     width = 2 * MARGIN + columns * MAP_WIDTH + (columns - 1) * GAP + BAR
-    size = (width, MARGIN + rows * (height + CAPTION))
+    size = (width, MARGIN + rows * (height + CAPTION) + NOTE)
     figure = Figure(figsize=size, dpi=150, facecolor="white")
 
     def show(number: int, picture: np.ndarray, title: str, color: np.ndarray | None = None) -> None:
@@ -104,9 +104,11 @@ def draw_heat_maps(
     for number, index in enumerate(chosen, start=2):
         name = names[index] if len(names[index]) <= LONGEST_NAME else f"{names[index][: LONGEST_NAME - 3]}..."
         show(number, probabilities[index], name, colors[index])
+    note = "white line: around the pixels where the class is the likeliest"
+    figure.text(MARGIN / size[0], 0.2 / size[1], note, fontsize=11, va="center")
     low = size[1] - height - CAPTION
     bar = figure.add_axes(((width - BAR + 0.05) / size[0], low / size[1], 0.15 / size[0], height / size[1]))
     figure.colorbar(ScalarMappable(Normalize(0, 1), "cividis"), cax=bar, ticks=[0, 0.5, 1])
     bar.tick_params(labelsize=11)
-    bar.set_title("p", fontsize=11, pad=5)
+    bar.set_ylabel("probability", fontsize=11, labelpad=2)
     return figure

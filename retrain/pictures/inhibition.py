@@ -18,9 +18,10 @@ from search_spaces.lateral_inhibition import LateralInhibition
 
 __all__ = ["Inhibited", "draw_inhibition", "inhibition_layers", "see_inhibition", "strongest"]
 
-MAP_WIDTH, LEFT, CAPTION, GAP, HEADER = 1.9, 0.15, 0.45, 0.15, 0.5  # inches
+MAP_WIDTH, LEFT, CAPTION, GAP, HEADER, ROW_NAME = 1.9, 0.15, 0.45, 0.15, 0.85, 0.75  # inches
 LONGEST_NAME = 60
 MAPS_IN_ROW = 6
+NOTE = "each map from 0 (dark) to its own largest value (bright); W: intensity of the inhibition"
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) 
     rows = -(-len(chosen) // columns)
     height = MAP_WIDTH * image.shape[0] / image.shape[1]
     band = 2 * (height + CAPTION)
-    size = (LEFT + (columns + 1) * (MAP_WIDTH + GAP), HEADER + rows * band)
+    size = (LEFT + (columns + 1) * (MAP_WIDTH + GAP) + ROW_NAME, HEADER + rows * band)
     figure = Figure(figsize=size, dpi=150, facecolor="white")
 
     def show(column: int, y: float, picture: np.ndarray, above: str, below: str = "") -> None:
-        box = ((LEFT + column * (MAP_WIDTH + GAP)) / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1])
+        x = LEFT + column * (MAP_WIDTH + GAP) + ROW_NAME * (column > 0)
+        box = (x / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1])
         axes = figure.add_axes(box)
         axes.set_axis_off()
         # nearest: an interpolated map would show patterns that are not there.
@@ -109,8 +111,11 @@ def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) 
         axes.text(0.5, -0.03, below, fontsize=11, ha="center", va="top", transform=axes.transAxes)
 
     name = inhibited.layer if len(inhibited.layer) <= LONGEST_NAME else f"...{inhibited.layer[-LONGEST_NAME:]}"
-    figure.text(LEFT / size[0], 1 - 0.25 / size[1], f"lateral inhibition {name}: above before, below after it",
-                fontsize=12, va="center", parse_math=False)  # fmt: skip
+    for line, (text, letters) in enumerate(
+        ((f"features before and after the lateral inhibition {name}", 12), (NOTE, 11))
+    ):
+        y = 1 - (0.25 + 0.28 * line) / size[1]
+        figure.text(LEFT / size[0], y, text, fontsize=letters, va="center", parse_math=False)
     show(0, size[1] - HEADER - height - 0.2, image, "image")
     for number, channel in enumerate(chosen):
         row, column = divmod(number, columns)
@@ -120,5 +125,9 @@ def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) 
         less = 1 - after.mean() / before.mean() if before.mean() > 0 else 0.0
         show(column + 1, top - height, before, title, f"max {before.max():.2g}")
         low = top - 2 * height - CAPTION + 0.15
+        if column == 0:
+            x = (LEFT + MAP_WIDTH + GAP + ROW_NAME - 0.08) / size[0]
+            for y, word in ((top - height / 2, "before"), (low + height / 2, "after")):
+                figure.text(x, y / size[1], word, fontsize=11, ha="right", va="center")
         show(column + 1, low, after, "", f"max {after.max():.2g}, mean \N{MINUS SIGN}{100 * less:.0f} %")
     return figure

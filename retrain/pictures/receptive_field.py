@@ -108,17 +108,19 @@ def draw_field(field: np.ndarray, name: str, inputs: str) -> Figure:
     size, side = len(field), effective_side(field)
     top, bottom, left, right = reach(field)
     figure = Figure(figsize=(6.4, 6.5), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.1, 0.16, 0.72, 0.709))
+    axes = figure.add_axes((0.11, 0.165, 0.7, 0.689))
     drawn = axes.imshow(np.maximum(field, FAINTEST), norm=LogNorm(FAINTEST, 1), cmap="viridis", interpolation="nearest")
     effective = effective_part(field)
     if not effective.all():
         axes.contour(effective, levels=[0.5], colors="white", linewidths=2.0)
     axes.tick_params(labelsize=11)
-    axes.set_xlabel("pixels", fontsize=11)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.85, 0.16, 0.035, 0.709)))
+    axes.set_xlabel("column, pixels", fontsize=11, labelpad=2)
+    axes.set_ylabel("row, pixels", fontsize=11, labelpad=2)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.835, 0.165, 0.035, 0.689)))
     bar.ax.tick_params(labelsize=11)
+    bar.set_label("gradient, largest = 1", fontsize=11, labelpad=0)
     figure.text(0.5, 0.955, f"effective receptive field of {name}", fontsize=13, ha="center", parse_math=False)
-    figure.text(0.5, 0.905, f"gradient, largest = 1; {inputs}", fontsize=11, ha="center", parse_math=False)
+    figure.text(0.5, 0.905, f"root mean square over {inputs}", fontsize=11, ha="center", parse_math=False)
     extent = f"the output depends on all of the {size} x {size} pixels"
     if (bottom - top, right - left) != (size, size):
         extent = f"dashed: what the output depends on at all, {bottom - top} x {right - left} pixels"

@@ -65,13 +65,16 @@ def draw_smoothing(coefficients: Mapping[str, Mapping[str, Curve]]) -> Figure:
         axes.grid(color="#DDDDDD", linewidth=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch", fontsize=11)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels[len(modules) :]:
         axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("coefficient", fontsize=11)
     left_out = len(coefficients) - len(modules)
     note = f" ({left_out} more modules are not drawn)" if left_out else ""
     figure.suptitle(f"coefficients of aggregated smoothing{note}", fontsize=13)
-    figure.subplots_adjust(left=0.6 / size[0], right=1 - 0.2 / size[0], bottom=0.95 / size[1], top=1 - 0.8 / size[1],
+    figure.subplots_adjust(left=1.0 / size[0], right=1 - 0.2 / size[0], bottom=0.95 / size[1], top=1 - 0.8 / size[1],
                            wspace=0.12, hspace=0.45)  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=len(NAMES), fontsize=11, frameon=False,

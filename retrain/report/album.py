@@ -6,7 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -20,12 +20,16 @@ __all__ = ["Album"]
 LARGEST_SVG = 400_000
 """Bytes; a larger one becomes a PNG."""
 
+LARGEST_PNG = 400_000
+"""Bytes; a larger one becomes a JPEG. (A palette would give a class's small square the colour of another class.)"""
+
 LARGEST_ANIMATION = 3_000_000
 WIDEST = 1600
 """Pixels; a wider picture is shrunk."""
 
 MOST_PIXELS = 50_000_000
-COLORS = 256
+QUALITY = 92
+"""Of a JPEG."""
 
 
 @dataclass
@@ -48,10 +52,10 @@ class Album:
             return self._address("image/svg+xml", buffer.getvalue())
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=min(150, WIDEST / figure.get_size_inches()[0]))
-        return self._png(buffer)
+        return self._raster(buffer)
 
     def file(self, path: Path) -> str:
-        """The address of a PNG, or of a GIF as it is.
+        """The address of a picture, shrunk where it is too wide, or of a GIF as it is.
 
         Raises:
             ValueError: It cannot be read, is too large, or there is no room left.
@@ -63,22 +67,29 @@ class Album:
                 with Image.open(io.BytesIO(data)) as image:
                     require(image.format == "GIF", "it is no GIF")
                 return self._address("image/gif", data)
-            return self._png(io.BytesIO(path.read_bytes()))
+            return self._raster(io.BytesIO(path.read_bytes()))
         except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path.name} cannot be read as a picture: {error}") from error
 
-    def _png(self, file: io.BytesIO) -> str:
+    def _raster(self, file: io.BytesIO) -> str:
         with Image.open(file) as image:
             require(image.width * image.height <= MOST_PIXELS, "the picture has too many pixels for a report")
             picture = image.convert("RGB")
         if picture.width > WIDEST:
             picture = picture.resize((WIDEST, max(1, round(picture.height * WIDEST / picture.width))))
-        buffer = io.BytesIO()
-        picture.quantize(COLORS).save(buffer, format="PNG", optimize=True)
-        return self._address("image/png", buffer.getvalue())
+        data = _encoded(picture, "PNG", optimize=True)
+        if len(data) <= LARGEST_PNG:
+            return self._address("image/png", data)
+        return self._address("image/jpeg", _encoded(picture, "JPEG", quality=QUALITY, subsampling=0))
 
     def _address(self, kind: str, data: bytes) -> str:
         text = f"data:{kind};base64,{base64.b64encode(data).decode()}"
         require(len(text) <= self.room, self._full)
         self.room -= len(text)
         return text
+
+
+def _encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **options)
+    return buffer.getvalue()

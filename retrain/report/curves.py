@@ -27,7 +27,7 @@ INK = "#010203"
 """Stands for the page's ink until the SVG is written."""
 
 STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":")
-LABELS = {"miou": "mIoU"}
+LABELS = {"miou": "mIoU", "forced_miou": "forced mIoU"}
 LONGEST_LABEL = 34
 MARKERS = ("", "o", "s", "^")
 COLORS = (*PALETTE[:-1], INK)
@@ -46,6 +46,10 @@ GROUPS: Mapping[str, Group] = {
     "loss": Group("loss"),
     "val": Group("validation"),
     "entropy": Group("entropy"),
+    "health": Group("health: entropy, probabilities, agreement with the epoch before"),
+    "health counts": Group("health: edges, operations, epochs, counted"),
+    "health forced": Group("health: mIoU with the decoded architecture forced, and what is lost"),
+    "health cost": Group("health: cost, that of the uniform start = 1"),
     "path": Group("probability of the path", logarithmic=True),
     "lr": Group("learning rate", logarithmic=True),
     "modules": Group("numbers of modules, their mean"),

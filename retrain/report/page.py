@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import platform
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.config import require
 from nas.reporting import package_version
+from nas.run import CONFIG
 from retrain.report.album import Album
+from retrain.report.commands import commands
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
 from retrain.report.gallery import gallery
 from retrain.report.markup import Markup, details, element, figure, items, join, table
 from retrain.report.numbers import headline_numbers
-from retrain.report.runs import RunRecord, different_settings, read_runs
+from retrain.report.runs import RunRecord, different_settings, read_runs, unique_names
 from retrain.report.series import read_series
+from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
 
-__all__ = ["commands", "make_report", "write_report"]
+if TYPE_CHECKING:
+    from retrain.report.studies import StudyRecord
+
+__all__ = ["make_report", "write_report"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page loads nothing and runs nothing, whatever stands in it."""
@@ -31,36 +37,77 @@ Section = tuple[str, str, Markup]
 """Anchor, heading, content."""
 
 
-def write_report(folders: Sequence[str | Path], out: str | Path | None = None, image: str | Path | None = None) -> Path:
-    """Writes the report of runs into one file.
+def write_report(
+    folders: Sequence[str | Path],
+    out: str | Path | None = None,
+    image: str | Path | None = None,
+    storage: str | None = None,
+    study: str | None = None,
+) -> Path:
+    """Writes the report of runs and studies into one file.
 
     Args:
-        folders: Run folders of searches and retrainings.
-        out: The file; None: report.html in the folder of the one run, or, of several, where the command is given.
+        folders: Run folders of searches and retrainings, and folders of studies.
+        out: The file; None: report.html in the only folder, or, of several, where the command is given.
         image: The networks of retrainings are shown at work on this image.
+        storage: Of the one study, as nas-sweep had it; None: in its folder.
+        study: Its name in the storage; None: the only one there, or the folder's.
 
     Raises:
-        ValueError: One is not a run folder, there are too many, or the image cannot be read; one line.
+        ValueError: One is neither a run folder nor a study's, there are too many, a study's storage or the image cannot
+            be read, or something is given that none of them has a use for; one line.
         OSError: The file cannot be written.
     """
-    require(bool(folders), "there is no run: name run folders")
+    require(bool(folders), "there is no run: name run folders, or folders of studies")
     require(len(folders) <= MOST_RUNS, f"{len(folders)} runs are too many for one report: give up to {MOST_RUNS}")
-    runs = read_runs(folders)
-    path = Path(out) if out is not None else (runs[0].path if len(runs) == 1 else Path()) / "report.html"
+    paths = [Path(folder) for folder in folders]
+    places = [path.resolve() for path in paths]
+    for number, path in enumerate(paths):
+        require(places[number] not in places[:number], f"{path} is given twice: give each run once")
+        is_one = (path / CONFIG).exists() or _is_study(path)
+        require(is_one, f"{path} is not a run folder: it has no {CONFIG} (and no {SWEEP_FILE}, as a study has)")
+    runs = read_runs([path for path in paths if not _is_study(path)])
+    studies = _read_studies([path for path in paths if _is_study(path)], storage, study)
+    trained = any(not run.searches for run in runs)
+    require(image is None or trained, f"no run of nas-retrain is there to see {image}: leave --image out")
+    path = Path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
     require(not path.is_dir(), f"{path} is a folder: name a file for the report")
-    return write_atomically(path, make_report(runs, image))
+    return write_atomically(path, make_report(runs, image, studies))
 
 
-def make_report(runs: Sequence[RunRecord], image: str | Path | None = None) -> str:
-    """The report as HTML, of runs that were read (`read_runs`)."""
-    sections: list[Section] = [
-        ("overview", "Overview", _overview(runs)),
-        *_curves(runs),
-        *gallery(runs, Album(), image),
-        *_classes(runs),
-        *((f"run{number}", f"Run {run.name}", _run(run)) for number, run in enumerate(runs)),
-    ]
-    title = f"Report: {', '.join(run.name for run in runs[:3])}{' ...' if len(runs) > 3 else ''}"
+def _is_study(folder: Path) -> bool:
+    return (folder / SWEEP_FILE).is_file() and not (folder / CONFIG).exists()
+
+
+def _read_studies(folders: Sequence[Path], storage: str | None, name: str | None) -> list[StudyRecord]:
+    given = " and ".join(
+        f"--{option}" for option, value in (("storage", storage), ("study", name)) if value is not None
+    )
+    message = f"{given} is of one study, but there are {len(folders)} among the folders: leave it out"
+    require(not given or len(folders) == 1, message)
+    if not folders:
+        return []
+    from retrain.report.studies import read_study  # Optuna's import takes a while
+
+    return [read_study(path, own, storage, name) for path, own in zip(folders, unique_names(folders), strict=True)]
+
+
+def make_report(runs: Sequence[RunRecord], image: str | Path | None = None, studies: Sequence[StudyRecord] = ()) -> str:
+    """The report as HTML, of runs and studies that were read (`read_runs`, `read_study`)."""
+    album = Album()
+    sections: list[Section] = [("overview", "Overview", _overview(runs, studies))]
+    if runs:
+        sections += [*_curves(runs), *gallery(runs, album, image), *_classes(runs)]
+        sections += [(f"run{number}", f"Run {run.name}", _run(run)) for number, run in enumerate(runs)]
+    if studies:
+        from retrain.report.studies import study_section
+
+        sections += [
+            (f"study{number}", f"Study {study.name}", study_section(study, album))
+            for number, study in enumerate(studies)
+        ]
+    names = [*(run.name for run in runs), *(study.name for study in studies)]
+    title = f"Report: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
     links = items(element("a", heading, href=f"#{anchor}") for anchor, heading, _ in sections)
     made = f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}, nas-segmentation {package_version()}"
     body = join(
@@ -91,12 +138,13 @@ def make_report(runs: Sequence[RunRecord], image: str | Path | None = None) -> s
     return f'<!doctype html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n{body}\n</body>\n</html>\n'
 
 
-def _overview(runs: Sequence[RunRecord]) -> Markup:
-    numbers = [headline_numbers(run) for run in runs]
-    names = dict.fromkeys(name for run in numbers for name in run)
-    rows = [(name, *(run.get(name, "") for run in numbers)) for name in names]
+def _overview(runs: Sequence[RunRecord], studies: Sequence[StudyRecord]) -> Markup:
     head = ("", *(run.name for run in runs))
-    parts = [table(head, rows)]
+    parts = [_side_by_side(head, [headline_numbers(run) for run in runs])] if runs else []
+    if studies:
+        from retrain.report.studies import study_numbers
+
+        parts.append(_side_by_side(("", *(study.name for study in studies)), list(map(study_numbers, studies))))
     notes = [f"{run.name}: {note}" for run in runs for note in run.notes]
     if notes:
         parts.append(element("div", element("p", "Not all could be read."), items(notes), class_="note"))
@@ -107,6 +155,12 @@ def _overview(runs: Sequence[RunRecord]) -> Markup:
     elif len(runs) > 1:
         parts.append(element("p", "All settings are the same."))
     return join(parts)
+
+
+def _side_by_side(head: Sequence[str], columns: Sequence[Mapping[str, str]]) -> Markup:
+    """A table with a column for each, and a row for each name that any of them has."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return table(head, [(name, *(column.get(name, "") for column in columns)) for name in names])
 
 
 def _curves(runs: Sequence[RunRecord]) -> Iterator[Section]:
@@ -180,25 +234,3 @@ def _run(run: RunRecord) -> Markup:
     versions = f"This report was made by nas-segmentation {package_version()}, Python {platform.python_version()}."
     parts.append(element("p", versions, class_="soft"))
     return join(parts)
-
-
-def commands(run: RunRecord) -> list[tuple[str, str]]:
-    """What to type to repeat a run and to go on from it: (command, what it does)."""
-    folder = run.path
-    again = folder.with_name(f"{folder.resolve().name}-again")
-    lines = [
-        (f"{run.command} --config {_word(folder / 'config.yaml')} --out {_word(again)}", "repeat"),
-        (f"{run.command} --resume {_word(folder)}", "go on"),
-    ]
-    if run.searches:
-        lines.append((f"nas-retrain {_word(folder / 'genotype.json')}", "train what was found"))
-    else:
-        lines.append((f"nas-evaluate {_word(folder)}", "measure"))
-        lines.append((f"nas-predict {_word(folder)} IMAGES", "masks and overlays"))
-    lines.append((f"nas-draw {_word(folder)}{'' if run.searches else ' --image FILE'}", "pictures"))
-    return lines
-
-
-def _word(path: Path) -> str:
-    """A path as a word of a command line; on one line, whatever its name holds."""
-    return shlex.quote(" ".join(str(path).split("\n")))

@@ -13,7 +13,7 @@ from nas.run import GENOTYPE, GENOTYPES, read_config, read_metrics
 from retrain.report.series import finite
 from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["Evaluated", "RunRecord", "different_settings", "read_run", "read_runs"]
+__all__ = ["Evaluated", "RunRecord", "flat", "different_settings", "read_run", "read_runs", "unique_names"]
 
 MAX_FILE_BYTES = 8 * 2**20
 """Of an evaluation; one of 150 classes has a fiftieth of that."""
@@ -62,22 +62,26 @@ class RunRecord:
         return "nas-search" if self.searches else "nas-retrain"
 
 
+def unique_names(folders: Sequence[Path]) -> list[str]:
+    """Names of folders; those that are the same are told apart by a number."""
+    names: list[str] = []
+    for folder in folders:
+        name, number = folder.resolve().name, 1
+        while name in names:
+            number += 1
+            name = f"{folder.resolve().name} ({number})"
+        names.append(name)
+    return names
+
+
 def read_runs(folders: Sequence[str | Path]) -> list[RunRecord]:
     """Reads runs; those whose folders have the same name are told apart by a number.
 
     Raises:
-        ValueError: One is not a run folder, or one is given twice; one line.
+        ValueError: One is not a run folder; one line.
     """
-    runs: list[RunRecord] = []
-    for folder in map(Path, folders):
-        if any(folder.resolve() == run.path.resolve() for run in runs):
-            raise ValueError(f"{folder} is given twice: give each run once")
-        name, number = folder.resolve().name, 1
-        while name in {run.name for run in runs}:
-            number += 1
-            name = f"{folder.resolve().name} ({number})"
-        runs.append(read_run(folder, name))
-    return runs
+    paths = [Path(folder) for folder in folders]
+    return [read_run(path, name) for path, name in zip(paths, unique_names(paths), strict=True)]
 
 
 def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
@@ -116,7 +120,7 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
         folder,
         name or folder.resolve().name,
         "genotype" not in config,
-        _flat(config),
+        flat(config),
         lines,
         genotype,
         history,
@@ -138,15 +142,15 @@ def _evaluated(path: Path) -> Evaluated:
     return Evaluated(name, miou, accuracy, iou)
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Nested settings as dotted names and text."""
-    flat: dict[str, str] = {}
+    found: dict[str, str] = {}
     for name, entry in value.items():
         if isinstance(entry, Mapping):
-            flat |= _flat(entry, f"{prefix}{name}.")
+            found |= flat(entry, f"{prefix}{name}.")
         else:
-            flat[f"{prefix}{name}"] = entry if isinstance(entry, str) else json.dumps(entry, default=str)
-    return flat
+            found[f"{prefix}{name}"] = entry if isinstance(entry, str) else json.dumps(entry, default=str)
+    return found
 
 
 def different_settings(runs: Sequence[RunRecord]) -> list[str]:

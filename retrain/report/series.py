@@ -13,6 +13,13 @@ MOST_POINTS = 400
 MOST_GROUPS, MOST_CURVES = 24, 8
 """A record with more is a stranger's: the others are not drawn."""
 
+HEALTH = {
+    **dict.fromkeys(("edges_prefer_skip", "edges_prefer_none", "decoded_skips", "stable_epochs"), "health counts"),
+    **dict.fromkeys(("forced_miou", "gap"), "health forced"),
+    **dict.fromkeys(("expected_cost", "decoded_cost"), "health cost"),
+}
+"""Of a search's health: numbers that are no shares, in groups of their own."""
+
 Curve = list[tuple[int, float]]
 """(epoch from 1, value)."""
 
@@ -21,7 +28,8 @@ def read_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve
     """The numbers of metrics.jsonl by group and name: {"loss": {"weights": [(1, 0.9), ...]}}.
 
     A number that stands alone is a group of its own. Of the modules' numbers ("classifier.0/mean") each epoch's mean
-    over the modules is taken, by the number's name. What is not finite is left out.
+    over the modules is taken, by the number's name. The health of a search is told apart by what it counts (`HEALTH`).
+    What is not finite is left out.
     """
     series: dict[str, dict[str, Curve]] = {}
     for line in lines:
@@ -30,7 +38,8 @@ def read_series(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve
                 continue
             numbers = _modules(value) if group == "modules" else _numbers(value)
             for name, number in numbers.items():
-                curves = series.setdefault(group, {}) if len(series) < MOST_GROUPS else series.get(group)
+                own = HEALTH.get(name, group) if group == "health" else group
+                curves = series.setdefault(own, {}) if len(series) < MOST_GROUPS else series.get(own)
                 if curves is not None and (name in curves or len(curves) < MOST_CURVES):
                     curves.setdefault(name, []).append((line["epoch"] + 1, number))
     return series

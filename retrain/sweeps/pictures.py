@@ -11,17 +11,19 @@ from typing import IO, Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.trial import FrozenTrial, TrialState
 
 from retrain.sweeps.settings import Parameter
 from retrain.sweeps.space import Space, corners
 from search_spaces.files import write_atomically
 
-__all__ = ["draw_all"]
+__all__ = ["draw_all", "draw_figures"]
 
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"  # of Okabe and Ito's palette
+BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#999999", "#555555"  # of Okabe and Ito's palette
 LABELS = {
     "miou": "val mIoU, %",
     "multiply_adds": "multiply-adds, millions",
@@ -30,30 +32,37 @@ LABELS = {
 }
 SCALES = {"miou": 100.0, "multiply_adds": 1e-6, "parameters": 1e-6, "latency": 1000.0}
 DPI = 120
-LINE = 24
+LINE = 20
 """Letters that fit below a panel."""
+TICKS, LABEL = 11, 12
+"""Points, of numbers and of names: legible at half the size, too."""
+MOST_NUMBERS = 3
+"""Trials that are named beside a point."""
+SCATTER: dict[str, Any] = {"s": 34, "edgecolors": "#333333", "linewidths": 0.5}
+"""With an outline, so that the light end of a scale of colours stands out from the paper."""
 
 
-def draw_all(
-    folder: Path,
+def draw_all(folder: Path, figures: Mapping[str, Figure]) -> dict[str, Path]:
+    """Writes figures as PNG files into a folder; returns name -> file."""
+    paths = {name: folder / f"{name}.png" for name in figures}
+    return {name: write_atomically(paths[name], partial(_save, figure)) for name, figure in figures.items()}
+
+
+def draw_figures(
     space: Space,
     objectives: Sequence[str],
     trials: Sequence[FrozenTrial],
     importances: Mapping[str, float],
     front: Sequence[FrozenTrial],
-) -> dict[str, Path]:
-    """Draws what there is to see, as PNG files in a folder.
+) -> dict[str, Figure]:
+    """Draws what there is to see: history, slices, parallel, and if there are any importances and pareto.
 
     Args:
-        folder: Where to.
         space: The parameters.
         objectives: Their names, as the trials' values are ordered.
         trials: All trials.
         importances: Share of each parameter; may be empty.
         front: The Pareto front; empty for one objective.
-
-    Returns:
-        Name of each picture -> its file.
     """
     place = list(objectives).index("miou")
     figures = {
@@ -65,11 +74,7 @@ def draw_all(
         figures["importances"] = _importances(importances)
     if front:
         figures["pareto"] = _pareto(objectives, trials, front)
-    paths = {}
-    for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        paths[name] = write_atomically(path, partial(_save, figure))
-    return paths
+    return figures
 
 
 def _save(figure: Figure, file: IO[bytes]) -> None:
@@ -77,13 +82,16 @@ def _save(figure: Figure, file: IO[bytes]) -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
+    axes.tick_params(labelsize=TICKS)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(LABEL)
 
 
 def _done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -96,16 +104,16 @@ def _reached(trial: FrozenTrial) -> float | None:
 
 
 def _history(objectives: Sequence[str], trials: Sequence[FrozenTrial]) -> Figure:
-    figure = _figure(8, 3.2 * len(objectives))
+    figure = _figure(7.5, 3.1 * len(objectives))
     panels = figure.subplots(len(objectives), 1, squeeze=False)[:, 0]
     for place, (name, axes) in enumerate(zip(objectives, panels, strict=True)):
         done = sorted(_done(trials), key=lambda trial: trial.number)
         values = [trial.values[place] * SCALES[name] for trial in done]
-        axes.scatter([trial.number for trial in done], values, s=22, color=BLUE, label="complete", zorder=3)
+        axes.scatter([trial.number for trial in done], values, s=30, color=BLUE, label="complete", zorder=3)
         pruned = [(t.number, _reached(t)) for t in trials if t.state == TrialState.PRUNED]
         shown = [(number, value * SCALES[name]) for number, value in pruned if value is not None]
         if name == "miou" and shown:
-            axes.scatter(*zip(*shown, strict=True), s=22, marker="x", color=GREY, label="pruned, at its last epoch")
+            axes.scatter(*zip(*shown, strict=True), s=36, marker="x", color=DARK, label="pruned, at its last epoch")
         if done:
             best: list[float] = []
             pick = max if name == "miou" else min
@@ -113,19 +121,19 @@ def _history(objectives: Sequence[str], trials: Sequence[FrozenTrial]) -> Figure
                 best.append(pick(value, best[-1]) if best else value)
             axes.step([t.number for t in done], best, where="post", color=ORANGE, label="best so far")
         axes.set(xlabel="trial", ylabel=LABELS[name])
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False, fontsize="small")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(fontsize=TICKS, framealpha=0.8, edgecolor="none")
         _tidy(axes)
     return figure
 
 
 def _importances(shares: Mapping[str, float]) -> Figure:
     ordered = sorted(shares.items(), key=lambda item: item[1])
-    figure = _figure(8, 0.6 + 0.4 * len(ordered))
+    figure = _figure(7.5, 0.9 + 0.42 * len(ordered))
     axes = figure.subplots()
     bars = axes.barh([name for name, _ in ordered], [share for _, share in ordered], color=BLUE)
-    axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set(xlabel="share in what tells the better trials from the others (PED-ANOVA)")
+    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=TICKS)
+    axes.set(xlabel="share (PED-ANOVA; all together 1)")
     axes.margins(x=0.1)
     _tidy(axes)
     axes.grid(False, axis="y")
@@ -156,7 +164,7 @@ def _slices(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure:
             labels = [str(label) for label in corners(parameter)]
             axes.set_xticks(range(len(labels)), labels)
             if sum(map(len, labels)) > LINE:
-                axes.tick_params(axis="x", labelrotation=20, labelsize="small")
+                axes.tick_params(axis="x", labelrotation=20)
         else:
             assert parameter.range is not None
             low, high = parameter.range
@@ -164,57 +172,66 @@ def _slices(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure:
             margin = (high / low) ** 0.04 if parameter.log else 0.04 * (high - low)
             axes.set_xlim(*((low / margin, high * margin) if parameter.log else (low - margin, high + margin)))
         heights = [100 * t.values[place] for t in points]
-        axes.scatter(across, heights, c=[t.number for t in points], cmap=shade.cmap, norm=shade.norm, s=22)
-        axes.set_xlabel(parameter.name)
+        axes.scatter(across, heights, c=[t.number for t in points], cmap=shade.cmap, norm=shade.norm, **SCATTER)
+        axes.set_xlabel(_broken(parameter.name))
         _tidy(axes)
     for axes in panels[len(space.parameters) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
         axes.set_ylabel(LABELS["miou"])
-    figure.colorbar(shade, ax=list(panels), label="trial", shrink=0.8)
+    _colorbar(figure, shade, list(panels), "trial").ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
+def _colorbar(figure: Figure, shade: ScalarMappable, beside: Any, label: str) -> Colorbar:
+    bar = figure.colorbar(shade, ax=beside, pad=0.02)
+    bar.set_label(label, size=LABEL)
+    bar.ax.tick_params(labelsize=TICKS)
+    return bar
+
+
+def _broken(name: str) -> str:
+    """A setting's name in lines: its group, and itself."""
+    return name.replace(".", ".\n", 1)
+
+
 def _parallel(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure:
-    figure = _figure(max(6.0, 2.0 * (len(space.parameters) + 1)), 4.2)
+    figure = _figure(max(6.0, 1.75 * (len(space.parameters) + 1)), 4.6)
     axes = figure.subplots()
     done = sorted(_done(trials), key=lambda trial: trial.values[place])  # the best on top
     values = [100 * trial.values[place] for trial in done]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    shade = ScalarMappable(Normalize(low, max(high, low + 1e-6)), matplotlib.colormaps["viridis"])
+    # The best are dark: the light end of the scale is hard to see on white.
+    shade = ScalarMappable(Normalize(low, max(high, low + 1e-6)), matplotlib.colormaps["viridis_r"])
     for trial, value in zip(done, values, strict=True):
         heights = [
             _height(parameter, trial.params[parameter.name]) if parameter.name in trial.params else float("nan")
             for parameter in space.parameters
         ]
         heights.append((value - low) / max(high - low, 1e-6))
-        axes.plot(range(len(heights)), heights, color=shade.to_rgba(value), linewidth=1.4, alpha=0.8, marker=".")
-    for number, parameter in enumerate(space.parameters):
-        labels = corners(parameter)
-        for label in labels:
-            axes.annotate(
-                label if isinstance(label, str) else f"{label:g}" if isinstance(label, float) else str(label),
-                (number, _height(parameter, label)),
-                xytext=(4, 2),
-                textcoords="offset points",
-                fontsize="small",
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
-            )
-    for value, height in ((low, 0.0), (high, 1.0)):
-        axes.annotate(
-            f"{value:.4g}", (len(space.parameters), height), xytext=(4, 2), textcoords="offset points", fontsize="small"
-        )
-    names = [parameter.name + (" (log)" if parameter.log else "") for parameter in space.parameters]
-    broken = [name.replace(".", ".\n", 1) for name in names]
-    axes.set_xticks(range(len(names) + 1), [*broken, LABELS["miou"]])
+        axes.plot(range(len(heights)), heights, color=shade.to_rgba(value), linewidth=1.8, alpha=0.85, marker="o",
+                  markersize=4)  # fmt: skip
+    ends = [(number, _height(p, label), _short(label)) for number, p in enumerate(space.parameters)
+            for label in corners(p)]  # fmt: skip
+    ends += [(len(space.parameters), height, f"{value:.4g}") for value, height in ((low, 0.0), (high, 1.0))]
+    for number, height, label in ends:
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.5}
+        axes.annotate(label, (number, height), xytext=(5, 4), textcoords="offset points", fontsize=TICKS, bbox=box,
+                      zorder=5, parse_math=False)  # fmt: skip
+    names = [_broken(p.name) + ("\n(log)" if p.log else "") for p in space.parameters]
+    axes.set_xticks(range(len(names) + 1), [*names, LABELS["miou"].replace(" ", "\n", 1)], fontsize=TICKS)
     axes.set_yticks([])
     axes.set_ylim(-0.05, 1.1)
-    axes.set_xlim(-0.1, len(names) + 0.4)
+    axes.set_xlim(-0.1, len(names) + 0.45)
     for number in range(len(names) + 1):
-        axes.axvline(number, color="#bbbbbb", linewidth=0.8, zorder=0)
+        axes.axvline(number, color="#999999", linewidth=1, zorder=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(shade, ax=axes, label=LABELS["miou"], pad=0.01)
+    _colorbar(figure, shade, axes, LABELS["miou"])
     return figure
+
+
+def _short(label: Any) -> str:
+    return f"{label:g}" if isinstance(label, float) else str(label)
 
 
 def _height(parameter: Parameter, value: Any) -> float:
@@ -232,20 +249,26 @@ def _pareto(objectives: Sequence[str], trials: Sequence[FrozenTrial], front: Seq
     """mIoU against each other objective; those on the front of all objectives together are marked."""
     place = list(objectives).index("miou")
     others = [number for number, name in enumerate(objectives) if name != "miou"]
-    figure = _figure(5.2 * len(others), 4.2)
+    figure = _figure(max(6.0, 5.2 * len(others)), 4.4)
     on_front = {trial.number for trial in front}
     for axes, other in zip(figure.subplots(1, len(others), squeeze=False)[0], others, strict=True):
         scale, name = SCALES[objectives[other]], objectives[other]
         rest = [t for t in _done(trials) if t.number not in on_front]
-        axes.scatter([t.values[other] * scale for t in rest], [100 * t.values[place] for t in rest], s=22, color=GREY)
+        across, up = [t.values[other] * scale for t in rest], [100 * t.values[place] for t in rest]
+        axes.scatter(across, up, s=30, color=GREY, label="other trials")
         best = sorted(front, key=lambda trial: trial.values[other])
-        points = [t.values[other] * scale for t in best], [100 * t.values[place] for t in best]
+        across, up = [t.values[other] * scale for t in best], [100 * t.values[place] for t in best]
         if len(objectives) == 2:
-            axes.step(*points, where="post", color=ORANGE, linewidth=1)
-        axes.scatter(*points, s=34, marker="D", color=ORANGE, label="Pareto front", zorder=3)
-        for trial, across, up in zip(best, *points, strict=True):
-            axes.annotate(str(trial.number), (across, up), xytext=(5, 4), textcoords="offset points", fontsize="small")
-        axes.set(xlabel=LABELS[name], ylabel=LABELS["miou"])
-        axes.legend(frameon=False, fontsize="small", loc="lower right")
+            axes.step(across, up, where="post", color=ORANGE, linewidth=1.5)
+        axes.scatter(across, up, s=42, marker="D", color=ORANGE, label="Pareto front, with numbers", zorder=3)
+        alike: dict[tuple[float, float], list[str]] = {}  # trials of equal values share a label
+        for trial, x, y in zip(best, across, up, strict=True):
+            alike.setdefault((x, y), []).append(str(trial.number))
+        for point, numbers in alike.items():
+            text = ", ".join(numbers[:MOST_NUMBERS]) + (", ..." if len(numbers) > MOST_NUMBERS else "")
+            axes.annotate(text, point, xytext=(6, 5), textcoords="offset points", fontsize=TICKS)
+        axes.set(xlabel=f"{LABELS[name]} (less is better)", ylabel=LABELS["miou"])
+        axes.margins(0.1)
+        axes.legend(fontsize=TICKS, framealpha=0.8, edgecolor="none")
         _tidy(axes)
     return figure

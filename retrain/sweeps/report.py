@@ -15,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.config import require, to_plain
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
-from retrain.sweeps.pictures import draw_all
-from retrain.sweeps.study import Study, amount, written
+from retrain.sweeps.pictures import draw_all, draw_figures
+from retrain.sweeps.study import Study, amount, spoken, written
 from search_spaces.files import write_atomically
 
 __all__ = [
@@ -24,8 +24,11 @@ __all__ = [
     "REPORT",
     "best_trial",
     "counted",
+    "described",
     "front",
     "importances",
+    "shown_trials",
+    "trial_rows",
     "trials_table",
     "write_best",
     "write_report",
@@ -40,13 +43,15 @@ ENOUGH = 4
 
 def best_trial(study: Study) -> FrozenTrial | None:
     """The complete trial of the highest mIoU, of equal ones the cheapest, then the first; None if there is none."""
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    return min(done, key=lambda trial: _rank(study, trial), default=None)
+
+
+def _rank(study: Study, trial: FrozenTrial) -> tuple[float, ...]:
+    """Sorts complete trials, the best first."""
     place = study.config.objectives.index("miou")
-
-    def order(trial: FrozenTrial) -> tuple[float, ...]:
-        costs = [value for number, value in enumerate(trial.values) if number != place]
-        return (-trial.values[place], *costs, trial.number)
-
-    return min((trial for trial in study.trials if trial.state == TrialState.COMPLETE), key=order, default=None)
+    costs = [value for number, value in enumerate(trial.values) if number != place]
+    return (-trial.values[place], *costs, trial.number)
 
 
 def front(study: Study) -> list[FrozenTrial]:
@@ -101,11 +106,21 @@ def counted(trials: Sequence[FrozenTrial]) -> str:
     return ", ".join(f"{kinds[kind]} {kind}" for kind in order if kinds[kind]) or "no trials"
 
 
-def trials_table(study: Study, trials: Sequence[FrozenTrial]) -> str:
-    """A Markdown table of trials."""
+def described(study: Study) -> str:
+    """What was done, in a sentence or two."""
+    base = study.space.base
+    return (
+        f"{counted(shown_trials(study))}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} "
+        f"epochs; sampler {study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that "
+        f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one."
+    )
+
+
+def trial_rows(study: Study, trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
+    """A table of trials, as text: the heads of its columns, and a row a trial."""
     names = [parameter.name for parameter in study.space.parameters]
-    heads = ["trial", *(name.replace("_", "-") for name in study.config.objectives), "epochs", "state", *names]
-    rows = [heads, ["---:"] * (len(study.config.objectives) + 2) + ["---"] * (len(names) + 1)]
+    heads = ["trial", *map(spoken, study.config.objectives), "epochs", "state", *names]
+    rows = []
     for trial in trials:
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         values = trial.values or list(trial.intermediate_values.values())[-1:]
@@ -113,7 +128,23 @@ def trials_table(study: Study, trials: Sequence[FrozenTrial]) -> str:
         shown += [""] * (len(study.config.objectives) - len(shown))
         drawn = [_value(trial.params.get(name, "")) for name in names]
         rows.append([str(trial.number), *shown, str(epochs), trial.state.name.lower(), *drawn])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return heads, rows
+
+
+def trials_table(study: Study, trials: Sequence[FrozenTrial]) -> str:
+    """A Markdown table of trials."""
+    heads, rows = trial_rows(study, trials)
+    numbers = len(study.config.objectives) + 2
+    kinds = ["---:"] * numbers + ["---"] * (len(heads) - numbers)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, kinds, *rows))
+
+
+def shown_trials(study: Study) -> list[FrozenTrial]:
+    """All trials but those that a worker made in vain: the complete ones first, the best of them before the others."""
+    trials = [trial for trial in study.trials if trial.user_attrs.get(END) != SURPLUS]
+    done = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda trial: _rank(study, trial))
+    rest = sorted((t for t in trials if t.state != TrialState.COMPLETE), key=lambda t: (-_reached(t), t.number))
+    return done + rest
 
 
 def write_report(study: Study) -> Path:
@@ -126,16 +157,14 @@ def write_report(study: Study) -> Path:
     require(best is not None, f"the study {study.name} has no complete trial yet ({counted(study.trials)})")
     assert best is not None
     write_best(study)
-    trials = [trial for trial in study.trials if trial.user_attrs.get(END) != SURPLUS]
+    trials = shown_trials(study)
     shares, several = importances(study), len(study.config.objectives) > 1
     best_ones = front(study) if several else []
-    pictures = draw_all(study.folder, study.space, study.config.objectives, trials, shares, best_ones)
-    base = study.space.base
+    figures = draw_figures(study.space, study.config.objectives, trials, shares, best_ones)
+    pictures = draw_all(study.folder, figures)
     parts = [
         f"# Study {study.name}",
-        f"{counted(trials)}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} epochs; sampler "
-        f"{study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that of the split "
-        f"`{base['loader']['val_split']}`, by which the best was chosen: measure it on another one.",
+        described(study),
         f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST}`:\n\n"
         f"    nas-{study.space.command} --config {study.folder / BEST}\n\n" + trials_table(study, [best]),
     ]
@@ -148,16 +177,14 @@ def write_report(study: Study) -> Path:
             f"## Importances\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n{_image(pictures, 'importances')}"
         )
     parts.append(f"## Settings and mIoU\n\n{_image(pictures, 'slices')}\n\n{_image(pictures, 'parallel')}")
-    ended = sorted(trials, key=lambda t: (t.state != TrialState.COMPLETE, -_miou(study, t), t.number))
-    parts.append(f"## Trials\n\n{trials_table(study, ended[:SHOWN])}")
-    if len(ended) > SHOWN:
-        parts.append(f"and {len(ended) - SHOWN} more.")
+    parts.append(f"## Trials\n\n{trials_table(study, trials[:SHOWN])}")
+    if len(trials) > SHOWN:
+        parts.append(f"and {len(trials) - SHOWN} more.")
     return write_atomically(study.folder / REPORT, "\n\n".join(part.rstrip() for part in parts) + "\n")
 
 
-def _miou(study: Study, trial: FrozenTrial) -> float:
-    if trial.values:
-        return float(trial.values[study.config.objectives.index("miou")])
+def _reached(trial: FrozenTrial) -> float:
+    """The last mIoU of a trial that is not complete."""
     return float(next(reversed(list(trial.intermediate_values.values())), -1.0))
 
 

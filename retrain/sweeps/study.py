@@ -31,7 +31,7 @@ from retrain.sweeps.settings import StudyConfig
 from retrain.sweeps.space import Label, Space
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach
 
-__all__ = ["DIRECTIONS", "Objective", "Study", "TrialRun", "amount", "written"]
+__all__ = ["DIRECTIONS", "Objective", "Study", "TrialRun", "amount", "spoken", "written"]
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "miou": "maximize",
@@ -307,7 +307,12 @@ def amount(objective: str, value: float) -> str:
 
 def written(objective: str, value: float) -> str:
     """A value with the name and the unit of its objective."""
-    return f"{'val mIoU' if objective == 'miou' else objective.replace('_', '-')} {amount(objective, value)}"
+    return f"{spoken(objective)} {amount(objective, value)}"
+
+
+def spoken(objective: str) -> str:
+    """The name of an objective in words."""
+    return "val mIoU" if objective == "miou" else objective.replace("_", "-")
 
 
 def _is_free(folder: Path) -> bool:

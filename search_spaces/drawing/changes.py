@@ -34,7 +34,7 @@ COLUMNS = 4
 # In inches.
 PANEL_WIDTH, PANEL_GAP, CAPTION, ROW = 2.45, 0.3, 0.4, 0.3
 LABELS, ENTRY_WIDTH, ENTRY_HEIGHT, BOX_HEIGHT = 0.9, 1.2, 0.62, 0.31
-HEADER, FOOTER, MARGIN, BETWEEN = 0.55, 0.55, 0.3, 0.85
+HEADER, FOOTER, MARGIN, BETWEEN, LINE = 1.15, 0.55, 0.3, 0.85, 0.27
 
 CHANGED = "#000000"
 
@@ -67,7 +67,7 @@ def draw_changes(epochs: Sequence[tuple[int, Genotype]], path: str | Path | None
         columns * PANEL_WIDTH + (columns - 1) * PANEL_GAP,
         LABELS + ENTRY_WIDTH * len(epochs),
         sum(0.5 + 0.074 * len(names) for _, names in families),
-        5.4,
+        5.7,
     )
     figure, axes = canvas(width, HEADER + trellises + BETWEEN + table + FOOTER)
 
@@ -77,14 +77,26 @@ def draw_changes(epochs: Sequence[tuple[int, Genotype]], path: str | Path | None
         row, column = divmod(number, columns)
         corner = (left + column * (PANEL_WIDTH + PANEL_GAP), top - row * panel_height)
         _panel(axes, f"epoch {epoch}", genotype, corner)
-    note = "the cell; framed: not as in the column before"
-    draw_text(axes, (width / 2, FOOTER + table + BETWEEN / 3), note)
+    note = "the cell: operations, each over what it reads; framed: not as in the column before"
+    draw_text(axes, (width / 2, FOOTER + table + BETWEEN / 3), note, size=10)
     _table(axes, epochs, ((width - LABELS - ENTRY_WIDTH * len(epochs)) / 2, FOOTER + table))
     draw_legend(axes, families, width)
+    for number, line in enumerate(_explained(first)):
+        draw_text(axes, (width / 2, axes.get_ylim()[1] - 0.62 - LINE * number), line, size=10)
     draw_title(axes, f"{space_name(first)}: path and cell over the search", width)
     if path is not None:
         save_figure(figure, path)
     return figure
+
+
+def _explained(genotype: Genotype) -> list[str]:
+    """How a trellis is to be read."""
+    strides = genotype.space.strides
+    ends = f"stride {strides[0]}" if len(strides) == 1 else f"strides {strides[0]} to {strides[-1]} from top to bottom"
+    colors = (
+        "orange: the path" if genotype.beta is None else "orange: the path, p: its probability; wide and dark: likely"
+    )
+    return [f"stem and layers from left to right, {ends}", colors]
 
 
 def _panel(axes: Axes, caption: str, genotype: Genotype, corner: Point) -> None:

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_trellis", "draw_trellis_graph", "path_probability_text"]
 
-HIGHLIGHT, OTHERS = "#D55E00", "#555555"
+HIGHLIGHT, OTHERS, LIKELY = "#D55E00", "#4D4D4D", "#262626"
+OPACITY, OTHERS_OPACITY, OTHERS_TOGETHER = 0.45, 0.18, 0.55
+"""Of the path; of another one at most, and about that of all others where they run together."""
+BAND, OTHERS_BAND = 10, 16
+"""Width in points; the others' is larger, so that they show beneath the path, too."""
+
+# Of the legend, in inches.
+ROW, SAMPLE, GAP, LETTER = 0.3, 0.42, 0.12, 0.078
+
+Sample = tuple[float, float, float, str, float]
+"""Of the legend: begin and end (0 to 1), width in points, colour, opacity."""
 
 
 def draw_trellis(
@@ -45,8 +55,8 @@ def draw_trellis(
     other_levels = [_levels(genotype, other) for other in others]
     step = 0.8 if space.layers <= 14 else 0.5 if space.layers <= 60 else 30 / space.layers
     row, radius = 0.75, min(0.15, step / 4)
-    notes = _notes(genotype, len(others))
-    header, footer, labels = 0.9, 0.65 + 0.3 * len(notes), 1.1
+    legend = _legend(genotype, other_levels)
+    header, footer, labels = 0.9, 0.65 + ROW * len(legend), 1.1
     width = max(labels + step * space.layers + 0.5, 6.0)
     figure, axes = canvas(width, header + footer + row * max(space.levels - 1, 0.5))
     shift = (width - labels - step * space.layers - 0.5) / 2
@@ -66,8 +76,7 @@ def draw_trellis(
     draw_text(axes, (at(0, 0)[0], footer - 0.3), "layer")
 
     probability = "" if genotype.beta is None else f", probability {path_probability_text(genotype)}"
-    for number, note in enumerate(reversed(notes)):
-        draw_text(axes, (width / 2, 0.25 + 0.3 * number), note, size=10)
+    _draw_legend(axes, legend, width)
     draw_title(axes, title or f"{space_name(genotype)}: path{probability}", width)
     if path is not None:
         save_figure(figure, path)
@@ -106,10 +115,13 @@ def draw_trellis_graph(
     # Collections, not a line each: a search draws this every epoch. The paths are wide and translucent: what they
     # highlight, and how wide that is, stays visible.
     axes.add_collection(LineCollection(segments, linewidths=widths, colors=greys, zorder=1, capstyle="round"))
-    for levels, color, opacity in (*((other, OTHERS, 0.3) for other in others), (genotype.levels, HIGHLIGHT, 0.45)):
+    styles = [(other, OTHERS, _others_opacity(len(others)), OTHERS_BAND, 0.5) for other in others]
+    if others:  # beneath the path the others are taken away, so that its colour stays its own
+        styles.append((genotype.levels, "#FFFFFF", 1.0, BAND, 0.7))
+    for levels, color, opacity, band, order in (*styles, (genotype.levels, HIGHLIGHT, OPACITY, BAND, 2)):
         steps = [[at(layer, a), at(layer + 1, b)] for layer, (a, b) in enumerate(pairwise((0, *levels)))]
         axes.add_collection(
-            LineCollection(steps, linewidths=10 * scale, colors=color, alpha=opacity, zorder=2, capstyle="round")
+            LineCollection(steps, linewidths=band * scale, colors=color, alpha=opacity, zorder=order, capstyle="round")
         )
     chosen = {(0, 0), *enumerate(genotype.levels, start=1)}
     nodes = [(0, 0), *((layer, level) for layer in range(1, space.layers + 1) for level in space.node_levels(layer))]
@@ -130,24 +142,64 @@ def _levels(genotype: Genotype, strides: Sequence[int]) -> tuple[int, ...]:
     return replace(genotype, path=tuple(strides)).levels
 
 
-def _notes(genotype: Genotype, others: int) -> list[str]:
-    """What the lines mean, a line of text each."""
-    notes = [] if genotype.beta is None else ["the wider and darker a transition, the likelier"]
+def _legend(genotype: Genotype, others: Sequence[Sequence[int]]) -> list[tuple[list[Sample], str]]:
+    """What the lines mean: samples, and a line of text."""
+    path: Sample = (0, 1, BAND, HIGHLIGHT, OPACITY)
+    legend: list[tuple[list[Sample], str]] = [([path, (0, 1, 2.3, LIKELY, 0.5)], "the path")]
     if others:
-        notes.insert(0, f"orange: the path; grey: {others} other path{'s' * (others > 1)}, darker where several run")
-    return notes
+        text = "another path" if len(others) == 1 else f"{len(others)} other paths, darker where several run"
+        if genotype.beta is not None:
+            logarithms = [_log_probability(genotype, levels) for levels in others]
+            ends = [_written(value) for value in sorted({max(logarithms), min(logarithms)}, reverse=True)]
+            text += f"; probability {' to '.join(dict.fromkeys(ends))}"
+        legend.append(([(0, 1, OTHERS_BAND, OTHERS, _others_opacity(len(others)))], text))
+    if genotype.beta is not None:
+        samples: list[Sample] = [(0, 0.5, 1.2, "#AAAAAA", 1), (0.5, 1, 4, LIKELY, 1)]
+        legend.append((samples, "a transition: the wider and darker, the likelier"))
+    return legend
+
+
+def _others_opacity(number: int) -> float:
+    """Of each of so many other paths."""
+    return max(min(OTHERS_OPACITY, 1 - (1 - OTHERS_TOGETHER) ** (1 / number)), 0.04)
+
+
+def _draw_legend(axes: Axes, legend: Sequence[tuple[Sequence[Sample], str]], width: float) -> None:
+    """Rows at the bottom of a canvas that is `width` inches wide."""
+    from matplotlib.patches import Rectangle
+
+    left = (width - SAMPLE - GAP - LETTER * max(len(text) for _, text in legend)) / 2
+    for number, (samples, text) in enumerate(reversed(legend)):
+        y = 0.25 + ROW * number
+        for begin, end, points, color, opacity in samples:
+            corner = (left + SAMPLE * begin, y - points / 144)
+            axes.add_patch(
+                Rectangle(corner, SAMPLE * (end - begin), points / 72, color=color, alpha=opacity, linewidth=0)
+            )
+        draw_text(axes, (left + SAMPLE + GAP, y), text, size=10, align="left")
 
 
 def path_probability_text(genotype: Genotype) -> str:
     """The path's probability to three digits, however small."""
+    return _written(_log_probability(genotype, genotype.levels))
+
+
+def _log_probability(genotype: Genotype, levels: Sequence[int]) -> float:
+    """Common logarithm of a path's probability."""
     assert genotype.beta is not None
-    levels = (0, *genotype.levels)
     logarithm = 0.0
-    for layer, (level, target) in enumerate(pairwise(levels)):
+    for layer, (level, target) in enumerate(pairwise((0, *levels))):
         probability = float(genotype.beta[layer, level, target - level + 1])
         if probability == 0:
-            return "0"
+            return -math.inf
         logarithm += math.log10(probability)
+    return logarithm
+
+
+def _written(logarithm: float) -> str:
+    """A probability by its common logarithm, to three digits."""
+    if logarithm == -math.inf:
+        return "0"
     if logarithm > -4:
         return f"{10**logarithm:.3g}"
     exponent = math.floor(logarithm)
