@@ -20,8 +20,8 @@ __all__ = ["Candidate", "Kind", "Origin", "find_candidates", "identity", "random
 
 Kind = Literal["searched", "given", "random", "published"]
 
-TRIES = 100
-"""Draws for each random genotype before a space counts as too small."""
+TRIES = 300
+"""Draws in a row that give nothing new, after which a space counts as too small."""
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,17 @@ def random_candidates(candidates: Sequence[Candidate], count: int) -> list[Candi
     drawn: list[Candidate] = []
     for name, space in spaces.items():
         own: list[Genotype] = []
-        for genotype in (random_genotype(space, seed) for seed in range(1, TRIES * count + 1)):
-            if len(own) < count and all(identity(genotype) != identity(other) for other in (*taken, *own)):
+        seed = last = 0
+        while len(own) < count and seed < last + TRIES:
+            seed += 1
+            genotype = random_genotype(space, seed)
+            if all(identity(genotype) != identity(other) for other in (*taken, *own)):
                 own.append(genotype)
+                last = seed
         if len(own) < count:
             raise ValueError(
-                f"of the space {name}, {TRIES * count} draws gave only {len(own)} genotypes that are not there yet: "
-                f"give --random {len(own)}"
+                f"the space {name} has few genotypes: {seed} draws gave only {len(own)} that are not there yet; give "
+                f"--random {len(own)}"
             )
         for number, genotype in enumerate(own, 1):
             label = f"random {number}" + (f" of {name}" if len(spaces) > 1 else "")

@@ -15,6 +15,7 @@ from retrain.config import RetrainConfig
 from retrain.ranking.candidates import Candidate, Kind, space_names
 from retrain.ranking.comparison import Comparison, compare, kendall, pooled, spread
 from retrain.ranking.config import RankingConfig
+from search_spaces.space import SearchSpace
 
 __all__ = ["ENOUGH", "Entry", "Group", "Ranking"]
 
@@ -86,6 +87,8 @@ class Ranking:
     """Height and width of the image that multiply-adds are of: a validation image."""
     entries: tuple[Entry, ...]
     """The best one first; those with a failed training last."""
+    spaces: Mapping[str, SearchSpace]
+    """The candidates' spaces by name."""
 
     @classmethod
     def of(
@@ -97,21 +100,22 @@ class Ranking:
         entries: Sequence[Entry],
     ) -> Ranking:
         """Puts entries in order; equal ones stay in the order they have."""
+        spaces = space_names([entry.candidate for entry in entries])
         ordered = sorted(entries, key=lambda entry: -1.0 if entry.mean is None else entry.mean, reverse=True)
-        return cls(config, ranking, folder, size, tuple(ordered))
+        return cls(config, ranking, folder, size, tuple(ordered), spaces)
 
-    @cached_property
-    def spaces(self) -> list[str]:
-        """Names of the candidates' spaces."""
-        return list(space_names([entry.candidate for entry in self.entries]))
+    def space_of(self, entry: Entry) -> str | None:
+        """Name of an entry's space; None: a published network."""
+        genotype = entry.candidate.genotype
+        return next((name for name, space in self.spaces.items() if genotype and space == genotype.space), None)
 
     @cached_property
     def groups(self) -> list[Group]:
         """Those of each space that have a member, searched, given and random ones in this order."""
         kinds: tuple[Kind, ...] = ("searched", "given", "random")
         groups = []
-        for name, space in space_names([entry.candidate for entry in self.entries]).items():
-            own = [e for e in self.entries if e.candidate.genotype is not None and e.candidate.genotype.space == space]
+        for name in self.spaces:
+            own = [entry for entry in self.entries if self.space_of(entry) == name]
             for kind in kinds:
                 means = [e.mean for e in own for origin in e.candidate.origins if origin.kind == kind]
                 if known := [value for value in means if value is not None]:
@@ -153,8 +157,7 @@ class Ranking:
     def tau(self) -> float | None:
         """Kendall's tau between the two; None for fewer than three searches, or of more than one space or data set."""
         origins = [(e, o) for e in self.entries for o in e.candidate.origins if o.kind == "searched"]
-        spaces = {e.candidate.genotype.space.name for e, _ in origins if e.candidate.genotype is not None}
-        alike = len(spaces) == 1 and len({o.data for _, o in origins}) == 1
+        alike = len({(self.space_of(e), o.data) for e, o in origins}) == 1
         if len(self.searches) < ENOUGH or not alike:
             return None
         return kendall([(supernet, trained) for _, supernet, trained in self.searches])
@@ -173,7 +176,7 @@ class Ranking:
                 {
                     "rank": place if entry.mean is not None else None,
                     "origins": [to_plain(origin) for origin in entry.candidate.origins],
-                    "space": None if genotype is None else genotype.space.name,
+                    "space": self.space_of(entry),
                     "path": None if genotype is None else list(genotype.path),
                     "parameters": entry.parameters,
                     "multiply_adds": entry.multiply_adds,

@@ -71,13 +71,13 @@ def rank(
     ranking = ranking or RankingConfig()
     candidates = _candidates([str(operand) for operand in operands], ranking)
     folder = Path(out or f"runs/rank-{config.data}")
+    _check_folder(folder, config)
     classes, size = _check(config, ranking)
     costs = []
     for candidate in candidates:
         with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
             network = build(candidate.genotype or candidate.name, classes, config.network)
         costs.append(measure(network, size))
-    _check_folder(folder, config)
     say = (lambda line: None) if quiet else say
     say(
         f"{len(candidates)} networks, each trained with the seeds {', '.join(map(str, ranking.seeds))}; all files go "
