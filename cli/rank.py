@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from cli import common, networks
 from cli.retrain import RECIPES
@@ -76,7 +77,8 @@ def main(arguments: list[str]) -> None:
     from retrain.ranking.tables import MARKDOWN, table
     from retrain.ranking.training import rank
 
-    result = rank(runs, config, ranking, common.value_of("--out", arguments), values.quiet)
+    out = common.value_of("--out", arguments)  # that of a file of settings is a run's own
+    result = rank(runs, config, ranking, out, values.quiet, partial(print, flush=True))
     if not values.quiet:
         print(f"\n{table(result)}\n\nall of it in {result.folder / MARKDOWN}")
     if result.failures:
