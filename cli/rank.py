@@ -57,7 +57,7 @@ def make_parser() -> common.Parser:
 def main(arguments: list[str]) -> None:
     """Parses, trains, prints the table."""
     parser = make_parser()
-    arguments = networks.with_kind(arguments)
+    arguments = _operands_first(parser, networks.with_kind(arguments))
     for name, instead in (
         ("seed", "--seeds has the seeds of the trainings"),
         ("genotype", "what is trained is named without an option"),
@@ -84,6 +84,20 @@ def main(arguments: list[str]) -> None:
     if result.failures:
         count = len(result.failures)
         raise ValueError(f"{count} of the trainings failed, as the ranking says: the same command tries again")
+
+
+def _operands_first(parser: common.Parser, arguments: Sequence[str]) -> list[str]:
+    """The operands before the options: the parser takes no further ones behind an option."""
+    flags = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
+    operands, options, words = [], [], iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            operands.append(word)
+            continue
+        options.append(word)
+        if "=" not in word and word not in (*flags, "--print_config"):
+            options += [value for value in [next(words, None)] if value is not None]
+    return [*operands, *options]
 
 
 def _small_recipe(arguments: Sequence[str]) -> str:

@@ -420,10 +420,12 @@ def test_the_settings_of_a_run_may_be_given_as_they_are(
 ) -> None:
     """config.yaml of a nas-retrain run names a genotype, a seed and a folder, which are the run's own."""
     trained = pretended(by_name)
-    searches(1)
+    searches(2)
     plain = retrain_plain(training(tmp_path, seed=9, out="elsewhere"))
     Path("run.yaml").write_text(yaml.safe_dump(plain))
-    outcome = called("nas-rank", cli.rank.main, "out", "--config", "run.yaml", "--random", "1", "--out", "ranked")
+    words = ["out/seed-0", "--config", "run.yaml", "--random", "1", "out/seed-1", "--out", "ranked"]
+    outcome = called("nas-rank", cli.rank.main, *words)
     assert outcome.code == 0, outcome.err
-    assert trained == [f"ranked/{name}/seed-{seed}" for seed, name in product((0, 1), ("search-seed-0", "random-1"))]
+    names = ("search-seed-0", "search-seed-1", "random-1")
+    assert trained == [f"ranked/{name}/seed-{seed}" for seed, name in product((0, 1), names)]
     assert outcome.out.splitlines()[-1] == "all of it in ranked/ranking.md" and "50.00    51.00   50.50" in outcome.out

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import cli.search
+from nas.checkpoint import load_checkpoint
 from nas.darts import search
 from nas.interrupt import InterruptedRun
 from nas.loss import NonFiniteLossError
@@ -83,6 +87,25 @@ def test_a_search_that_diverges_is_said_and_the_next_one_goes_on(
     miou, path = 100 * genotype.provenance["supernet_val_miou"], "-".join(map(str, genotype.path))
     assert lines[-2] == f"   3   {miou:>10.2f}   {path:<4}   {folder}/seed-3/genotype.json"
     assert lines[-1] == f"next: nas-rank {folder}, which trains what they found"
+
+
+@pytest.mark.slow
+def test_several_processes_search_with_one_seed_after_the_other(tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    config = searching(tmp_path)
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "cli.search", "--seeds=0,1"]
+    words += [f"--space={config.space}", f"--out={tmp_path / 'out'}", "--epochs=1", "--architecture.start_epoch=0"]
+    words += ["--loader.train_limit=16", "--loader.val_limit=2", "--loader.batch_size=2", "--device=cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    for state in ("a new search", "complete already"):
+        done = subprocess.run([sys.executable, *words], cwd=root, env=environment, capture_output=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        said = done.stdout.decode().splitlines()
+        assert [line for line in said if line.startswith("seed ") and "of 2" in line] == [
+            f"seed {seed}, {seed + 1} of 2: {state}" for seed in (0, 1)
+        ]
+    for seed in (0, 1):
+        assert load_checkpoint(tmp_path / f"out/seed-{seed}/checkpoint.pt", "search")["processes"] == 2
 
 
 def test_other_settings_than_those_of_the_folder_are_refused(tmp_path: Path) -> None:
