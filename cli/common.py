@@ -47,8 +47,8 @@ __all__ = [
 # The text under each field of a settings dataclass is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
-OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet")
-"""Options of the commands that make a run which are none of its settings."""
+OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet", "seeds", "random", "split", "run")
+"""Options of the commands that make runs which are none of their settings."""
 
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
@@ -209,7 +209,7 @@ def _check_file(parser: Parser, file: str) -> None:
             raise UsageError(f"{file}: the {what} {data!r:.60}: expected `name: value`, one a line")
         for key, value in data.items():
             name = f"{where}{key}"
-            if name in OUTSIDE_SETTINGS:
+            if name in OUTSIDE_SETTINGS and (name == "config" or name in defaults):
                 raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
             if name in groups:
                 check(value, f"{name}.")

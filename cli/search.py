@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli import common
 from nas.config import SearchConfig
+from nas.seed_list import parse_seeds
+
+if TYPE_CHECKING:
+    from nas.seeds import SeedResult
 
 RECIPES = Path(__file__).parent.parent / "nas" / "recipes"
 DESCRIPTION = """\
@@ -19,6 +25,13 @@ def make_parser() -> common.Parser:
     """The parser of nas-search."""
     parser = common.parser("nas-search", DESCRIPTION)
     common.add_run_options(parser, RECIPES)
+    parser.add_argument(
+        "--seeds",
+        type=str | None,
+        default=None,
+        help="Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
+        "... of --out (runs/search-SPACE-DATA-seeds if not given). The same command goes on with what was stopped.",
+    )
     parser.add_class_arguments(SearchConfig, None)
     return parser
 
@@ -26,10 +39,13 @@ def make_parser() -> common.Parser:
 def main(arguments: list[str]) -> None:
     """Parses, searches, prints."""
     parser = make_parser()
+    seeds = _seeds(common.with_underscores(arguments))
     values = common.parse(
         parser, _with_space_of_its_own(common.settings_arguments(parser, arguments, RECIPES, "small"))
     )
     config = common.settings(SearchConfig, values)
+    if seeds is not None:
+        return _search_seeds(config, seeds, values.quiet)
 
     from nas.darts import search
 
@@ -40,6 +56,50 @@ def main(arguments: list[str]) -> None:
         print(cell_table(result.genotype))
         print(path_trellis(result.genotype))
         print(f"genotype: {result.folder / 'genotype.json'}   (pictures beside it: cell.svg, trellis.svg)")
+
+
+def _seeds(arguments: Sequence[str]) -> tuple[int, ...] | None:
+    """The seeds of --seeds; None if it is not there."""
+    text = common.value_of("--seeds", arguments)
+    if text is None:
+        return None
+    if common.value_of("--seed", arguments) is not None:
+        raise common.UsageError("--seeds has the seeds of all searches: leave --seed out")
+    if common.value_of("--resume", arguments) is not None:
+        raise common.UsageError("the same command goes on with the searches of --seeds: leave --resume out")
+    return parse_seeds(text)
+
+
+def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> None:
+    """Searches with each seed, and prints what came of them."""
+    from nas.seeds import search_seeds
+    from search_spaces.space import load
+
+    folder = Path(config.out or f"runs/search-{load(config.space).name}-{config.data}-seeds")
+    results = search_seeds(config, seeds, folder, quiet)
+    if common.is_first() and not quiet:
+        print(_table(results))
+        print(f"next: nas-rank {folder}, which trains what they found")
+    failed = [result for result in results if result.failure is not None]
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(results)} searches failed, the first with seed {failed[0].seed}: "
+            f"{failed[0].failure}; the same command tries again"
+        )
+
+
+def _table(results: Sequence[SeedResult]) -> str:
+    """A line for each seed."""
+    width = max(len("path"), *(len("-".join(map(str, r.genotype.path))) for r in results if r.genotype), 0)
+    digits = max(len("seed"), *(len(str(result.seed)) for result in results))
+    lines = [f"{'seed':>{digits}}   val mIoU %   {'path':<{width}}   genotype"]
+    for result in results:
+        miou, path, file = "failed", "", ""
+        if result.genotype is not None:
+            miou = "-" if result.val_miou is None else f"{100 * result.val_miou:.2f}"
+            path, file = "-".join(map(str, result.genotype.path)), str(result.folder / "genotype.json")
+        lines.append(f"{result.seed:>{digits}}   {miou:>10}   {path:<{width}}   {file}".rstrip())
+    return "\n".join(lines)
 
 
 def _with_space_of_its_own(arguments: list[str]) -> list[str]:

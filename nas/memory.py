@@ -243,7 +243,11 @@ def _layer(node: str) -> int:
 
 def free_memory(device: torch.device) -> int | None:
     """Bytes that a process may still take on a device; None where the system does not say."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
+    if device.type != "cuda":
+        return available_memory()
+    # What an earlier run in this process has given back, PyTorch keeps for the next one: to the system it is taken.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def check_memory(

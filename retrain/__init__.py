@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
     from retrain.prediction import Outputs, predict, predict_mask
+    from retrain.ranking.config import RankingConfig
+    from retrain.ranking.result import Ranking
+    from retrain.ranking.training import rank
     from retrain.source import TrainedNetwork, load_trained
     from retrain.training import TrainResult, train
 
@@ -28,6 +31,8 @@ _EXPORTS = {
     "OptimizerConfig": "retrain.config",
     "Outputs": "retrain.prediction",
     "PublishedNetwork": "retrain.networks.published",
+    "Ranking": "retrain.ranking.result",
+    "RankingConfig": "retrain.ranking.config",
     "RetrainConfig": "retrain.config",
     "TrainResult": "retrain.training",
     "TrainedNetwork": "retrain.source",
@@ -39,6 +44,7 @@ _EXPORTS = {
     "load_trained": "retrain.source",
     "predict": "retrain.prediction",
     "predict_mask": "retrain.prediction",
+    "rank": "retrain.ranking.training",
     "recipe": "retrain.config",
     "train": "retrain.training",
 }

@@ -133,7 +133,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
     needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
     needs |= {"nas-data": ["check", "shapes"], "nas-draw": ["x"], "nas-export": ["x"], "nas-report": ["x"]}
-    needs["nas-sweep"] = ["search"]
+    needs |= {"nas-sweep": ["search"], "nas-rank": ["x"]}
     assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 
@@ -248,6 +248,10 @@ REFUSED = [
             ("scales", "0"),
         )
     ),
+    ("nas-search", "seeds", "0,0"),
+    ("nas-rank", "seeds", "-1"),
+    ("nas-rank", "random", "-1"),
+    ("nas-rank", "split", ""),
     ("nas-decode", "top", "0"),
     ("nas-decode", "candidate", "0"),
     ("nas-decode", "max_multiply_adds", "many"),
@@ -257,6 +261,7 @@ REFUSED = [
     ("nas-decode", "vary", "path"),
 ]
 OPERANDS = {
+    "nas-rank": ["fplnet"],
     "nas-retrain": ["auto-deeplab-s"],
     "nas-evaluate": ["run"],
     "nas-predict": ["run", "image.png"],

@@ -222,6 +222,13 @@ def test_an_error_without_words_is_named() -> None:
     assert check_memory(RunConfig(), CPU, fail) == ["memory is not estimated: NotImplementedError"]
 
 
+def test_memory_that_is_kept_from_an_earlier_run_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"mem_get_info": (10, 100), "memory_reserved": 60, "memory_allocated": 20}
+    for name, value in numbers.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert free_memory(torch.device("cuda")) == 10 + 60 - 20
+
+
 def test_free_memory_is_at_most_what_a_container_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = free_memory(CPU)
     assert free is None or 0 < free < 2**50

@@ -1,0 +1,157 @@
+"""Searches that differ in their seed alone, one after the other, each in a run folder of its own.
+
+    FOLDER/seed-0, FOLDER/seed-1, ...
+
+The same call goes on: what is complete is left alone, what was stopped is resumed, what is missing is begun.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.checkpoint import load_checkpoint
+from nas.config import RunConfig, SearchConfig, differences, from_plain, require, to_plain
+from nas.darts import KIND, search
+from nas.health import reason_to_stop
+from nas.interrupt import InterruptedRun
+from nas.processes import joined
+from nas.run import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
+from nas.seed_list import check_seeds
+from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.space import load
+
+__all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
+
+FREE = {name for name in CHANGEABLE if name != "epochs" and not name.startswith("health.")}
+"""Settings that may differ between runs that are to be compared: where and how, not what."""
+
+
+STATES = {"missing": "a new search", "begun": "goes on from its last checkpoint", "complete": "complete already"}
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """What the search with one of the seeds left."""
+
+    seed: int
+    folder: Path
+    """Its run folder."""
+    genotype: Genotype | None
+    """What it found; None: its loss was not a number."""
+    failure: str | None = None
+    """Why it found nothing."""
+
+    @property
+    def val_miou(self) -> float | None:
+        """mIoU of the supernet on the validation split after the last epoch, 0 to 1."""
+        return supernet_miou(self.genotype) if self.genotype is not None else None
+
+
+def search_seeds(
+    config: SearchConfig,
+    seeds: Sequence[int],
+    folder: str | Path,
+    quiet: bool = False,
+    say: Callable[[str], object] = print,
+) -> list[SeedResult]:
+    """Searches once with each seed; goes on with what is in the folder.
+
+    Args:
+        config: All settings; `seed` and `out` are filled in.
+        seeds: The seeds, each once.
+        folder: Of the run folders seed-0, seed-1, ...
+        quiet: Say nothing on the screen.
+        say: Gets a line before each search.
+
+    Raises:
+        ValueError: Settings or data that cannot be used, or the folder holds runs with other settings.
+        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+    """
+    seeds, folder = check_seeds(seeds), Path(folder)
+    # Of all before the first one is begun: what is refused is refused at once, and several processes agree.
+    with joined(config.device) as processes:
+        states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])
+        first, alone = processes.first, not processes.several
+    results = []
+    for number, (seed, state) in enumerate(zip(seeds, states, strict=True), 1):
+        run = folder / f"seed-{seed}"
+        if not quiet and first:
+            say(f"seed {seed}, {number} of {len(seeds)}: {STATES[state]}")
+        if state == "complete":
+            results.append(SeedResult(seed, run, load_genotype(run / GENOTYPE)))
+            continue
+        own = dataclasses.replace(config, seed=seed, out=str(run))
+        try:
+            found = search(own, run if state == "begun" else None, quiet)
+        except KeyboardInterrupt:
+            raise InterruptedRun(f"stopped in {run}; the same command goes on") from None
+        except ArithmeticError as error:
+            if not alone:  # only the process that met it knows
+                raise
+            results.append(SeedResult(seed, run, None, str(error)))
+            continue
+        results.append(SeedResult(seed, run, found.genotype))
+    return results
+
+
+def _state(config: SearchConfig, seed: int, folder: Path) -> str:
+    """What there is of a search: one of `STATES`.
+
+    Raises:
+        RunError: The folder is used for something else.
+    """
+    require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
+    require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
+    run = folder / f"seed-{seed}"
+    if not (run / CONFIG).exists():
+        return "missing"
+    changed = other_settings(run, dataclasses.replace(config, seed=seed))
+    if changed:
+        raise RunError(
+            f"{run} was begun with another {', '.join(changed)}: give the same settings to go on with it, or choose "
+            "another --out"
+        )
+    return "complete" if is_complete(run, config) else "begun"
+
+
+def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> list[str]:
+    """Names of the settings in which a run differs from `config`, but for those that say where and how it is computed.
+
+    Args:
+        folder: The run folder.
+        config: The settings to compare with, of the run's own class.
+        but: Further names that may differ.
+
+    Raises:
+        RunError: The run's settings cannot be read.
+    """
+    try:
+        begun = from_plain(type(config), read_config(folder))  # an older run lacks the newer settings
+    except ValueError as error:
+        raise error if isinstance(error, RunError) else RunError(f"{folder / CONFIG}: {error}") from error
+    changed = [name for name in differences(to_plain(begun), to_plain(config)) if name not in {*FREE, *but}]
+    if isinstance(begun, SearchConfig) and isinstance(config, SearchConfig):  # a file's name says nothing
+        own = folder / SPACE
+        if load(str(own) if own.exists() else begun.space) != load(config.space):
+            changed.append("space")
+    return changed
+
+
+def is_complete(folder: Path, config: SearchConfig) -> bool:
+    """Whether a search has all its epochs, or was ended by `config.health`."""
+    if not (folder / CHECKPOINT).exists():  # removed, when all was done, or never written
+        lines = read_metrics(folder)
+        return bool(lines) and int(lines[-1]["epoch"]) + 1 >= config.epochs
+    state = load_checkpoint(folder / CHECKPOINT, KIND)["state"]
+    return state["epoch"] >= config.epochs or reason_to_stop(config.health, state.get("memory", {})) is not None
+
+
+def supernet_miou(genotype: Genotype) -> float | None:
+    """mIoU of the supernet that a genotype was decoded from, as its provenance has it, 0 to 1; None: it has none."""
+    value = genotype.provenance.get("supernet_val_miou")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 <= value <= 1 else None  # NaN is neither

@@ -1,0 +1,211 @@
+"""What is ranked: the genotypes of searches, genotype files, published networks, and random genotypes beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from nas.config import SearchConfig, from_plain
+from nas.run import CONFIG, GENOTYPE, read_config
+from nas.seeds import is_complete, supernet_miou
+from retrain.networks import NETWORKS
+from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.sampling import random_genotype
+from search_spaces.space import SearchSpace
+
+__all__ = ["Candidate", "Kind", "Origin", "find_candidates", "identity", "random_candidates", "space_names"]
+
+Kind = Literal["searched", "given", "random", "published"]
+
+TRIES = 300
+"""Draws in a row that give nothing new, after which a space counts as too small."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a genotype comes from."""
+
+    name: str
+    """Unique among all."""
+    source: str
+    """The file or the network's name; how it was drawn."""
+    kind: Kind
+    """searched: the result of a search; given: a genotype file from elsewhere; random; published: a network's name."""
+    supernet: float | None = None
+    """Validation mIoU of the supernet that a search decoded it from, 0 to 1."""
+    data: str | None = None
+    """Data set of that search."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A genotype, or a published network; two searches that found the same one are one candidate."""
+
+    origins: tuple[Origin, ...]
+    genotype: Genotype | None
+    """None: a published network."""
+
+    @property
+    def name(self) -> str:
+        """All its names."""
+        return ", ".join(origin.name for origin in self.origins)
+
+
+def identity(genotype: Genotype) -> tuple[Any, ...]:
+    """What makes two genotypes the same: space, cell and path."""
+    return genotype.space, genotype.cell, genotype.path
+
+
+def find_candidates(operands: Sequence[str]) -> list[Candidate]:
+    """Reads what is to be ranked.
+
+    Args:
+        operands: Run folders of nas-search, folders of such, genotype files, names of published networks.
+
+    Raises:
+        ValueError: One is none of these, a search is not complete, or one is given twice; one line.
+    """
+    files: list[Path | str] = []
+    for operand in operands:
+        files += [operand] if operand in NETWORKS else _files(Path(operand))
+    for number, file in enumerate(files):
+        if any(_same(file, other) for other in files[:number]):
+            raise ValueError(f"{file} is given twice: give each genotype once")
+    found: list[Candidate] = []
+    for file, name in zip(files, _names(files), strict=True):
+        if isinstance(file, str):
+            found.append(Candidate((Origin(name, file, "published"),), None))
+            continue
+        genotype = load_genotype(file)
+        origin = Origin(name, str(file), "given")
+        if _is_search(file.parent) and file.name == GENOTYPE:
+            data = genotype.provenance.get("data")
+            origin = Origin(
+                name, str(file), "searched", supernet_miou(genotype), data if isinstance(data, str) else None
+            )
+        for place, other in enumerate(found):
+            if other.genotype is not None and identity(other.genotype) == identity(genotype):
+                found[place] = Candidate((*other.origins, origin), other.genotype)
+                break
+        else:
+            found.append(Candidate((origin,), genotype))
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    """The genotype files that an operand names."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise ValueError(
+            f"there is no {str(path)!r}: name a run folder of nas-search, a folder of such, a genotype.json file, or "
+            f"one of {', '.join(NETWORKS)}"
+        )
+    if (path / CONFIG).exists():
+        return [_result(path)]
+    runs = [folder for folder in sorted(path.iterdir(), key=_by_number) if _is_search(folder)]
+    if not runs:
+        raise ValueError(f"{path} has no run of nas-search in it: name a run folder, or a folder of such")
+    return [_result(run) for run in runs]
+
+
+def _result(run: Path) -> Path:
+    """The genotype of a search that is complete."""
+    config = read_config(run)
+    file = run / GENOTYPE
+    if "genotype" in config:
+        raise ValueError(
+            f"{run} is a run of nas-retrain: name the search, or {file} to train what was trained there once more"
+        )
+    try:
+        complete = is_complete(run, from_plain(SearchConfig, config))
+    except ValueError as error:
+        raise ValueError(f"{run}: {error}") from error
+    if not complete:
+        instead = f", or name {file} as it is now" if file.exists() else ""
+        raise ValueError(f"{run} is not complete: go on with it by nas-search --resume {run}{instead}")
+    return file
+
+
+def _is_search(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and "genotype" not in read_config(folder)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    """seed-2 before seed-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
+
+
+def _same(first: Path | str, second: Path | str) -> bool:
+    if isinstance(first, str) or isinstance(second, str):
+        return first == second
+    return first.resolve() == second.resolve()
+
+
+def _names(files: Sequence[Path | str]) -> list[str]:
+    """The shortest ends of the paths that tell them apart: the run folder's name, or that of the file."""
+    whole: list[tuple[str, ...]] = []
+    for file in files:
+        if isinstance(file, str):
+            whole.append((file,))
+            continue
+        path = file.resolve()
+        *parents, last = (path.parent if path.name == GENOTYPE else path.with_suffix("")).parts
+        # So that it is not taken for the seed of a training.
+        whole.append((*parents[1:], f"search-{last}" if re.fullmatch(r"seed-[0-9]+", last) else last))
+    names = []
+    for number, parts in enumerate(whole):
+        others = [other for place, other in enumerate(whole) if place != number]
+        length = next(
+            (n for n in range(1, len(parts)) if all(other[-n:] != parts[-n:] for other in others)), len(parts)
+        )
+        names.append("/".join(parts[-length:]))
+    return names
+
+
+def space_names(candidates: Sequence[Candidate]) -> dict[str, SearchSpace]:
+    """The spaces of the candidates by name; spaces of one name that are not alike are told apart by a number."""
+    spaces: dict[str, SearchSpace] = {}
+    for candidate in candidates:
+        if candidate.genotype is None or candidate.genotype.space in spaces.values():
+            continue
+        name, number = candidate.genotype.space.name, 1
+        while name in spaces:
+            number += 1
+            name = f"{candidate.genotype.space.name} ({number})"
+        spaces[name] = candidate.genotype.space
+    return spaces
+
+
+def random_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
+    """Random genotypes, for each space of the candidates: all different, from each other and from the candidates.
+
+    They are drawn with the seeds 1, 2, ...: a larger `count` has those of a smaller one.
+
+    Raises:
+        ValueError: A space has not so many.
+    """
+    spaces = space_names(candidates)
+    taken = [candidate.genotype for candidate in candidates if candidate.genotype is not None]
+    drawn: list[Candidate] = []
+    for name, space in spaces.items():
+        own: list[Genotype] = []
+        seed = last = 0
+        while len(own) < count and seed < last + TRIES:
+            seed += 1
+            genotype = random_genotype(space, seed)
+            if all(identity(genotype) != identity(other) for other in (*taken, *own)):
+                own.append(genotype)
+                last = seed
+        if len(own) < count:
+            raise ValueError(
+                f"the space {name} has few genotypes: {seed} draws gave only {len(own)} that are not there yet; give "
+                f"--random {len(own)}"
+            )
+        for number, genotype in enumerate(own, 1):
+            label = f"random {number}" + (f" of {name}" if len(spaces) > 1 else "")
+            drawn.append(Candidate((Origin(label, f"seed {genotype.provenance['seed']}", "random"),), genotype))
+    return drawn

@@ -1,0 +1,212 @@
+"""What a ranking found: networks in order, groups, and how they compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from nas.config import to_plain
+from nas.reporting import package_version
+from retrain.config import RetrainConfig
+from retrain.ranking.candidates import Candidate, Kind, space_names
+from retrain.ranking.comparison import Comparison, compare, kendall, pooled, spread
+from retrain.ranking.config import RankingConfig
+from search_spaces.space import SearchSpace
+
+__all__ = ["ENOUGH", "Entry", "Group", "Ranking"]
+
+ENOUGH = 3
+"""Searches from which their order by the supernet's mIoU and by that of the networks is compared."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A candidate and what it reached."""
+
+    candidate: Candidate
+    parameters: int
+    """Trainable ones of its network."""
+    multiply_adds: int
+    """Of its network, for an image of `Ranking.size`."""
+    folder: Path
+    """Of its run folders, seed-0, seed-1, ..."""
+    mious: tuple[float | None, ...]
+    """mIoU with each seed after the last epoch, 0 to 1; None where the training failed."""
+    failures: Mapping[int, str]
+    """Seed -> why its training failed."""
+
+    @property
+    def reached(self) -> list[float]:
+        """mIoU of the trainings that did not fail."""
+        return [miou for miou in self.mious if miou is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over the seeds; None if a training failed: with other seeds than the others it would not compare."""
+        return mean(self.reached) if len(self.reached) == len(self.mious) else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the seeds (n - 1); None for fewer than two."""
+        return spread(self.reached)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Genotypes of one kind and one space, each with its mean over the seeds."""
+
+    space: str
+    kind: Kind
+    means: tuple[float, ...]
+    """One for each search, file or random genotype: what two searches found alike counts twice."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the means."""
+        return mean(self.means)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the means (n - 1); None for fewer than two."""
+        return spread(self.means)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The result of `retrain.rank`."""
+
+    config: RetrainConfig
+    """Settings of all trainings; genotype, seed and out are theirs."""
+    ranking: RankingConfig
+    folder: Path
+    size: tuple[int, int]
+    """Height and width of the image that multiply-adds are of: a validation image."""
+    entries: tuple[Entry, ...]
+    """The best one first; those with a failed training last."""
+    spaces: Mapping[str, SearchSpace]
+    """The candidates' spaces by name."""
+
+    @classmethod
+    def of(
+        cls,
+        config: RetrainConfig,
+        ranking: RankingConfig,
+        folder: Path,
+        size: tuple[int, int],
+        entries: Sequence[Entry],
+    ) -> Ranking:
+        """Puts entries in order; equal ones stay in the order they have."""
+        spaces = space_names([entry.candidate for entry in entries])
+        ordered = sorted(entries, key=lambda entry: -1.0 if entry.mean is None else entry.mean, reverse=True)
+        return cls(config, ranking, folder, size, tuple(ordered), spaces)
+
+    def space_of(self, entry: Entry) -> str | None:
+        """Name of an entry's space; None: a published network."""
+        genotype = entry.candidate.genotype
+        return next((name for name, space in self.spaces.items() if genotype and space == genotype.space), None)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Those of each space that have a member, searched, given and random ones in this order."""
+        kinds: tuple[Kind, ...] = ("searched", "given", "random")
+        groups = []
+        for name in self.spaces:
+            own = [entry for entry in self.entries if self.space_of(entry) == name]
+            for kind in kinds:
+                means = [e.mean for e in own for origin in e.candidate.origins if origin.kind == kind]
+                if known := [value for value in means if value is not None]:
+                    groups.append(Group(name, kind, tuple(known)))
+        return groups
+
+    @cached_property
+    def comparisons(self) -> list[tuple[Group, Comparison]]:
+        """What is not random, beside the random ones of its space."""
+        random = {group.space: group for group in self.groups if group.kind == "random"}
+        return [
+            (group, compare(group.kind, group.means, random[group.space].means))
+            for group in self.groups
+            if group.kind != "random" and group.space in random
+        ]
+
+    @cached_property
+    def seed_spread(self) -> float | None:
+        """Standard deviation over the seeds, of all genotypes together, each around its own mean."""
+        return pooled([entry.reached for entry in self.entries])
+
+    @cached_property
+    def lead(self) -> float | None:
+        """The first one's mean less the second one's; None if there is no second one."""
+        means = [entry.mean for entry in self.entries if entry.mean is not None]
+        return means[0] - means[1] if len(means) > 1 else None
+
+    @cached_property
+    def searches(self) -> list[tuple[str, float, float]]:
+        """Name, mIoU of the supernet and of the trained network, of each search that has both."""
+        return [
+            (origin.name, origin.supernet, entry.mean)
+            for entry in self.entries
+            for origin in entry.candidate.origins
+            if origin.supernet is not None and entry.mean is not None
+        ]
+
+    @cached_property
+    def tau(self) -> float | None:
+        """Kendall's tau between the two; None for fewer than three searches, or of more than one space or data set."""
+        origins = [(e, o) for e in self.entries for o in e.candidate.origins if o.kind == "searched"]
+        alike = len({(self.space_of(e), o.data) for e, o in origins}) == 1
+        if len(self.searches) < ENOUGH or not alike:
+            return None
+        return kendall([(supernet, trained) for _, supernet, trained in self.searches])
+
+    @property
+    def failures(self) -> list[tuple[str, int, str]]:
+        """Name, seed and reason of each training that failed."""
+        return [(entry.candidate.name, seed, why) for entry in self.entries for seed, why in entry.failures.items()]
+
+    def plain(self) -> dict[str, Any]:
+        """All of it in plain containers."""
+        rows = []
+        for place, entry in enumerate(self.entries, 1):
+            genotype = entry.candidate.genotype
+            rows.append(
+                {
+                    "rank": place if entry.mean is not None else None,
+                    "origins": [to_plain(origin) for origin in entry.candidate.origins],
+                    "space": self.space_of(entry),
+                    "path": None if genotype is None else list(genotype.path),
+                    "parameters": entry.parameters,
+                    "multiply_adds": entry.multiply_adds,
+                    "miou": dict(zip(map(str, self.ranking.seeds), entry.mious, strict=True)),
+                    "mean": entry.mean,
+                    "spread": entry.spread,
+                    "failures": {str(seed): why for seed, why in entry.failures.items()},
+                    "folder": str(entry.folder),
+                }
+            )
+        return {
+            "data": self.config.data,
+            "split": self.ranking.split,
+            "seeds": list(self.ranking.seeds),
+            "epochs": self.config.epochs,
+            "input": list(self.size),
+            "ranking": rows,
+            "groups": [{**to_plain(g), "mean": g.mean, "spread": g.spread} for g in self.groups],
+            "comparisons": [
+                {
+                    "space": g.space,
+                    "kind": g.kind,
+                    "difference": difference,
+                    "interval": to_plain(interval),
+                    "says": text,
+                }
+                for g, (difference, interval, text) in self.comparisons
+            ],
+            "seed_spread": self.seed_spread,
+            "kendall_tau": self.tau,
+            "package_version": package_version(),
+            "settings": {k: v for k, v in to_plain(self.config).items() if k not in ("genotype", "seed", "out")},
+        }

@@ -1,0 +1,236 @@
+"""The trainings of a ranking, one after the other, each in a run folder of its own:
+
+    FOLDER/NAME/genotype.json, FOLDER/NAME/seed-0, FOLDER/NAME/seed-1, ...
+
+What is trained and measured is left alone, what was stopped goes on, what is missing is begun. A genotype is known by
+its content: more operands, random genotypes or seeds add trainings to a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from nas.checkpoint import load_checkpoint
+from nas.config import require
+from nas.cost import measure
+from nas.data.base import DataError
+from nas.devices import choose_device, set_float32
+from nas.interrupt import InterruptedRun
+from nas.lock import claimed
+from nas.opening import open_split, steps_per_epoch
+from nas.out_of_memory import is_out_of_memory
+from nas.run import CHECKPOINT, CONFIG, GENOTYPE, RunError
+from nas.seeds import other_settings
+from retrain.config import RetrainConfig
+from retrain.evaluation import evaluate
+from retrain.networks import build
+from retrain.ranking.candidates import Candidate, find_candidates, identity, random_candidates, space_names
+from retrain.ranking.config import RANDOM, RankingConfig
+from retrain.ranking.result import Entry, Ranking
+from retrain.ranking.tables import write
+from retrain.source import KIND
+from retrain.training import train
+from search_spaces.genotype import load_genotype
+
+__all__ = ["rank"]
+
+OWN = ("genotype", "seed", "out")
+"""Settings that each training has for itself."""
+
+
+def rank(
+    operands: Sequence[str | Path],
+    config: RetrainConfig,
+    ranking: RankingConfig | None = None,
+    out: str | Path | None = None,
+    quiet: bool = False,
+    say: Callable[[str], object] = print,
+) -> Ranking:
+    """Trains genotypes alike, random ones among them, and puts them in order; writes ranking.json and ranking.md.
+
+    Args:
+        operands: Run folders of searches, folders of such, genotype files, names of published networks.
+        config: Settings of all trainings; genotype, seed and out are filled in.
+        ranking: Random genotypes, seeds, the split; None: the defaults.
+        out: Folder of it all; None: runs/rank-DATA.
+        quiet: Say nothing on the screen.
+        say: Gets a line before and after each training.
+
+    Raises:
+        ValueError: Operands, settings or data that cannot be used, the folder holds trainings with other settings, or
+            every training failed; one line.
+        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+    """
+    ranking = ranking or RankingConfig()
+    candidates = _candidates([str(operand) for operand in operands], ranking)
+    folder = Path(out or f"runs/rank-{config.data}")
+    _check_folder(folder, config)
+    classes, size = _check(config, ranking)
+    costs = []
+    for candidate in candidates:
+        with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
+            network = build(candidate.genotype or candidate.name, classes, config.network)
+        costs.append(measure(network, size))
+    say = (lambda line: None) if quiet else say
+    say(
+        f"{len(candidates)} networks, each trained with the seeds {', '.join(map(str, ranking.seeds))}; all files go "
+        f"to {folder}"
+    )
+    with claimed(folder):
+        homes = [_home(folder, candidate) for candidate in candidates]
+        mious: dict[tuple[int, int], float | None] = {}
+        failures: list[dict[int, str]] = [{} for _ in candidates]
+        total = len(candidates) * len(ranking.seeds)
+        for seed in ranking.seeds:  # all with the first seed, first: what is stopped halfway compares already
+            for place, (candidate, home) in enumerate(zip(candidates, homes, strict=True)):
+                source = candidate.name if candidate.genotype is None else str(home / GENOTYPE)
+                run = home / f"seed-{seed}"
+                own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
+                where = f"{len(mious) + 1} of {total}: {candidate.name}, seed {seed}"
+                found = _miou(own, ranking.split, where, say)
+                if isinstance(found, str):
+                    failures[place][seed] = found
+                mious[place, seed] = None if isinstance(found, str) else found
+        entries = [
+            Entry(
+                candidate,
+                costs[place].parameters,
+                costs[place].multiply_adds,
+                homes[place],
+                tuple(mious[place, seed] for seed in ranking.seeds),
+                failures[place],
+            )
+            for place, candidate in enumerate(candidates)
+        ]
+        result = Ranking.of(config, ranking, folder, size, entries)
+        if all(miou is None for miou in mious.values()):
+            raise ValueError(f"every training failed, the first with: {result.failures[0][2]}")
+        write(result)
+    return result
+
+
+def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candidate]:
+    require(len(operands) > 0, "there is nothing to rank: name a run folder of nas-search")
+    candidates = find_candidates(operands)
+    has_space = bool(space_names(candidates))
+    count = (RANDOM if has_space else 0) if ranking.random is None else ranking.random
+    require(
+        has_space or count == 0,
+        f"--random is {count}, but a published network has no search space to draw from: leave it out, or name a "
+        "search or a genotype.json file, too",
+    )
+    candidates += random_candidates(candidates, count)
+    require(
+        len(candidates) > 1,
+        f"there is nothing to rank: {candidates[0].name} is one network; name another one"
+        + (", or give --random 1 or more" if has_space else ""),
+    )
+    return candidates
+
+
+def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[int, int]]:
+    """Refuses what no training could do; returns the number of classes, and H and W of a validation image."""
+    set_float32(choose_device(config.device), config.precision)
+    learned = open_split(config, config.loader.train_split, config.loader.train_limit)
+    steps_per_epoch(len(learned), config.images_per_update)
+    open_split(config, ranking.split)
+    dataset = open_split(config, config.loader.val_split)
+    height, width = dataset.read(0)[1].shape
+    return len(dataset.classes), (int(height), int(width))
+
+
+def _check_folder(folder: Path, config: RetrainConfig) -> None:
+    """Refuses a folder of something else, or of trainings with other settings.
+
+    Raises:
+        RunError: It is one.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file: choose another --out")
+    if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
+        raise RunError(f"{folder} holds runs that are not a ranking's: choose another --out")
+    for file in sorted(folder.glob(f"*/seed-*/{CONFIG}")):
+        changed = other_settings(file.parent, config, OWN)
+        if changed:
+            raise RunError(
+                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to go on with it, "
+                "or choose another --out"
+            )
+
+
+def _home(folder: Path, candidate: Candidate) -> Path:
+    """The folder of a candidate's trainings: the one that has its genotype, else a new one."""
+    if candidate.genotype is None:
+        home = folder / f"published-{candidate.name}"
+        if (home / GENOTYPE).exists():
+            raise RunError(f"{home} is of a genotype, not of the published network: choose another --out")
+        return home
+    for file in sorted(folder.glob(f"*/{GENOTYPE}")):
+        if identity(load_genotype(file)) == identity(candidate.genotype):
+            return file.parent
+    name, number = re.sub(r"[^A-Za-z0-9._-]+", "-", candidate.name)[:60].strip("-.") or "genotype", 1
+    home = folder / name
+    while home.exists():
+        number += 1
+        home = folder / f"{name}-{number}"
+    candidate.genotype.save(home / GENOTYPE)
+    return home
+
+
+def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], object]) -> float | str:
+    """Trains and measures, as far as that is not done: mIoU after the last epoch, or why it failed.
+
+    Raises:
+        InterruptedRun: As it came.
+        DataError, OSError: What would end the other trainings, too.
+    """
+    run = Path(str(config.out))
+    known = _measured(run, split, config.epochs)
+    if known is not None:
+        say(f"{where}: {split} mIoU {100 * known:.2f} %, measured already")
+        return known
+    say(f"{where}; {run}/log.txt has the epochs")
+    try:
+        if not _is_trained(run, config.epochs):
+            train(config, run if (run / CONFIG).exists() else None, quiet=True)
+        miou = evaluate(run, split, "last", config.data_root, config.device).miou
+    except KeyboardInterrupt:
+        raise InterruptedRun(f"stopped in {run}; the same command goes on") from None
+    except DataError:
+        raise
+    except (ArithmeticError, ValueError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+            raise  # a mistake of ours
+        reason = " ".join(str(error).split()) or type(error).__name__
+        say(f"   failed: {reason}")
+        return reason
+    if not 0 <= miou <= 1:
+        return f"no pixel of the split {split} is labelled"
+    say(f"   {split} mIoU {100 * miou:.2f} %")
+    return miou
+
+
+def _is_trained(run: Path, epochs: int) -> bool:
+    return (run / CHECKPOINT).exists() and load_checkpoint(run / CHECKPOINT, KIND)["state"]["epoch"] >= epochs
+
+
+def _measured(run: Path, split: str, epochs: int) -> float | None:
+    """mIoU of a run's last epoch on a split, from the file that `nas-evaluate` writes; None if that is not there."""
+    try:
+        data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
+        if data["epoch"] != epochs:
+            return None
+        checkpoint = run / CHECKPOINT  # may have been removed when it had been measured
+        if checkpoint.exists() and hashlib.sha256(checkpoint.read_bytes()).hexdigest() != data["checkpoint_sha256"]:
+            return None
+        miou = float(data["miou"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return miou if 0 <= miou <= 1 else None
