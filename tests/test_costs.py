@@ -209,8 +209,8 @@ def test_the_command_lists_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     [
         (
             ["--max-multiply-adds=1k", *SMALL],
-            r"no network is within 1,000 multiply-adds: the cheapest has [\d,]+ multiply-adds; raise the limit, or give "
-            "a smaller --input than 33x33, or a narrower network: --network.filter-multiplier below 2",
+            r"no network is within 1,000 multiply-adds: the cheapest has [\d,]+ multiply-adds; raise the limit, or "
+            "give a smaller --input than 33x33, or a narrower network: --network.filter-multiplier below 2",
         ),
         (
             ["--max-multiply-adds=1k", "--max-parameters=1k", *SMALL],
