@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
 
 

@@ -86,6 +86,7 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take half of a tiny run's time. `finished`, which is set up before this, draws them; others do not."""
     monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
     monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
 
 
