@@ -181,6 +181,13 @@ def test_a_search_has_its_pictures(tmp_path: Path) -> None:
     assert "a network that nas-retrain trained" in impossible["heat"]
 
 
+def test_a_setting_whose_picture_there_is_not_is_refused_and_nothing_written(trained: Path) -> None:
+    before = set(trained.rglob("*"))
+    with pytest.raises(ValueError, match=r"classes has no effect, as there is no heat: .*give --image"):
+        draw_pictures(trained, config=PictureConfig(classes="sky", size=33, samples=2, device="cpu"))
+    assert set(trained.rglob("*")) == before
+
+
 def test_the_paths_in_grey_are_the_most_probable_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     genotype = genotype_of(replace(load("autodeeplab-tiny"), layers=3, levels=3), seed=4)
     assert genotype.beta is not None

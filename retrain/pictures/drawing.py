@@ -20,6 +20,7 @@ from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.reading import read_image
 from nas.devices import choose_device
+from nas.folders import runs_within
 from nas.history import draw_history, read_history, save_animation
 from nas.pictures import PATHS, draw_paths, figure_to_array
 from nas.run import CONFIG, GENOTYPE, read_config, read_metrics
@@ -177,7 +178,7 @@ def draw_pictures(
     run, config = Path(run), config or PictureConfig()
     _check(names, config, out)
     if not (run / CONFIG).exists():
-        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}")
+        raise ValueError(f"{run} is not a run folder: it has no {CONFIG}{runs_within(run)}")
     subject = Subject(run, config)
     if config.image is not None:
         _ = subject.image  # one that cannot be read is no picture's own fault
@@ -193,6 +194,14 @@ def draw_pictures(
     if not figures:
         telling = "field" if "genotype" in read_config(run) else "trellis"  # of what any such run has in the end
         raise ValueError(f"nothing can be drawn: {impossible[telling]}")
+    for field in dataclasses.fields(config):  # one that was meant for a picture that there is not
+        without = [name for name in impossible if field.name in PICTURES[name].reads]
+        if (
+            getattr(config, field.name) is not None
+            and without
+            and not any(_reads(name, field.name) for name in figures)
+        ):
+            raise ValueError(f"{field.name} has no effect, as there is no {without[0]}: {impossible[without[0]]}")
     written = []
     for name, figure in figures.items():
         files = [Path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
@@ -204,6 +213,10 @@ def draw_pictures(
     return written, impossible
 
 
+def _reads(name: str, setting: str) -> bool:
+    return setting in PICTURES[name].reads
+
+
 def _endings(name: str) -> tuple[str, ...]:
     return (".svg", ".png", *([ANIMATION] if name == "history" else []))
 
@@ -211,11 +224,10 @@ def _endings(name: str) -> tuple[str, ...]:
 def _check(names: Sequence[str], config: PictureConfig, out: str | Path | None) -> None:
     for name in names:
         require(name in PICTURES, f"there is no picture {name!r}: choose of {', '.join(PICTURES)}")
-    read = {setting for name in names or PICTURES for setting in PICTURES[name].reads}
     for field in dataclasses.fields(config):
         given = getattr(config, field.name) is not None
         message = f"{field.name} has no effect on the picture {' or '.join(names)}: leave it out"
-        require(not given or field.name in read, message)
+        require(not given or any(_reads(name, field.name) for name in names or PICTURES), message)
     if out is not None:
         require(len(names) == 1, f"--out is {str(out)!r}, one file: name one picture by --what")
         animated = Path(out).suffix.lower() == ANIMATION

@@ -22,6 +22,7 @@ from retrain.sweeps.report import (
     counted,
     described,
     front,
+    importance_note,
     importances,
     shown_trials,
     trial_rows,
@@ -152,7 +153,8 @@ def _pictures(record: StudyRecord, album: Album) -> list[object]:
         parts.append(element("div", *(shown[name] for name in names if name in shown), class_=kind))
     if shares:
         listed = [(name, f"{share:.3f}") for name, share in shares.items()]
-        parts.append(details("Importances in numbers", table(("setting", "share"), listed, numbers=True)))
+        numbers = table(("setting", "share"), listed, importance_note(study), numbers=True)
+        parts.append(details("Importances in numbers", numbers))
     return parts
 
 

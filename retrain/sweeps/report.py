@@ -26,6 +26,7 @@ __all__ = [
     "counted",
     "described",
     "front",
+    "importance_note",
     "importances",
     "shown_trials",
     "trial_rows",
@@ -38,7 +39,9 @@ BEST, REPORT = "best.yaml", "report.md"
 SHOWN = 30
 """Rows of the report's table."""
 ENOUGH = 4
-"""Complete trials from which importances say anything."""
+"""Complete trials from which there are importances."""
+FEW = 20
+"""Complete trials below which importances say more of chance than of the settings: the best tenth is one trial."""
 
 
 def best_trial(study: Study) -> FrozenTrial | None:
@@ -95,6 +98,13 @@ def importances(study: Study) -> dict[str, float]:
         except (ValueError, RuntimeError):  # all trials alike, or none with all parameters
             return {}
     return {name: float(share) for name, share in found.items()}
+
+
+def importance_note(study: Study) -> str:
+    """What the importances are of, in a sentence, and that they are few where they are."""
+    complete = _number_of(study, TrialState.COMPLETE)
+    few = f" With fewer than {FEW}, they say more of chance than of the settings." if complete < FEW else ""
+    return f"By the {complete} complete trials.{few}"
 
 
 def counted(trials: Sequence[FrozenTrial]) -> str:
@@ -174,7 +184,8 @@ def write_report(study: Study) -> Path:
     if shares:
         listed = "\n".join(f"| {name} | {share:.3f} |" for name, share in shares.items())
         parts.append(
-            f"## Importances\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n{_image(pictures, 'importances')}"
+            f"## Importances\n\n{importance_note(study)}\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n"
+            f"{_image(pictures, 'importances')}"
         )
     parts.append(f"## Settings and mIoU\n\n{_image(pictures, 'slices')}\n\n{_image(pictures, 'parallel')}")
     parts.append(f"## Trials\n\n{trials_table(study, trials[:SHOWN])}")
