@@ -153,8 +153,8 @@ def _pictures(record: StudyRecord, album: Album) -> list[object]:
         parts.append(element("div", *(shown[name] for name in names if name in shown), class_=kind))
     if shares:
         listed = [(name, f"{share:.3f}") for name, share in shares.items()]
-        numbers = table(("setting", "share"), listed, importance_note(study), numbers=True)
-        parts.append(details("Importances in numbers", numbers))
+        parts.append(element("p", f"Importances: {importance_note(study)}", class_="note"))
+        parts.append(details("Importances in numbers", table(("setting", "share"), listed, numbers=True)))
     return parts
 
 

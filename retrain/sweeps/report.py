@@ -104,7 +104,7 @@ def importance_note(study: Study) -> str:
     """What the importances are of, in a sentence, and that they are few where they are."""
     complete = _number_of(study, TrialState.COMPLETE)
     few = f" With fewer than {FEW}, they say more of chance than of the settings." if complete < FEW else ""
-    return f"By the {complete} complete trials.{few}"
+    return f"by the {complete} complete trials.{few}"
 
 
 def counted(trials: Sequence[FrozenTrial]) -> str:
@@ -184,7 +184,7 @@ def write_report(study: Study) -> Path:
     if shares:
         listed = "\n".join(f"| {name} | {share:.3f} |" for name, share in shares.items())
         parts.append(
-            f"## Importances\n\n{importance_note(study)}\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n"
+            f"## Importances\n\nPED-ANOVA, {importance_note(study)}\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n"
             f"{_image(pictures, 'importances')}"
         )
     parts.append(f"## Settings and mIoU\n\n{_image(pictures, 'slices')}\n\n{_image(pictures, 'parallel')}")
