@@ -183,10 +183,9 @@ def write_report(study: Study) -> Path:
     parts.append(f"## History\n\n{_image(pictures, 'history')}")
     if shares:
         listed = "\n".join(f"| {name} | {share:.3f} |" for name, share in shares.items())
-        parts.append(
-            f"## Importances\n\nPED-ANOVA, {importance_note(study)}\n\n| setting | share |\n| --- | ---: |\n{listed}\n\n"
-            f"{_image(pictures, 'importances')}"
-        )
+        of = f"PED-ANOVA, {importance_note(study)}"
+        parts.append(f"## Importances\n\n{of}\n\n| setting | share |\n| --- | ---: |\n{listed}")
+        parts.append(_image(pictures, "importances"))
     parts.append(f"## Settings and mIoU\n\n{_image(pictures, 'slices')}\n\n{_image(pictures, 'parallel')}")
     parts.append(f"## Trials\n\n{trials_table(study, trials[:SHOWN])}")
     if len(trials) > SHOWN:
