@@ -116,7 +116,7 @@ def test_nothing_loads_unless_all_matches(
             "resnet50-aspp",
             {},
             {"conv1.weight": torch.zeros(64, 3, 7, 7)},
-            r"conv1\.0\.weight of shape \[64, 3, 3, 3\].*one 7x7 convolution: give --network\.resnet_stem plain$",
+            r"conv1\.0\.weight of shape \[64, 3, 3, 3\].*one 7x7 convolution: give --network\.resnet-stem plain$",
         ),
         (
             "resnet50-aspp",

@@ -172,6 +172,7 @@ def wait_for_a_step(folder: Path, number: int, process: subprocess.Popen[str]) -
     raise AssertionError("no checkpoint in a minute")
 
 
+@pytest.mark.slow
 def test_a_lost_process_ends_the_job_and_a_restart_goes_on(searched: tuple[Path, list[Any]], tmp_path: Path) -> None:
     """kill -9 of one process: the other says so; torchrun starts both anew, which resume; the result is the same."""
     process = torchrun(*command(tmp_path / "run"), restarts=1)

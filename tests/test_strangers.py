@@ -415,12 +415,12 @@ def test_a_huge_genotype_or_space_is_refused(changes: dict[str, Any], says: str,
 
 
 def test_a_space_that_can_be_decoded_may_be_too_large_for_a_supernet(tmp_path: Path) -> None:
-    space = SearchSpace("large", 1000, 10, 9, 1, ("skip", "separable_3x3"))
+    space = SearchSpace("large", 1000, 5, 9, 1, ("skip", "separable_3x3"))
     file = tmp_path / "space.yaml"
     file.write_text(space.to_yaml(), encoding="utf-8")
     assert load(file) == space
     for arguments in (("nas-describe", "--space", file), ("nas-search", "--space", file, "--quiet", *FEW)):
-        assert "is 1,080,000: expected at most 200,000, with fewer" in refused(*arguments)
+        assert "is 540,000: expected at most 200,000, with fewer" in refused(*arguments)
 
 
 # Paths

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.config import require
+from nas.folders import runs_within
 from nas.reporting import package_version
 from nas.run import CONFIG
 from retrain.report.album import Album
@@ -65,7 +66,8 @@ def write_report(
     for number, path in enumerate(paths):
         require(places[number] not in places[:number], f"{path} is given twice: give each run once")
         is_one = (path / CONFIG).exists() or _is_study(path)
-        require(is_one, f"{path} is not a run folder: it has no {CONFIG} (and no {SWEEP_FILE}, as a study has)")
+        needs = f"it has no {CONFIG} (and no {SWEEP_FILE}, as a study has)"
+        require(is_one, f"{path} is not a run folder: {needs}{'' if is_one else runs_within(path)}")
     runs = read_runs([path for path in paths if not _is_study(path)])
     studies = _read_studies([path for path in paths if _is_study(path)], storage, study)
     trained = any(not run.searches for run in runs)
