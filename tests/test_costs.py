@@ -51,7 +51,7 @@ CASES = {
     "deeplab, frozen": (load("autodeeplab-tiny"), NetworkConfig(frozen_batch_norm=True), (33, 33)),
     "fplnet": (load("autodeeplab-tiny"), NetworkConfig(kind="fplnet"), (65, 129)),
     "fplnet, odd sizes": (
-        replace(load("autodeeplab-extended"), layers=7, operations=SPECIAL),
+        replace(load("autodeeplab-extended"), layers=5, operations=SPECIAL),
         NetworkConfig(kind="fplnet", filter_multiplier=3),
         (37, 51),
     ),

@@ -200,7 +200,8 @@ def test_a_checkpoint_of_one_engine_loads_in_the_other() -> None:
     assert set(other.state_dict()) == set(plain.state_dict())
     other.load_state_dict(plain.state_dict())
     back.load_state_dict(other.state_dict())
-    assert all(torch.equal(back.state_dict()[name], tensor) for name, tensor in plain.state_dict().items())
+    taken = back.state_dict()
+    assert all(torch.equal(taken[name], tensor) for name, tensor in plain.state_dict().items())
     missing = dict(plain.state_dict())
     del missing[next(name for name in missing if ".mixed.1." in name)]
     with pytest.raises(RuntimeError, match="Missing key"):

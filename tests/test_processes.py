@@ -183,6 +183,7 @@ def test_a_lost_process_ends_the_job_and_a_restart_goes_on(searched: tuple[Path,
     check_same_run(searched[0], tmp_path / "run", "search")
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_the_run_goes_on_with_two_processes_or_with_one(
     searched: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
