@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> None:
     listed: list[Decoded] = []
     costs: dict[str, Any] = {}
     if config.asked:
-        size, classes = parse_size(values.input or "512x1024"), values.classes or _classes(genotype)
+        size, classes = parse_size(values.input or "512x1024"), values.classes or networks.known_classes(genotype)
         costs = candidates.costs_of(size, classes, values.network)
         listed = _candidates(genotype, config, values, size, classes)
         genotype = listed[(config.candidate or 1) - 1].genotype
@@ -187,12 +187,6 @@ def _check(values: Any, config: CandidateConfig) -> None:
             raise ValueError("--network is for candidates: give --top, --pareto or a limit, or leave it out")
     if values.classes is not None and values.classes < 2:
         raise ValueError(f"--classes is {values.classes}: give at least 2")
-
-
-def _classes(genotype: Genotype) -> int:
-    """The number of classes that the search had, where the file says so; else that of Cityscapes."""
-    known = genotype.provenance.get("classes")
-    return known if type(known) is int and 2 <= known <= 255 else 19
 
 
 def _candidates(

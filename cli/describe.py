@@ -34,7 +34,12 @@ def make_parser() -> common.Parser:
         "--networks", action="store_true", help="List the published networks, with the numbers their papers print."
     )
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
-    parser.add_argument("--classes", type=int | None, default=None, help="Number of classes; 19 if not given.")
+    parser.add_argument(
+        "--classes",
+        type=int | None,
+        default=None,
+        help="Number of classes; if not given, that of a genotype's search where the file has it, else 19.",
+    )
     parser.add_argument(
         "--input", type=str | None, default=None, help="Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given."
     )
@@ -134,7 +139,9 @@ def main(arguments: list[str]) -> None:
     is_run = values.source is not None and Path(values.source).is_dir()
     if is_run and (values.classes is not None or values.network != NetworkConfig()):
         raise ValueError("a run has its own --classes and --network.*: leave them out")
-    classes = 19 if values.classes is None else values.classes
+    classes = values.classes
+    if classes is None:
+        classes = networks.known_classes(values.source) if values.source is not None and not is_run else 19
     if classes < 2:
         raise ValueError(f"--classes is {classes}: give at least 2")
     if values.space is not None and values.yaml:

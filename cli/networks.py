@@ -5,17 +5,21 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cli import common
 from retrain.network_config import NetworkConfig
 from retrain.networks.published import NETWORKS, PublishedNetwork
+from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["KINDS", "check_kind", "explain_option", "facts", "listed", "with_kind"]
+__all__ = ["KINDS", "check_kind", "explain_option", "facts", "known_classes", "listed", "with_kind"]
 
 KINDS: tuple[str, ...] = get_args(get_type_hints(NetworkConfig)["kind"])
 """What a genotype may become."""
 WIDTH = 79
+CITYSCAPES = 19
+"""Classes."""
 
 
 def listed(counts: bool = False) -> str:
@@ -49,6 +53,16 @@ def facts() -> list[dict[str, Any]]:
         return {**{name: getattr(record, name) for name in names}, "settings": sorted(record.settings)}
 
     return [plain(NETWORKS[name]) for name in NETWORKS]
+
+
+def known_classes(source: str | Genotype) -> int:
+    """The number of classes that a genotype's search had, where it or its file says so; else that of Cityscapes."""
+    if isinstance(source, str):
+        if not Path(source).is_file():
+            return CITYSCAPES
+        source = load_genotype(source)
+    known = source.provenance.get("classes")
+    return known if type(known) is int and 2 <= known <= 255 else CITYSCAPES
 
 
 def explain_option(parser: common.Parser) -> None:

@@ -101,7 +101,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
     except ValueError as error:
         raise ValueError(f"{error}. {_how_to_vary(name)}") from None
 
-    from retrain.sweeps.objective import check_networks, run_trial
+    from retrain.sweeps.objective import check_data, check_networks, run_trial
     from retrain.sweeps.report import REPORT, counted, write_best, write_report
     from retrain.sweeps.screen import Screen
     from retrain.sweeps.storage import open_storage
@@ -109,6 +109,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
     from search_spaces.files import write_atomically
 
     check_networks(space)
+    check_data(base)
     if (folder / "config.yaml").exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():

@@ -18,6 +18,10 @@ def runs_within(folder: str | Path) -> str:
     Of a study that is the best trial, by the first line of its best.yaml; else the run that was begun last.
     """
     folder = Path(folder)
+    if not folder.exists():
+        return "; there is no such folder"
+    if (folder.parent / CONFIG).is_file():
+        return f"; name the folder that it is in, {folder.parent}"
     try:
         runs = [path.parent for path, _ in zip(folder.glob(f"*/{CONFIG}"), range(MOST), strict=False)]
         if not runs:

@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces.extensions import HINT
@@ -125,10 +126,28 @@ def register_operation(
     """
 
     def register(build: Builder) -> Builder:
-        OPERATIONS.register(name, Operation(name, build, has_weights, cost, label, color, ends_in))
+        OPERATIONS.register(name, Operation(name, _with_settings(build), has_weights, cost, label, color, ends_in))
         return build
 
     return register
+
+
+def _with_settings(build: Any) -> Build:
+    """What is built without `settings` need not name them."""
+    if not callable(build):
+        return build  # refused by its record
+    try:
+        signature(build).bind("channels", "stride", "batch_norm", "settings")
+        return build
+    except TypeError:  # one argument too many
+        pass
+
+    def without(
+        channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
+    ) -> nn.Module:
+        return build(channels, stride, batch_norm)
+
+    return without
 
 
 def _register_class(

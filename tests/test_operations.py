@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nas.cost import count_parameters, measure
 from search_spaces.modules import BatchNorm, resize
-from search_spaces.operations import NONE, OPERATIONS, Cost
+from search_spaces.operations import NONE, OPERATIONS, Cost, register_operation
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
 from search_spaces.space import load
@@ -29,6 +29,22 @@ def make(name: str, stride: int) -> nn.Module:
 
 def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
+
+
+def test_an_operation_need_not_take_settings() -> None:
+    registered = dict(OPERATIONS._entries)
+    try:
+        for name, builder in (
+            ("without", lambda channels, stride, batch_norm: nn.Conv2d(channels, channels, 3, stride, 1)),
+            ("by_any_name", lambda c, s, norm, settings: nn.Conv2d(c, settings.li_zone, 3, s, 1)),
+        ):
+            register_operation(name, label="x", color="#000000", cost=lambda *_: Cost())(builder)
+        built = [
+            OPERATIONS[name].build(5, 2, BatchNorm, OperationSettings(li_zone=7)) for name in ("without", "by_any_name")
+        ]
+        assert [module.out_channels for module in built] == [5, 7]
+    finally:
+        OPERATIONS._entries = registered
 
 
 def test_the_registry_has_the_papers_operations() -> None:

@@ -178,6 +178,7 @@ def test_places_means_and_spreads(tmp_path: Path, pretended: Callable[[Score], l
     assert trained == [f"ranked/{name}/seed-{seed}" for seed in (0, 2) for name in (*names, *drawn)]
     assert [entry.candidate.name for entry in found.entries] == [*names, "random 1", "random 2"]
     assert [entry.mean for entry in found.entries] == pytest.approx([0.51, 0.41, 0.31, 0.21, 0.21])
+    assert found.places == (1, 2, 3, 4, 4)
     assert found.entries[0].spread == pytest.approx(0.02 / 2**0.5)
     assert found.seed_spread == pytest.approx(0.02 / 2**0.5)
     groups = {group.kind: group for group in found.groups}

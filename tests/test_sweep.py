@@ -313,6 +313,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["li", "--resume", "x"], "the same command goes on with a study"),
         (["li", "--genotype", "mnv2-aspp"], "has no effect on mnv2-aspp"),
         (["li", "--data", "camvid"], "--data-root"),
+        (["li", "--data", "folder", "--data-root", "nowhere", "--epochs", "2"], "nowhere"),
         (["li", "--sampler", "TPE"], "expected one of tpe, random, grid, nsga2, cmaes"),
         (["li", "--sampler", "grid"], "parameter network.li_sigma has any value of its range, but a grid needs steps"),
         (

@@ -21,7 +21,7 @@ FILES = {
     block.splitlines()[0].removeprefix("# "): block
     for block in re.findall(r"^```(?:python|yaml)\n(.*?)^```", TUTORIAL, re.DOTALL | re.MULTILINE)
 }
-COMMANDS = re.findall(r"^    ((?:python|nas-[a-z]+) .*)$", TUTORIAL, re.MULTILINE)
+COMMANDS = re.findall(r"^    ((?:python|nas-[a-z]+) .*)$", re.sub(r"\\\n +", "", TUTORIAL), re.MULTILINE)
 SHORT = {
     "practice.py": (("600", "24"), ("40", "4")),
     "search.yaml": (("epochs: 8", "epochs: 3"),),

@@ -104,6 +104,12 @@ class Ranking:
         ordered = sorted(entries, key=lambda entry: -1.0 if entry.mean is None else entry.mean, reverse=True)
         return cls(config, ranking, folder, size, tuple(ordered), spaces)
 
+    @property
+    def places(self) -> tuple[int | None, ...]:
+        """The rank of each entry, from 1; equal means share one. None: a training failed."""
+        means = [entry.mean for entry in self.entries]
+        return tuple(None if mean is None else means.index(mean) + 1 for mean in means)
+
     def space_of(self, entry: Entry) -> str | None:
         """Name of an entry's space; None: a published network."""
         genotype = entry.candidate.genotype
@@ -170,11 +176,11 @@ class Ranking:
     def plain(self) -> dict[str, Any]:
         """All of it in plain containers."""
         rows = []
-        for place, entry in enumerate(self.entries, 1):
+        for place, entry in zip(self.places, self.entries, strict=True):
             genotype = entry.candidate.genotype
             rows.append(
                 {
-                    "rank": place if entry.mean is not None else None,
+                    "rank": place,
                     "origins": [to_plain(origin) for origin in entry.candidate.origins],
                     "space": self.space_of(entry),
                     "path": None if genotype is None else list(genotype.path),

@@ -19,11 +19,11 @@ def rows(ranking: Ranking) -> list[list[str]]:
     """The heads, and a row for each network."""
     heads = ["rank", "network", "parameters", "multiply-adds", *(f"seed {seed}" for seed in ranking.ranking.seeds)]
     found = [[*heads, "mean", "s.d.", "path"]]
-    for place, entry in enumerate(ranking.entries, 1):
+    for place, entry in zip(ranking.places, ranking.entries, strict=True):
         genotype = entry.candidate.genotype
         found.append(
             [
-                "-" if entry.mean is None else str(place),
+                "-" if place is None else str(place),
                 entry.candidate.name,
                 f"{entry.parameters:,}",
                 f"{entry.multiply_adds / 1e6:,.2f} M",

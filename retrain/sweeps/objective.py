@@ -22,7 +22,7 @@ from retrain.sweeps.space import Space
 from retrain.sweeps.study import TrialRun
 from retrain.training import train
 
-__all__ = ["check_networks", "latency", "run_trial"]
+__all__ = ["check_data", "check_networks", "latency", "run_trial"]
 
 WARM_UP, PASSES, SECONDS = 3, 10, 2.0
 """Forward passes before the measurement; at least so many in it; and for at least so long."""
@@ -41,6 +41,16 @@ def check_networks(space: Space) -> None:
                 build(config.genotype, 2, config.network)
         elif isinstance(config, SearchConfig):
             resolve_space(config)
+
+
+def check_data(config: RunConfig) -> None:
+    """Opens the splits that trials learn on and are measured on, before the first one is begun.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
+    for split in (config.loader.train_split, config.loader.val_split):
+        open_split(config, split)
 
 
 def run_trial(trial: TrialRun, objectives: Sequence[str]) -> list[float]:
