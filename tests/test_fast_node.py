@@ -208,7 +208,8 @@ def test_a_checkpoint_of_one_engine_loads_in_the_other() -> None:
         fast.load_state_dict(missing)
 
 
-@pytest.mark.parametrize("first", [pytest.param("plain", marks=pytest.mark.slow), "fast"])
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["plain", "fast"])
 def test_a_run_goes_on_in_the_other_engine(first: str) -> None:
     """Weights, momentum, Adam's moments: two steps in one engine and two in the other are four in one."""
     space = small(load("autodeeplab-extended"), layers=2, blocks=1)

@@ -124,6 +124,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]
     return folder / "run", launch("searches", folder)
 
 
+@pytest.mark.slow
 def test_all_processes_of_a_search_have_one_architecture(searched: tuple[Path, list[Any]]) -> None:
     folder, (first, second) = searched
     assert len(first["architecture"]) == 2 and equal(first, second)
@@ -134,6 +135,7 @@ def test_all_processes_of_a_search_have_one_architecture(searched: tuple[Path, l
     assert load_checkpoint(folder / "checkpoint.pt", "search")["processes"] == 2
 
 
+@pytest.mark.slow
 def test_a_retraining_is_that_of_one_process_with_the_whole_batch(
     searched: tuple[Path, list[Any]], tmp_path: Path
 ) -> None:
