@@ -141,6 +141,7 @@ def test_the_document_s_example_predicts_as_nas_predict_does(
     assert f"background: {share:.1%} of the picture\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_labels_of_the_last_checkpoint_in_another_opset(run: Path, call: Run, tmp_path: Path) -> None:  # noqa: F811
     done = call("nas-export", run, "--onnx", "labels.onnx", "--output=labels", "--checkpoint=last", "--opset=21")
     assert (done.code, done.err) == (0, "")
@@ -289,7 +290,7 @@ REPRESENTATIVE = {
 }
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVE)
+@pytest.mark.parametrize("name", ["LI-ASPP", pytest.param("FPLNet-style", marks=pytest.mark.slow)])
 def test_networks_export(name: str, tmp_path: Path) -> None:
     source, config = REPRESENTATIVE[name]
     found = exported(stir(build(source, 5, config)), tmp_path)

@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("kind", RUNS)
-@pytest.mark.parametrize("number", [1, 5, STEPS, STEPS + 1])
+@pytest.mark.parametrize("number", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, STEPS, STEPS + 1))])
 def test_a_kill_costs_at_most_one_interval(
     whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, number: int
 ) -> None:
