@@ -45,7 +45,7 @@ def hardware(device: str, threads: int) -> str:
     """The machine in words, and the version of PyTorch: what every table says of where it was measured."""
     import torch
 
-    from nas.devices import choose_device
+    from nas.training.devices import choose_device
 
     chosen = choose_device(device)
     if chosen.type == "cuda":

@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from benchmarks.config import NetworksBench, numbers
 from benchmarks.documents import command, hardware, number, table
-from benchmarks.timing import in_turn, seconds
+from benchmarks.measuring import in_turn, seconds
 from nas.config import CosineSgdConfig
-from nas.cost import describe
-from nas.devices import autocast, choose_device, set_float32
-from nas.optimizers import make_optimizer
-from nas.stepping import Stepper
+from nas.evaluation.cost import describe
+from nas.training.devices import autocast, choose_device, set_float32
+from nas.training.optimizers import make_optimizer
+from nas.training.step import Stepper
 from retrain.export import open_session, run_session
+from retrain.load import load_trained
 from retrain.networks import NETWORKS, build
-from retrain.source import load_trained
 
 __all__ = ["COST_SIZE", "make_table", "measure"]
 

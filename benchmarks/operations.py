@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from benchmarks.config import OperationsBench, numbers
 from benchmarks.documents import command, hardware, table
-from benchmarks.timing import in_turn, seconds
-from nas.cost import measure as measure_cost
-from nas.devices import choose_device
+from benchmarks.measuring import in_turn, seconds
+from nas.evaluation.cost import measure as measure_cost
+from nas.training.devices import choose_device
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from search_spaces.lateral_inhibition import LIConv2d

@@ -16,11 +16,11 @@ from typing import Any
 
 from benchmarks.config import VARIANTS, SupernetBench
 from benchmarks.documents import command, hardware, number, table
-from benchmarks.protocol import protocol_hours
+from benchmarks.measuring import protocol_hours
 from benchmarks.remote import Remote
 from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
 from nas.config import require
-from nas.devices import choose_device, set_float32
+from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace, load
 
 __all__ = ["geometric_means", "make_table", "measure"]

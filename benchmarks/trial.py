@@ -11,16 +11,14 @@ from typing import Any, Literal
 import torch
 
 from benchmarks.config import Variant
-from benchmarks.counting import Dispatched, kernels_launched, largest
-from benchmarks.memory import PeakMemory
+from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, kernels_launched, largest, seconds
 from benchmarks.remote import Remote, out_of_memory
-from benchmarks.timing import copy_speed, in_turn, seconds
 from nas.config import CosineSgdConfig, Precision
-from nas.devices import choose_device, set_float32
-from nas.graphs import graph_pool
-from nas.optimizers import FUSED, make_optimizer
-from nas.stepping import Stepper
-from nas.supernet import Supernet
+from nas.supernet.network import Supernet
+from nas.training.cuda_graphs import graph_pool
+from nas.training.devices import choose_device, set_float32
+from nas.training.optimizers import FUSED, make_optimizer
+from nas.training.step import Stepper
 from search_spaces.space import SearchSpace
 
 __all__ = ["CLASSES", "STEPS", "Trial", "cost_in_turn"]

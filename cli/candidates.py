@@ -9,7 +9,7 @@ from nas.config import to_plain
 from retrain.network_config import NetworkConfig
 
 if TYPE_CHECKING:
-    from retrain.candidates import Decoded
+    from retrain.budget import Decoded
     from search_spaces.genotype import Block
 
 __all__ = ["costs_line", "costs_of", "facts", "plain_cell", "table"]

@@ -23,8 +23,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cli.messages import did_you_mean, explain, with_hyphens
-from nas.folders import runs_within
-from nas.out_of_memory import ADVICE, is_out_of_memory
+from nas.runs.free_memory import ADVICE, is_out_of_memory
+from nas.runs.names import runs_within
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, read_yaml
 

@@ -85,10 +85,10 @@ def check(arguments: list[str]) -> None:
         raise common.UsageError(f"--workers is {values.workers}: give at least 1")
     _check_picture(values.contact_sheet, values.samples)
     from nas.data.base import DATASETS, DataError, load_readers
-    from nas.data.check_report import as_data, as_text, summary
-    from nas.data.checking import check as check_splits
-    from nas.data.checking import open_splits
-    from nas.progress import StepProgress
+    from nas.data.check.checking import check as check_splits
+    from nas.data.check.checking import open_splits
+    from nas.data.check.report import as_data, as_text, summary
+    from nas.training.progress import StepProgress
 
     load_readers()
     if DATASETS[values.name].needs_root and values.root is None:
@@ -100,7 +100,7 @@ def check(arguments: list[str]) -> None:
         report = check_splits(opened, values.workers, progress.step)
     print(json.dumps(as_data(report)) if values.json else as_text(report))
     if values.contact_sheet is not None:
-        from nas.data.contact_sheet import write_contact_sheet
+        from nas.data.check.contact_sheet import write_contact_sheet
 
         write_contact_sheet(opened.splits, values.samples or SAMPLES, values.contact_sheet)
     if report.problems:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from cli import candidates, common
 
 if TYPE_CHECKING:
-    from retrain.candidate_config import CandidateConfig
-    from retrain.candidates import Decoded
+    from retrain.budget import Decoded
+    from retrain.config import CandidateConfig
     from search_spaces.genotype import Genotype
 
 DESCRIPTION = """\
@@ -28,7 +28,7 @@ cost, as nas-describe counts it. One of them (--candidate) is shown in full, dra
 def make_parser() -> common.Parser:
     """The parser of nas-decode."""
     from cli import networks
-    from retrain.candidate_config import CandidateConfig
+    from retrain.config import CandidateConfig
     from retrain.network_config import NetworkConfig
 
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> None:
     """Parses, decodes, prints, writes."""
     from cli import networks
     from cli.describe import parse_size
-    from retrain.candidate_config import CandidateConfig
+    from retrain.config import CandidateConfig
 
     values = common.parse(make_parser(), networks.with_kind(arguments))
     config = CandidateConfig(**{f.name: getattr(values, f.name) for f in dataclasses.fields(CandidateConfig)})
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> None:
         listed = _candidates(genotype, config, values, size, classes)
         genotype = listed[(config.candidate or 1) - 1].genotype
     elif values.by == "perturbation":
-        from nas.perturbation import decode_by_perturbation
+        from nas.diagnostics.perturbation import decode_by_perturbation
 
         folder, device = Path(values.file).parent, values.device or "auto"
         genotype = decode_by_perturbation(folder, values.images, device, values.data_root, quiet=values.json)
@@ -192,8 +192,8 @@ def _check(values: Any, config: CandidateConfig) -> None:
 def _candidates(
     genotype: Genotype, config: CandidateConfig, values: Any, size: tuple[int, int], classes: int
 ) -> list[Decoded]:
-    from nas.devices import choose_device, set_float32
-    from retrain.candidates import decode_candidates
+    from nas.training.devices import choose_device, set_float32
+    from retrain.budget import decode_candidates
 
     measured = values.device is not None or config.needs_latency
     device = choose_device(values.device or "cpu") if measured else None

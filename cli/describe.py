@@ -65,7 +65,7 @@ def describe_space(name: str, classes: int) -> dict[str, Any]:
     """Counts of a space, and the parameters of its supernet."""
     import torch
 
-    from nas.supernet import Supernet
+    from nas.supernet.network import Supernet
     from search_spaces.graph import count
     from search_spaces.space import load
 
@@ -90,13 +90,13 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
     """Parameters, multiply-adds and features of a network."""
     import torch
 
-    from nas.cost import describe
+    from nas.evaluation.cost import describe
     from retrain.networks import build
 
     facts: dict[str, Any] = {}
     if Path(name).is_dir():
-        from nas.checkpoint import CheckpointError
-        from retrain.source import load_trained
+        from nas.runs.checkpoint import CheckpointError
+        from retrain.load import load_trained
 
         try:
             trained = load_trained(name, "last")

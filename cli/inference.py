@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from cli import common
 from nas.config import Precision
-from nas.inference import WINDOW_BATCH, Inference
+from nas.evaluation.inference import WINDOW_BATCH, Inference
 
 __all__ = ["SCALE_SETS", "add_inference_options", "inference", "parse_scales", "parse_size"]
 

@@ -42,8 +42,8 @@ def main(arguments: list[str]) -> None:
     if Path(values.out).is_file():
         raise ValueError(f"--out is {values.out!r}, a file: name a folder")
     how = inference(values)
-    from nas.wording import counted
     from retrain.prediction import Outputs, predict
+    from search_spaces.messages import counted
 
     outputs = Outputs(not values.no_overlay, values.probabilities)
     done = predict(

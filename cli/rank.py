@@ -9,10 +9,9 @@ from functools import partial
 
 from cli import common, networks
 from cli.retrain import RECIPES
-from nas.seed_list import parse_seeds
-from retrain.config import RetrainConfig
+from nas.config import parse_seeds
+from retrain.config import RankingConfig, RetrainConfig
 from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
-from retrain.ranking.config import RankingConfig
 
 DESCRIPTION = """\
 Trains what several searches found, and random genotypes of the same space, with the same settings and several seeds
@@ -74,7 +73,7 @@ def main(arguments: list[str]) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a ranking runs without torchrun, one training after the other: start the command once")
 
-    from retrain.ranking.tables import MARKDOWN, table
+    from retrain.ranking.result import MARKDOWN, table
     from retrain.ranking.training import rank
 
     out = common.value_of("--out", arguments)  # that of a file of settings is a run's own

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import common
-from nas.config import SearchConfig
-from nas.seed_list import parse_seeds
+from nas.config import SearchConfig, parse_seeds
 
 if TYPE_CHECKING:
     from nas.seeds import SeedResult

@@ -187,8 +187,8 @@ def _report(arguments: list[str]) -> None:
     parser.add_argument("--study", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
     values = common.parse(parser, arguments)
 
-    from retrain.sweeps.opening import open_study
     from retrain.sweeps.report import REPORT, counted, write_report
+    from retrain.sweeps.study import open_study
 
     study = open_study(values.folder, values.storage, values.study)
     write_report(study)

@@ -68,6 +68,6 @@ def redecode(genotype: Genotype) -> Genotype:
             f"the genotype has no {' and no '.join(missing)}: it is hand-written or published, so that there is "
             "nothing to decode. Use its cell and path as they are, or name a genotype.json that a search wrote"
         )
-    # How a candidate was decoded (`retrain.candidates`) is not how this one is.
+    # How a candidate was decoded (`retrain.budget`) is not how this one is.
     provenance = {name: value for name, value in genotype.provenance.items() if name != "decoding"}
     return decode(genotype.space, genotype.alpha, genotype.beta, provenance, genotype.edge_weights)

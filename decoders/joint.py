@@ -19,10 +19,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from decoders.cell import greedy_cell
-from decoders.choices import Choice, block_choices
-from decoders.costs import CostTable, Kind, kinds_of
-from decoders.labels import Costs, Label, best_labels, check_effort
+from decoders.cell import Choice, block_choices, greedy_cell
+from decoders.costs import Costs, CostTable, Kind, Label, best_labels, check_effort, kinds_of
 from decoders.path import NO_PATH, exact_factors, viterbi
 from decoders.trellis import Trellis, best_walks, likeliest_ahead, plain_trellis
 

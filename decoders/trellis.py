@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add
 
-from decoders.labels import Costs, Label, best_labels, check_effort
+from decoders.costs import Costs, Label, best_labels, check_effort
 
 __all__ = ["Factors", "Trellis", "best_walks", "likeliest_ahead", "plain_trellis"]
 

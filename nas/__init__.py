@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from nas.architecture import Architecture
     from nas.config import (
         ArchitectureConfig,
+        AugmentConfig,
         CosineSgdConfig,
         HealthConfig,
         LoaderConfig,
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
         SupernetConfig,
         recipe,
     )
-    from nas.cost import count_parameters, describe, measure
     from nas.darts import SearchResult, resolve_space, search
     from nas.data.base import DataError, open_dataset
-    from nas.data.config import AugmentConfig
-    from nas.inference import Inference, Viewing
-    from nas.interrupt import InterruptedRun
-    from nas.loss import NonFiniteLossError
-    from nas.metrics import ConfusionMatrix
-    from nas.optimizers import make_optimizer
-    from nas.supernet import Supernet
+    from nas.evaluation.cost import count_parameters, describe, measure
+    from nas.evaluation.inference import Inference, Viewing
+    from nas.evaluation.metrics import ConfusionMatrix
+    from nas.supernet.architecture import Architecture
+    from nas.supernet.network import Supernet
+    from nas.training.interruption import InterruptedRun
+    from nas.training.losses import NonFiniteLossError
+    from nas.training.optimizers import make_optimizer
 
 _EXPORTS = {
-    "Architecture": "nas.architecture",
+    "Architecture": "nas.supernet.architecture",
     "ArchitectureConfig": "nas.config",
-    "AugmentConfig": "nas.data.config",
-    "ConfusionMatrix": "nas.metrics",
+    "AugmentConfig": "nas.config",
+    "ConfusionMatrix": "nas.evaluation.metrics",
     "CosineSgdConfig": "nas.config",
     "DataError": "nas.data.base",
     "HealthConfig": "nas.config",
-    "Inference": "nas.inference",
-    "InterruptedRun": "nas.interrupt",
+    "Inference": "nas.evaluation.inference",
+    "InterruptedRun": "nas.training.interruption",
     "LoaderConfig": "nas.config",
-    "NonFiniteLossError": "nas.loss",
+    "NonFiniteLossError": "nas.training.losses",
     "RunConfig": "nas.config",
     "SearchConfig": "nas.config",
     "SearchResult": "nas.darts",
     "SgdConfig": "nas.config",
-    "Supernet": "nas.supernet",
+    "Supernet": "nas.supernet.network",
     "SupernetConfig": "nas.config",
-    "Viewing": "nas.inference",
-    "count_parameters": "nas.cost",
-    "describe": "nas.cost",
-    "make_optimizer": "nas.optimizers",
-    "measure": "nas.cost",
+    "Viewing": "nas.evaluation.inference",
+    "count_parameters": "nas.evaluation.cost",
+    "describe": "nas.evaluation.cost",
+    "make_optimizer": "nas.training.optimizers",
+    "measure": "nas.evaluation.cost",
     "open_dataset": "nas.data.base",
     "recipe": "nas.config",
     "resolve_space": "nas.darts",

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
-from nas.architecture_config import ArchitectureConfig
-from nas.data.config import AugmentConfig
-from nas.health_config import HealthConfig
-from nas.requiring import require
-from nas.setting_types import expected, fits
 from search_spaces.files import read_yaml
 from search_spaces.space import short
+from search_spaces.validation import expected, fits, require
 
 __all__ = [
     "ArchitectureConfig",
+    "AugmentConfig",
     "Cache",
     "CosineSgdConfig",
+    "CostName",
     "Decay",
     "Engine",
     "HealthConfig",
@@ -33,34 +32,57 @@ __all__ = [
     "Precision",
     "Recompute",
     "RunConfig",
+    "Sampling",
     "SearchConfig",
     "SgdConfig",
     "SupernetConfig",
     "SyncBatchNorm",
+    "check_seeds",
     "differences",
     "from_plain",
     "full_precision",
     "load_recipe",
+    "parse_seeds",
     "recipe",
     "require",
     "to_plain",
 ]
 
+
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 """The last three are short for others; settings hold the full names."""
+
+
 MemoryCheck = Literal["stop", "warn", "off"]
+
+
 SyncBatchNorm = Literal["gpu", "always", "never"]
+
+
 Engine = Literal["plain", "fast"]
+
+
 Recompute = Literal["none", "node", "operation"]
+
+
 Cache = Literal["none", "memory", "disk"]
+
+
 OptimizerName = Literal["sgd", "adam"]
+
+
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
 
+
 _SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+
 Config = TypeVar("Config")
+
+
 RECIPES = Path(__file__).parent / "recipes"
+
 
 # Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
 MAX_IMAGES, MAX_PROCESSES = 65536, 1024
@@ -136,6 +158,170 @@ class SupernetConfig:
         for name, choices in (("engine", get_args(Engine)), ("recompute", get_args(Recompute))):
             value = getattr(self, name)
             require(value in choices, f"supernet.{name} is {value!r}: give one of {', '.join(choices)}")
+
+
+Sampling = Literal["none", "gumbel"]
+
+
+CostName = Literal["multiply_adds", "parameters"]
+
+
+@dataclass(frozen=True)
+class ArchitectureConfig:
+    """Adam for alpha and beta, and what is done against a search that collapses."""
+
+    lr: float = 3e-3
+    """Learning rate, above 0."""
+    weight_decay: float = 1e-3
+    """L2 penalty on the logits, at least 0."""
+    start_epoch: int = 20
+    """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
+    skip_dropout: float = 0.0
+    """Probability, from 0 to below 1, with which a step does without the skip of an edge; it falls linearly to 0 over
+    the run (operation-level dropout, P-DARTS). 0: off."""
+    entropy: float = 0.0
+    """Weight that the relative entropy of alpha has in the architecture's loss at the end of the run, at least 0; it
+    rises linearly from 0 in the epoch start_epoch, so that alpha decides itself late (DA2S). 0: off."""
+    sampling: Sampling = "none"
+    """none, all operations are weighed by alpha; or gumbel, each edge of each step has one operation, drawn by alpha
+    (hard Gumbel-softmax, GDAS), and validation has the likeliest one."""
+    temperature: float = 10.0
+    """Of the Gumbel-softmax at the start of the run, above 0 (for sampling gumbel)."""
+    temperature_end: float = 0.1
+    """Of the Gumbel-softmax at the end of the run, above 0; the way there is linear (for sampling gumbel)."""
+    cost_weight: float = 0.0
+    """Weight in the architecture's loss of what the relaxed network's operations cost above cost_target, at least 0;
+    the cost is relative to that of uniform alpha and beta. 0: off."""
+    cost_target: float = 0.5
+    """Cost, relative to that of uniform alpha and beta, below which nothing is to be gained, at least 0 (for
+    cost_weight)."""
+    cost: CostName = "multiply_adds"
+    """What is counted, at the size of a training crop: multiply_adds or parameters (for cost_weight)."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
+        require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
+        require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
+        require(
+            0 <= self.skip_dropout < 1,
+            f"architecture.skip_dropout is {self.skip_dropout}: give a probability from 0 (off) to below 1",
+        )
+        require(
+            math.isfinite(self.entropy) and self.entropy >= 0,
+            f"architecture.entropy is {self.entropy}: give a weight from 0 (off)",
+        )
+        names = get_args(Sampling)
+        require(self.sampling in names, f"architecture.sampling is {self.sampling!r}: give one of {', '.join(names)}")
+        for name, default in (("temperature", 10.0), ("temperature_end", 0.1)):
+            value = getattr(self, name)
+            require(
+                math.isfinite(value) and value > 0,
+                f"architecture.{name} is {value}: give a number above 0, as {default}",
+            )
+            require(
+                self.sampling == "gumbel" or value == default,
+                f"architecture.{name} is {value}, but architecture.sampling is none and has no temperature: leave it "
+                "out, or give --architecture.sampling gumbel",
+            )
+
+        for name in ("cost_weight", "cost_target"):
+            value = getattr(self, name)
+            require(math.isfinite(value) and value >= 0, f"architecture.{name} is {value}: give a finite number from 0")
+        names = get_args(CostName)
+        require(self.cost in names, f"architecture.cost is {self.cost!r}: give one of {', '.join(names)}")
+        require(
+            self.cost_weight > 0 or (self.cost_target, self.cost) == (0.5, "multiply_adds"),
+            f"architecture.cost_target is {self.cost_target} and architecture.cost {self.cost}, but "
+            "architecture.cost_weight is 0, so that cost does not count: leave them out, or give a cost_weight",
+        )
+
+    @property
+    def varies(self) -> tuple[str, ...]:
+        """Names of the settings in force that change from step to step what is computed of alpha."""
+        on = {"skip_dropout": self.skip_dropout > 0, "entropy": self.entropy > 0, "sampling": self.sampling != "none"}
+        return tuple(name for name, there in on.items() if there)
+
+
+@dataclass(frozen=True)
+class HealthConfig:
+    """What of a search's health costs time, and when a search ends early (see docs/health.md)."""
+
+    gap_batches: int = 8
+    """Training batches on which the statistics of the batch norms are estimated anew to measure the discretisation gap:
+    the mIoU that the supernet loses with the decoded architecture forced on it. 0: it is not measured."""
+    gap_every: int = 1
+    """Measure it after every how many epochs of those in which alpha and beta learn, at least 1."""
+    eigenvalue_steps: int = 0
+    """Steps of the power iteration for the dominant eigenvalue of the Hessian of the architecture's loss, after each
+    epoch in which alpha and beta learn, on one batch; each takes two gradients, and 4 say enough. 0: it is not
+    computed."""
+    stop_when_stable: int | None = None
+    """End the search once the decoded genotype has stayed the same for this many epochs in which alpha and beta
+    learned, at least 1; None goes through all epochs."""
+    stop_on_collapse: bool = False
+    """End the search after the epoch in which half of the edges or more have come to prefer skip."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.gap_batches >= 0,
+            f"health.gap_batches is {self.gap_batches}: give a whole number from 0; 0 measures no gap",
+        )
+        require(self.gap_every >= 1, f"health.gap_every is {self.gap_every}: give a number of epochs from 1")
+        require(
+            self.eigenvalue_steps >= 0,
+            f"health.eigenvalue_steps is {self.eigenvalue_steps}: give a whole number from 0; 0 computes no eigenvalue",
+        )
+        require(
+            self.stop_when_stable is None or self.stop_when_stable >= 1,
+            f"health.stop_when_stable is {self.stop_when_stable}: give a number of epochs from 1, or null for never",
+        )
+
+
+MAX_SIDE = 16384
+"""Pixels: far above any use; settings may come from a stranger."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a training sample is varied: scaled, cropped to one size, mirrored.
+
+    Raises:
+        ValueError: A field is outside its limits; the message gives the value and the fix.
+    """
+
+    crop: tuple[int, int] = (321, 321)
+    """Height and width of every training sample, in pixels, each 1 to 16384. A smaller image is padded."""
+
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
+
+    flip: bool = True
+    """Mirror left and right with probability one half."""
+
+    scale_step: float = 0.0
+    """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
+
+    def __post_init__(self) -> None:
+        if len(self.crop) != 2 or any(not isinstance(side, int) or not 1 <= side <= MAX_SIDE for side in self.crop):
+            raise ValueError(
+                f"loader.augment.crop is {self.crop}: give height and width in whole pixels, 1 to {MAX_SIDE}, as in "
+                "[321, 321]"
+            )
+        if len(self.scale) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in self.scale):
+            raise ValueError(
+                f"loader.augment.scale is {self.scale}: give two finite factors above 0, such as [0.5, 2.0]"
+            )
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(
+                f"loader.augment.scale is {self.scale}: the smaller factor comes first: "
+                f"[{self.scale[1]}, {self.scale[0]}]"
+            )
+        widest = self.scale[1] - self.scale[0]
+        if not 0 <= self.scale_step <= widest:
+            raise ValueError(
+                f"loader.augment.scale_step is {self.scale_step}: give a number from 0 (any factor) to {widest:g}, the "
+                f"distance of the two factors of loader.augment.scale"
+            )
 
 
 @dataclass(frozen=True)
@@ -361,3 +547,34 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
         names = list(dict.fromkeys((*first, *second)))
         return [d for name in names for d in differences(first.get(name), second.get(name), f"{where}{name}.")]
     return [] if first == second else [where.rstrip(".")]
+
+
+EXPECTED = "give whole numbers from 0 to 2**32 - 1 with commas, such as 0,1,2"
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds of a text such as `0,1,2` or `[0, 1, 2]`.
+
+    Raises:
+        ValueError: It is none, or one of the seeds is refused.
+    """
+    bare = text.strip()
+    if bare.startswith("[") and bare.endswith("]"):
+        bare = bare[1:-1]
+    entries = [entry.strip() for entry in bare.split(",")]
+    require(all(re.fullmatch(r"[0-9]{1,10}", entry) for entry in entries), f"--seeds is {text!r:.60}: {EXPECTED}")
+    return check_seeds([int(entry) for entry in entries])
+
+
+def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    """The seeds, all different, one or more, each from 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: They are not.
+    """
+    require(len(seeds) > 0, f"--seeds is empty: {EXPECTED}")
+    for number, seed in enumerate(seeds):
+        good = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
+        require(good, f"--seeds has {seed!r}: {EXPECTED}")
+        require(seed not in seeds[:number], f"--seeds has {seed} twice: give each seed once")
+    return tuple(seeds)

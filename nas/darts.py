@@ -21,29 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
-from nas.checkup import Checkup
-from nas.clock import CheckpointClock
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
-from nas.devices import random_state, restore_random_state, seed_everything, set_float32
-from nas.evaluation import evaluate_network
-from nas.graphs import graph_pool
-from nas.health import reason_to_stop, warnings_of
-from nas.interrupt import GivenUp, InterruptedRun, Interruption, give_up
-from nas.levels import check_levels
-from nas.lock import claimed
-from nas.loss import check_weights
-from nas.memory import check_memory, search_memory
-from nas.opening import steps_per_epoch, training_split, validation_split
-from nas.optimizers import FUSED, make_optimizer
-from nas.penalties import architecture_penalty
-from nas.pictures import SampleKeeper
-from nas.processes import ALONE, Processes, joined
-from nas.progress import StepProgress
-from nas.relaxation import Relaxation
-from nas.reporting import EachEpoch, decode_supernet, headline, report_epoch, show_history
-from nas.run import (
+from nas.data.splits import steps_per_epoch, training_split, validation_split
+from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
+from nas.evaluation.evaluate import evaluate_network
+from nas.evaluation.memory import check_memory, search_memory
+from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
+from nas.runs.epoch_log import EachEpoch, decode_supernet, headline, report_epoch, show_history
+from nas.runs.folder import (
     BEST,
     CHECKPOINT,
     GENOTYPE,
@@ -51,20 +37,36 @@ from nas.run import (
     RunError,
     RunFolder,
     check_resumable,
+    claimed,
     has_begun,
     new_folder,
     run_to_resume,
 )
-from nas.schedules import cosine
-from nas.stepping import Stepper, rescaled, without_tensors
-from nas.supernet import Supernet
-from nas.waiting import Waiting
+from nas.runs.pictures import SampleKeeper
+from nas.supernet.alpha_sampling import Relaxation
+from nas.supernet.network import Supernet
+from nas.supernet.penalties import architecture_penalty
+from nas.training.cuda_graphs import graph_pool
+from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32
+from nas.training.distributed import ALONE, Processes, joined
+from nas.training.interruption import CheckpointClock, GivenUp, InterruptedRun, Interruption, give_up
+from nas.training.losses import check_weights
+from nas.training.optimizers import FUSED, cosine, make_optimizer
+from nas.training.progress import StepProgress, Waiting
+from nas.training.step import Stepper, rescaled, without_tensors
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
+from search_spaces.messages import counted
 from search_spaces.space import SearchSpace, available, load
 from search_spaces.synchronized import synchronize
 
-__all__ = ["SearchResult", "resolve_space", "search"]
+__all__ = [
+    "SearchResult",
+    "check_levels",
+    "resolve_space",
+    "search",
+]
+
 
 KIND = "search"
 Parts = tuple[np.ndarray, ...]
@@ -93,7 +95,7 @@ class _State:
     best_miou: float = -1.0
     last_miou: float = float("nan")
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the health of the next epoch is measured by (see `nas.health.examine`)."""
+    """What the health of the next epoch is measured by (see `nas.diagnostics.health.examine`)."""
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:
@@ -107,7 +109,7 @@ def search(
     quiet: bool = False,
     each_epoch: EachEpoch | None = None,
 ) -> SearchResult:
-    """Searches an architecture and writes a run folder (see `nas.run`).
+    """Searches an architecture and writes a run folder (see `nas.runs.folder`).
 
     Args:
         config: All settings.
@@ -364,3 +366,23 @@ def _restore(
 def _provenance(config: SearchConfig, classes: int, state: _State) -> dict[str, Any]:
     known = {"data": config.data, "classes": classes, "seed": config.seed, "epoch": state.epoch}
     return {**known, "supernet_val_miou": state.last_miou}
+
+
+def check_levels(space: SearchSpace, config: SearchConfig) -> None:
+    """Refuses levels at which nothing would be left of a training crop, and those that no path reaches.
+
+    Raises:
+        ValueError: There are such; the message has the most that are of use.
+    """
+    side, reached = min(config.loader.augment.crop), len(space.node_levels(space.layers))
+    fit = sum(stride <= side for stride in space.strides)
+    if space.strides[reached - 1] > side:
+        raise ValueError(
+            f"levels is {space.levels}: the coarsest has stride {space.strides[-1]}, more than the side of a crop, "
+            f"{side} pixels; give --levels {max(1, fit)}, or a larger --loader.augment.crop"
+        )
+    if config.levels is not None and config.levels > reached:
+        raise ValueError(
+            f"levels is {config.levels}, but in {counted(space.layers, 'layer')} a path reaches no more than "
+            f"{reached}; give --levels {reached}, or more --layers"
+        )

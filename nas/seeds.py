@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.checkpoint import load_checkpoint
-from nas.config import RunConfig, SearchConfig, differences, from_plain, require, to_plain
+from nas.config import RunConfig, SearchConfig, check_seeds, differences, from_plain, require, to_plain
 from nas.darts import KIND, search
-from nas.health import reason_to_stop
-from nas.interrupt import InterruptedRun
-from nas.processes import joined
-from nas.run import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
-from nas.seed_list import check_seeds
+from nas.diagnostics.health import reason_to_stop
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
+from nas.training.distributed import joined
+from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
 

@@ -5,25 +5,22 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from retrain.candidate_config import CandidateConfig
-    from retrain.candidates import decode_candidates
-    from retrain.config import LossConfig, OptimizerConfig, RetrainConfig, recipe
-    from retrain.costs import cost_table
+    from retrain.budget import cost_table, decode_candidates
+    from retrain.config import CandidateConfig, LossConfig, OptimizerConfig, RankingConfig, RetrainConfig, recipe
     from retrain.evaluation import Evaluation, evaluate
     from retrain.export import Exported, export_onnx
+    from retrain.load import TrainedNetwork, load_trained
     from retrain.network_config import NetworkConfig
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
     from retrain.prediction import Outputs, predict, predict_mask
-    from retrain.ranking.config import RankingConfig
     from retrain.ranking.result import Ranking
     from retrain.ranking.training import rank
-    from retrain.source import TrainedNetwork, load_trained
     from retrain.training import TrainResult, train
 
 _EXPORTS = {
     "NETWORKS": "retrain.networks.published",
-    "CandidateConfig": "retrain.candidate_config",
+    "CandidateConfig": "retrain.config",
     "Evaluation": "retrain.evaluation",
     "Exported": "retrain.export",
     "LossConfig": "retrain.config",
@@ -32,16 +29,16 @@ _EXPORTS = {
     "Outputs": "retrain.prediction",
     "PublishedNetwork": "retrain.networks.published",
     "Ranking": "retrain.ranking.result",
-    "RankingConfig": "retrain.ranking.config",
+    "RankingConfig": "retrain.config",
     "RetrainConfig": "retrain.config",
     "TrainResult": "retrain.training",
-    "TrainedNetwork": "retrain.source",
+    "TrainedNetwork": "retrain.load",
     "build": "retrain.networks.building",
-    "cost_table": "retrain.costs",
-    "decode_candidates": "retrain.candidates",
+    "cost_table": "retrain.budget",
+    "decode_candidates": "retrain.budget",
     "evaluate": "retrain.evaluation",
     "export_onnx": "retrain.export",
-    "load_trained": "retrain.source",
+    "load_trained": "retrain.load",
     "predict": "retrain.prediction",
     "predict_mask": "retrain.prediction",
     "rank": "retrain.ranking.training",

@@ -5,15 +5,38 @@ The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.2, and the authors'
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
 
-from nas.config import Decay, LoaderConfig, OptimizerName, RunConfig, SgdConfig, load_recipe, require
-from nas.data.config import AugmentConfig
+from nas.config import (
+    AugmentConfig,
+    Decay,
+    LoaderConfig,
+    OptimizerName,
+    RunConfig,
+    SgdConfig,
+    check_seeds,
+    load_recipe,
+    require,
+)
 from retrain.network_config import NetworkConfig
 
-__all__ = ["ClassWeights", "LossConfig", "NetworkConfig", "OptimizerConfig", "RetrainConfig", "recipe"]
+__all__ = [
+    "CandidateConfig",
+    "ClassWeights",
+    "LossConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "RANDOM",
+    "RankingConfig",
+    "RetrainConfig",
+    "parse_quantity",
+    "recipe",
+]
+
 
 RECIPES = Path(__file__).parent / "recipes"
 ClassWeights = Literal["none", "inverse_log"]
@@ -122,3 +145,120 @@ class RetrainConfig(RunConfig):
 def recipe(name: str) -> RetrainConfig:
     """The settings of a shipped training recipe, such as "small" or "camvid"; see the files in retrain/recipes."""
     return load_recipe(RetrainConfig, RECIPES, name)
+
+
+COUNTS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+TIMES = {"us": 1, "ms": 10**3, "s": 10**6}
+"""In microseconds."""
+
+
+def parse_quantity(name: str, text: str, units: dict[str, int], example: str) -> int:
+    """A number with a unit as a whole number of the smallest, rounded down: a limit is never widened.
+
+    Args:
+        name: Of the setting, for the message.
+        text: Such as 20G, 2.5M, 40ms, 3e9.
+        units: What each stands for.
+        example: For the message.
+
+    Raises:
+        ValueError: It is no such number, or not above 0.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?) ?([a-zA-Z]*)", text.strip())
+    value = int(Fraction(match[1]) * units[match[2]]) if match and match[2] in units else 0
+    known = ", ".join(unit for unit in units if unit)
+    require(value > 0, f"{name} is {text!r}: give a number above 0 with a unit of {known}, such as {example}")
+    return value
+
+
+@dataclass(frozen=True)
+class CandidateConfig:
+    """Candidates besides the paper's decoding.
+
+    Raises:
+        ValueError: A field is outside its limits, or would have no effect; the message says what to give.
+    """
+
+    top: int | None = None
+    """List so many candidates, the most probable first, at least 1; 1 where only limits are given."""
+    pareto: Literal["multiply_adds", "parameters", "latency"] | None = None
+    """List the Pareto front of probability against this cost."""
+    max_multiply_adds: str | None = None
+    """Limit on the network's multiply-adds at --input, such as 20G."""
+    max_parameters: str | None = None
+    """Limit on its trainable parameters, such as 2.5M."""
+    max_latency: str | None = None
+    """Limit on its latency for one image on --device, such as 40ms: the sum of the measured times of its parts."""
+    vary: Literal["both", "path", "cell"] | None = None
+    """What may be other than in the paper's decoding: both (the default), the path alone, or the cell alone."""
+    candidate: int | None = None
+    """Show this candidate in full, draw it, write it with --output; the first if not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("top", "candidate"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"{name} is {value}: give at least 1")
+        for name, choices in (
+            ("pareto", ("multiply_adds", "parameters", "latency")),
+            ("vary", ("both", "path", "cell")),
+        ):
+            value = getattr(self, name)
+            require(value is None or value in choices, f"{name} is {value!r}: give one of {', '.join(choices)}")
+        limits = self.limits()
+        require(
+            self.pareto is None or (self.top is None and not limits),
+            "pareto shows the whole front: leave top and the limits out, or give them without pareto",
+        )
+        for name in ("vary", "candidate"):
+            value = getattr(self, name)
+            require(
+                value is None or self.asked,
+                f"{name} is {value}, but no candidates are listed: give top, pareto or a limit, or leave {name} out",
+            )
+
+    @property
+    def asked(self) -> bool:
+        """Whether any candidates are listed."""
+        return self.top is not None or self.pareto is not None or bool(self.limits())
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a limit or the front is one of latency."""
+        return self.max_latency is not None or self.pareto == "latency"
+
+    def limits(self) -> dict[str, int]:
+        """The limits by the names of `decoders.CostTable`: `multiply_adds`, `parameters`, `microseconds`."""
+        given = (
+            ("multiply_adds", "max_multiply_adds", COUNTS, "20G"),
+            ("parameters", "max_parameters", COUNTS, "2.5M"),
+            ("microseconds", "max_latency", TIMES, "40ms"),
+        )
+        return {
+            cost: parse_quantity(name, getattr(self, name), units, example)
+            for cost, name, units, example in given
+            if getattr(self, name) is not None
+        }
+
+
+RANDOM = 3
+MAX_RANDOM = 1000
+
+
+@dataclass(frozen=True)
+class RankingConfig:
+    """What is trained, and where it is compared."""
+
+    random: int | None = None
+    """Random genotypes of the candidates' space, for each space if there are several; None: 3, if there is a space at
+    all (a published network has none)."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Every genotype is trained once with each of these seeds; a standard deviation needs two."""
+    split: str = "val"
+    """Split on which they are compared. The best of many on the split by which it was chosen is an optimistic number:
+    measure it on another one."""
+
+    def __post_init__(self) -> None:
+        good = self.random is None or 0 <= self.random <= MAX_RANDOM
+        require(good, f"random is {self.random}: give a whole number from 0 to {MAX_RANDOM}")
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
+        require(self.split != "", "split is empty: give the name of a split, such as val or test")

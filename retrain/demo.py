@@ -17,15 +17,15 @@ from typing import Any
 import torch
 
 from nas.config import SearchConfig
-from nas.cost import count_parameters
 from nas.darts import search
-from nas.run import GENOTYPE
+from nas.evaluation.cost import count_parameters
+from nas.runs.folder import GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
-from retrain.source import load_trained
+from retrain.load import load_trained
 from retrain.training import train
 from search_spaces.genotype import Genotype
-from search_spaces.sampling import random_genotype
+from search_spaces.graph import random_genotype
 
 __all__ = ["Contestant", "DemoResult", "demo"]
 

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from nas.config import to_plain
 from nas.data.loading import evaluation_loader
-from nas.evaluation import evaluate_network
-from nas.inference import PLAIN_SCALES, Inference, Viewing
-from nas.metrics import ConfusionMatrix
-from nas.opening import open_split
-from nas.progress import StepProgress
-from nas.reporting import package_version
-from nas.run import BEST
-from nas.wording import counted
-from retrain.inference import load_ready, memory_advice
+from nas.data.splits import open_split
+from nas.evaluation.evaluate import evaluate_network
+from nas.evaluation.inference import PLAIN_SCALES, Inference, Viewing
+from nas.evaluation.metrics import ConfusionMatrix
+from nas.runs.epoch_log import package_version
+from nas.runs.folder import BEST
+from nas.training.progress import StepProgress
+from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
+from search_spaces.messages import counted
 
 __all__ = ["Evaluation", "evaluate"]
 

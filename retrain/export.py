@@ -5,11 +5,14 @@ sees through every module here. (The older one, by tracing, takes a tenth of the
 neither lateral inhibitions nor smoothed convolutions.)
 
 Shapes: N images of H x W pixels; none of the three is fixed in the file.
+
+The model card beside an exported network: all that whoever runs it has to know, in plain containers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
@@ -19,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,26 +31,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from retrain.model_card import make_card
-from retrain.source import load_trained
+from nas.config import to_plain
+from nas.evaluation.cost import measure
+from nas.runs.epoch_log import package_version
+from nas.runs.folder import read_metrics
+from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import write_atomically
+from search_spaces.genotype import load_genotype
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 __all__ = [
-    "OPSETS",
-    "OUTPUTS",
     "ExportError",
     "Exported",
+    "OPSETS",
+    "OUTPUTS",
     "Parity",
     "card_of",
     "compare",
     "export_onnx",
+    "make_card",
     "need_packages",
     "open_session",
     "run_session",
 ]
+
 
 INPUT = "images"
 OUTPUTS = ("logits", "labels")
@@ -324,3 +334,84 @@ def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int
         differences = np.abs(found - logits)
     scale = max(float(np.ptp(logits)), float(np.finfo(np.float32).tiny))
     return Parity(count, height, width, float(differences.max()) / scale, float((labels != classes).mean()))
+
+
+FORMAT, VERSION = "nas-model-card", 1
+COST_SIZE = (512, 1024)
+"""H, W of the image for which multiply-adds are counted."""
+OUTPUT_TYPES = {"logits": "float32", "labels": "uint8"}
+RUNTIME_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def make_card(
+    trained: TrainedNetwork, run: Path, file: Path, output: str, opset: int, checked: dict[str, Any]
+) -> dict[str, Any]:
+    """Describes an exported network.
+
+    Args:
+        trained: The network.
+        run: Its run folder.
+        file: The ONNX file.
+        output: "logits" or "labels".
+        opset: Version of ONNX's operators.
+        checked: What the comparison with PyTorch found.
+    """
+    config = trained.config
+    source = genotype_source(config, run)
+    cost = measure(trained.network, COST_SIZE)
+    checkpoint_sha256 = _sha256(trained.checkpoint)
+    shape = ["N", len(trained.classes), "H", "W"] if output == "logits" else ["N", "H", "W"]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "file": file.name,
+        "sha256": _sha256(file),
+        "classes": list(trained.classes),
+        "colors": trained.colors.tolist(),
+        "input": {
+            "name": "images",
+            "type": "float32",
+            "shape": ["N", 3, "H", "W"],
+            "channels": "RGB",
+            "range": [-1, 1],
+            "scale": 255,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "preprocessing": "(uint8 / scale - mean) / std",
+            "resolution": config.loader.resolution,
+        },
+        "output": {"name": output, "type": OUTPUT_TYPES[output], "shape": shape},
+        "checked": checked,
+        "opset": opset,
+        "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in RUNTIME_PACKAGES}},
+        "network": source if isinstance(source, str) else f"a genotype's, {config.network.kind}",
+        "settings": to_plain(config.network),
+        "genotype": None if isinstance(source, str) else json.loads(load_genotype(source).to_json()),
+        "parameters": cost.parameters,
+        "multiply_adds": cost.multiply_adds,
+        "multiply_adds_at": list(COST_SIZE),
+        "training": {"data": config.data, "seed": config.seed, "epoch": trained.epoch},
+        "checkpoint": {"file": trained.checkpoint.name, "sha256": checkpoint_sha256},
+        "metrics": {
+            "validation": next((line["val"] for line in read_metrics(run) if line["epoch"] == trained.epoch - 1), None),
+            "evaluations": _evaluations(run, checkpoint_sha256),
+        },
+    }
+
+
+def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:
+    """What nas-evaluate measured with this very checkpoint, without the confusion matrices."""
+    found = []
+    for path in sorted(run.glob("evaluation-*.json")):
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if isinstance(data, dict) and data.get("checkpoint_sha256") == checkpoint_sha256:
+            names = ("data", "split", "images", "resolution", "scales", "flip", "miou", "pixel_accuracy", "iou")
+            found.append({name: data.get(name) for name in names})
+    return found
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import freeze_batch_norm
-from retrain.networks.blocks import stem_strides
+from retrain.networks.blocks import FUSIONS, IMAGE_CHANNELS, FusionUnit, stem_strides
 from retrain.networks.cell import Cell
 from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER, DeepLab
 from retrain.networks.fplnet import (
@@ -30,7 +30,6 @@ from retrain.networks.fplnet import (
     batch_norm_factory,
     module_factory,
 )
-from retrain.networks.fusion import FUSIONS, IMAGE_CHANNELS, FusionUnit
 from retrain.networks.searched_fplnet import INITIAL_CONVOLUTIONS
 from search_spaces.genotype import Block, Genotype
 from search_spaces.modules import BatchNorm, resize

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from nas.data.base import DataError, resize_image
 from nas.data.loading import image_to_tensor
-from nas.data.reading import IMAGE_SUFFIXES, read_image
-from nas.evaluation import predict_scores
-from nas.inference import Inference, Viewing
-from nas.interrupt import InterruptedRun
-from nas.pictures import colorize
-from nas.progress import StepProgress
-from retrain.inference import load_ready, memory_advice
-from retrain.source import TrainedNetwork
+from nas.data.readers.reading import IMAGE_SUFFIXES, read_image
+from nas.evaluation.evaluate import predict_scores
+from nas.evaluation.inference import Inference, Viewing
+from nas.runs.pictures import colorize
+from nas.training.interruption import InterruptedRun
+from nas.training.progress import StepProgress
+from retrain.load import TrainedNetwork, load_ready, memory_advice
 from search_spaces.files import write_atomically
 
 __all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]

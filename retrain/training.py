@@ -18,46 +18,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.checkpoint import fitting, load_checkpoint, save_checkpoint
-from nas.class_weights import class_shares, inverse_log
-from nas.clock import CheckpointClock
 from nas.config import from_plain, to_plain
-from nas.cost import count_parameters
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
-from nas.devices import random_state, restore_random_state, seed_everything, set_float32
-from nas.evaluation import evaluate_network
-from nas.interrupt import InterruptedRun, Interruption
-from nas.lock import claimed
-from nas.loss import check_weights
-from nas.memory import check_memory, step_memory
-from nas.opening import steps_per_epoch, training_split, validation_split
-from nas.optimizers import make_optimizer
-from nas.pictures import SampleKeeper
-from nas.processes import Processes, joined
-from nas.progress import StepProgress
-from nas.reporting import EachEpoch, record_epoch
-from nas.run import (
+from nas.data.splits import steps_per_epoch, training_split, validation_split
+from nas.evaluation.cost import count_parameters
+from nas.evaluation.evaluate import evaluate_network
+from nas.evaluation.memory import check_memory, step_memory
+from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
+from nas.runs.epoch_log import EachEpoch, record_epoch
+from nas.runs.folder import (
     BEST,
     CHECKPOINT,
     GENOTYPE,
     RunError,
     RunFolder,
     check_resumable,
+    claimed,
     has_begun,
     new_folder,
     run_to_resume,
 )
-from nas.schedules import poly
-from nas.stepping import Stepper, rescaled, without_tensors
-from nas.waiting import Waiting, waiting_advice
-from nas.wording import counted
+from nas.runs.pictures import SampleKeeper
+from nas.training.class_weights import class_shares, inverse_log
+from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32
+from nas.training.distributed import Processes, joined
+from nas.training.interruption import CheckpointClock, InterruptedRun, Interruption
+from nas.training.losses import check_weights
+from nas.training.optimizers import make_optimizer, poly
+from nas.training.progress import StepProgress, Waiting, waiting_advice
+from nas.training.step import Stepper, rescaled, without_tensors
 from retrain.config import RetrainConfig
-from retrain.initialization import head_multipliers, initialize
+from retrain.load import KIND, head_multipliers, initialize
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
-from retrain.source import KIND
 from search_spaces.genotype import load_genotype
+from search_spaces.messages import counted
 from search_spaces.synchronized import synchronize
 
 __all__ = ["TrainResult", "train"]
@@ -92,7 +88,7 @@ def train(
     quiet: bool = False,
     each_epoch: EachEpoch | None = None,
 ) -> TrainResult:
-    """Trains a network and writes a run folder (see `nas.run`).
+    """Trains a network and writes a run folder (see `nas.runs.folder`).
 
     Args:
         config: All settings; `config.genotype` names a genotype file or a published network.

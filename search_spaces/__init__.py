@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
     from search_spaces.graph import Counts, cell_graph, count, count_paths, trellis_graph
     from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d
+    from search_spaces.module_protocols import project, undecayed
     from search_spaces.modules import BatchNorm
     from search_spaces.operations import NONE, OPERATIONS, Cost, Operation, register_operation
     from search_spaces.published import PUBLISHED_GENOTYPES, auto_deeplab
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d
     from search_spaces.space import Head, SearchSpace, SpaceError, Stem, available, load
     from search_spaces.text import cell_table, path_trellis
-    from search_spaces.traits import project, undecayed
 
 _EXPORTS = {
     "AggregationCoefficients": "search_spaces.smoothing",
@@ -31,8 +31,8 @@ _EXPORTS = {
     "LateralInhibition": "search_spaces.lateral_inhibition",
     "OperationSettings": "search_spaces.settings",
     "SmoothedConv2d": "search_spaces.smoothing",
-    "project": "search_spaces.traits",
-    "undecayed": "search_spaces.traits",
+    "project": "search_spaces.module_protocols",
+    "undecayed": "search_spaces.module_protocols",
     "Block": "search_spaces.genotype",
     "Genotype": "search_spaces.genotype",
     "GenotypeError": "search_spaces.genotype",

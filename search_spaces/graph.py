@@ -1,6 +1,8 @@
 """A space as networkx graphs, and what can be counted on them.
 
 networkx describes and checks the space; it is never in a forward pass.
+
+Random genotypes of a space: what a search has to beat.
 """
 
 from __future__ import annotations
@@ -9,11 +11,20 @@ import math
 from dataclasses import dataclass
 
 import networkx as nx
+import numpy as np
 
+from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = ["Counts", "cell_graph", "count", "count_paths", "trellis_graph"]
+__all__ = [
+    "Counts",
+    "cell_graph",
+    "count",
+    "count_paths",
+    "random_genotype",
+    "trellis_graph",
+]
 
 
 def trellis_graph(space: SearchSpace) -> nx.DiGraph:
@@ -91,3 +102,39 @@ def count(space: SearchSpace) -> Counts:
         edges=cell.number_of_edges(),
         operations=len(space.operations),
     )
+
+
+def random_genotype(space: SearchSpace, seed: int) -> Genotype:
+    """Draws a genotype of `space`: uniformly among the cells that decoding can give, and among all paths.
+
+    Args:
+        space: The search space.
+        seed: The same seed gives the same genotype.
+    """
+    rng = np.random.default_rng(seed)
+    names = state_names(space.blocks)
+    operations = [name for name in space.operations if name != NONE]
+    cell = []
+    for block in range(space.blocks):
+        first, second = sorted(rng.choice(2 + block, size=2, replace=False).tolist())
+        chosen = rng.integers(len(operations), size=2).tolist()
+        cell.append(Block((names[first], names[second]), (operations[chosen[0]], operations[chosen[1]])))
+    return Genotype(
+        space, tuple(cell), _random_path(space, rng), provenance={"method": "drawn at random", "seed": seed}
+    )
+
+
+def _random_path(space: SearchSpace, rng: np.random.Generator) -> tuple[int, ...]:
+    """A path, all being equally likely: each step is drawn by the number of paths that go on from there."""
+    graph = trellis_graph(space)
+    onward: dict[tuple[int, int], float] = {}
+    for node in reversed(list(nx.topological_sort(graph))):
+        # Divided by 3 a layer, as 3**1000 is no float; only the ratios within a layer count.
+        onward[node] = sum(onward[s] for s in graph.successors(node)) / 3 if node[0] < space.layers else 1.0
+    node, path = (0, 0), []
+    while node[0] < space.layers:
+        successors = sorted(graph.successors(node))
+        weights = np.array([onward[s] for s in successors])
+        node = successors[int(rng.choice(len(successors), p=weights / weights.sum()))]
+        path.append(space.strides[node[1]])
+    return tuple(path)

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.module_protocols import Projected, Reporting
 from search_spaces.modules import AtrousConvolution, BatchNormFactory, DilatedSeparableConvolution
 from search_spaces.settings import OperationSettings
-from search_spaces.traits import Projected, Reporting
 
 __all__ = [
     "ConvolutionKind",
@@ -82,7 +82,8 @@ class LateralInhibition(nn.Module, Projected, Reporting):
     d (equation 5), with one learned intensity W per channel. A pixel at the border has fewer neighbours and is
     inhibited less.
 
-    W lies in [0, 1]: `project` puts it back after a step of an optimiser (`search_spaces.traits.project` calls it).
+    W lies in [0, 1]: `project` puts it back after a step of an optimiser (`search_spaces.module_protocols.project`
+    calls it).
 
     Args:
         channels: C.

@@ -83,8 +83,8 @@ class Operation:
     """Colour in pictures, `#RRGGBB`: one hue a family, safe for colour-blind readers (Okabe and Ito's palette)."""
     ends_in: str | None = None
     """How the search batches it: the path of the batch norm that ends its module at stride 1, where all that the module
-    does treats channels alike or is done by children that `nas.batching` knows. The modules of many edges are then
-    computed as one. None: they are computed one by one (those without weights, once for all)."""
+    does treats channels alike or is done by children that `nas.supernet.engine.batched_modules` knows. The modules of
+    many edges are then computed as one. None: they are computed one by one (those without weights, once for all)."""
 
     def __post_init__(self) -> None:
         for field, expected, good in (

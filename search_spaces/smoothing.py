@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.module_protocols import Reporting
 from search_spaces.modules import AtrousConvolution, BatchNormFactory
 from search_spaces.settings import OperationSettings, SmoothingWindow
-from search_spaces.traits import Reporting
 
 __all__ = [
     "AggregatedFilter",

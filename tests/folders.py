@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from decoders import decode
-from nas.checkpoint import save_checkpoint
 from nas.config import SearchConfig, to_plain
-from nas.history import record_genotype
-from nas.run import RunFolder
+from nas.runs.checkpoint import save_checkpoint
+from nas.runs.folder import RunFolder
+from nas.runs.history import record_genotype
 from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.networks import build

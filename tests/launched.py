@@ -17,16 +17,15 @@ import torch
 from torch import Tensor, nn
 
 import nas.darts
-from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig, SupernetConfig
+from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import _steppers, search
-from nas.data.config import AugmentConfig
-from nas.discretization import forced_miou
-from nas.evaluation import evaluate_network
-from nas.processes import Processes, joined
-from nas.relaxation import Relaxation
-from nas.reporting import decode_supernet
-from nas.run import RunError
-from nas.supernet import Supernet
+from nas.diagnostics.discretization import forced_miou
+from nas.evaluation.evaluate import evaluate_network
+from nas.runs.epoch_log import decode_supernet
+from nas.runs.folder import RunError
+from nas.supernet.alpha_sampling import Relaxation
+from nas.supernet.network import Supernet
+from nas.training.distributed import Processes, joined
 from retrain.config import RetrainConfig
 from retrain.training import train
 from search_spaces import BatchNorm

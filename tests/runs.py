@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from nas.checkpoint import load_checkpoint
-from nas.run import read_metrics
-from nas.stepping import Stepper
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_metrics
+from nas.training.step import Stepper
 
 
 class Killed(BaseException):

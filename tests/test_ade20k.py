@@ -10,7 +10,7 @@ from PIL import Image
 
 import trees
 from nas.data import IGNORE, open_dataset
-from nas.data.ade20k import CLASSES, COLORS
+from nas.data.readers.ade20k import CLASSES, COLORS
 from trees import message
 
 

@@ -31,18 +31,14 @@ from benchmarks.config import (
     StartupBench,
     SupernetBench,
 )
-from benchmarks.counting import Dispatched, largest, launches
-from benchmarks.memory import PeakMemory
-from benchmarks.protocol import protocol_hours
+from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, largest, launches, protocol_hours
 from benchmarks.remote import Remote, out_of_memory
-from benchmarks.timing import copy_speed, in_turn
 from benchmarks.trial import Trial
 from cli import bench, common
 from decoders import decode
-from nas.config import LoaderConfig
-from nas.cost import measure
-from nas.data.config import AugmentConfig
-from nas.supernet import Supernet
+from nas.config import AugmentConfig, LoaderConfig
+from nas.evaluation.cost import measure
+from nas.supernet.network import Supernet
 from retrain.config import RetrainConfig
 from retrain.export import open_session, run_session
 from retrain.network_config import NetworkConfig

@@ -12,9 +12,9 @@ from PIL import Image
 
 import trees
 from nas.data import AugmentConfig, Cached, Resized, Subset, open_dataset, training_loader
-from nas.data.celebamask import CLASSES, COLORS, MIRROR
-from nas.evaluation import predict_scores
-from nas.inference import Viewing
+from nas.data.readers.celebamask import CLASSES, COLORS, MIRROR
+from nas.evaluation.evaluate import predict_scores
+from nas.evaluation.inference import Viewing
 from trees import message
 
 PARTS = "CelebAMask-HQ-mask-anno"

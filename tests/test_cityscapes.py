@@ -15,10 +15,10 @@ import retrain
 import trees
 from nas.config import LoaderConfig, SearchConfig
 from nas.data import IGNORE, evaluation_loader, open_dataset
-from nas.data.cityscapes import CLASSES, IDS
-from nas.data.pairs import PairedDataset
-from nas.evaluation import evaluate_network
-from nas.opening import training_split
+from nas.data.readers.cityscapes import CLASSES, IDS
+from nas.data.readers.pairs import PairedDataset
+from nas.data.splits import training_split
+from nas.evaluation.evaluate import evaluate_network
 from trees import message
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,7 +24,7 @@ import cli.search
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
-from nas.interrupt import InterruptedRun
+from nas.training.interruption import InterruptedRun
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from search_spaces.genotype import Block, load_genotype

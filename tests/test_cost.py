@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost import Cost, breakdown, count_parameters, describe, measure
+from nas.evaluation.cost import Cost, breakdown, count_parameters, describe, measure
 from retrain.network_config import NetworkConfig
 from retrain.networks import build
 

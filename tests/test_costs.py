@@ -12,15 +12,14 @@ import torch
 
 from cli import decode as command
 from decoders import Relaxed, best_candidates, decode, pareto_front
-from nas.cost import measure
-from retrain.candidate_config import COUNTS, TIMES, CandidateConfig, parse_quantity
-from retrain.candidates import decode_candidates
-from retrain.costs import LATENCY, cost_table
+from nas.evaluation.cost import measure
+from retrain.budget import LATENCY, cost_table, decode_candidates
+from retrain.config import COUNTS, TIMES, CandidateConfig, parse_quantity
 from retrain.network_config import NetworkConfig
 from retrain.network_parts import Part
 from retrain.networks import build
 from search_spaces.genotype import Genotype, load_genotype
-from search_spaces.sampling import random_genotype
+from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace, Stem, load
 from strategies import all_paths
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas.checkpoint import load_checkpoint
 from nas.config import HealthConfig
-from nas.curvature import architecture_eigenvalue, dominant_eigenvalue
 from nas.darts import search
-from nas.health import warnings_of, with_eigenvalue
-from nas.run import read_metrics
-from nas.stepping import Stepper
+from nas.diagnostics.curvature import architecture_eigenvalue, dominant_eigenvalue
+from nas.diagnostics.health import warnings_of, with_eigenvalue
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_metrics
+from nas.training.step import Stepper
 from test_discretization import equal
 from test_fast_node import engines
 from test_health import SPACE

@@ -16,12 +16,12 @@ from PIL import Image
 
 import nas.data.caching
 import search_spaces.files
-from nas.available_memory import available_memory
 from nas.config import LoaderConfig, RunConfig
 from nas.data import Cached, DataError, DiskCached, Resized, SegmentationDataset, Shapes, Subset, open_dataset
 from nas.data.base import Sample, Wrapper
 from nas.data.caching import default_folder
-from nas.opening import training_split, validation_split
+from nas.data.splits import training_split, validation_split
+from nas.runs.free_memory import available_memory
 
 
 class Counted(Wrapper):

@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import nas.progress
+import nas.training.progress
 from cli import common, data
-from nas.class_weights import inverse_log_weights, median_frequency_weights
 from nas.data import DATASETS, IGNORE, DataError, Subset, open_dataset, register_dataset
 from nas.data.base import Sample, SegmentationDataset
-from nas.data.camvid import CLASSES as CAMVID_CLASSES
-from nas.data.check_report import SHOWN, as_data, as_text, summary
-from nas.data.checking import Problem, Report, check, open_splits
-from nas.data.contact_sheet import draw_contact_sheet, overlay, spread
-from nas.data.lone_files import collecting
-from nas.data.statistics import equal_images
+from nas.data.check.checking import Problem, Report, check, open_splits
+from nas.data.check.contact_sheet import draw_contact_sheet, overlay, spread
+from nas.data.check.report import SHOWN, as_data, as_text, summary
+from nas.data.check.statistics import equal_images
+from nas.data.readers.camvid import CLASSES as CAMVID_CLASSES
+from nas.data.readers.pairs import collecting
+from nas.training.class_weights import inverse_log_weights, median_frequency_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 CAMVID = Path(os.environ.get("NAS_TEST_DATA", ROOT.parent / "shared" / "data")) / "camvid"
@@ -418,7 +418,7 @@ def test_ctrl_c_ends_with_130(tree: Path, run: Run, monkeypatch: pytest.MonkeyPa
     def stop(self: object, text: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(nas.progress.StepProgress, "step", stop)
+    monkeypatch.setattr(nas.training.progress.StepProgress, "step", stop)
     before = threading.active_count()
     assert run("folder", tree) == Outcome(130, "", "nas-data: interrupted\n")
     assert threading.active_count() == before

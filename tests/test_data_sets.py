@@ -30,10 +30,10 @@ from nas.data import (
     open_dataset,
     register_dataset,
 )
-from nas.data.camvid import CLASSES as CAMVID_CLASSES
-from nas.data.camvid import COLORS as CAMVID_COLORS
-from nas.data.classes import default_colors
-from nas.data.pairs import PairedDataset
+from nas.data.readers.camvid import CLASSES as CAMVID_CLASSES
+from nas.data.readers.camvid import COLORS as CAMVID_COLORS
+from nas.data.readers.classes import default_colors
+from nas.data.readers.pairs import PairedDataset
 from trees import message, write_pair
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +152,7 @@ def test_open_dataset_messages(tmp_path: Path) -> None:
 
 def test_import_needs_no_torch() -> None:
     code = (
-        "import sys, nas.data.config; assert 'numpy' not in sys.modules;"
+        "import sys, nas.config; assert 'numpy' not in sys.modules;"
         "import nas.data; nas.data.open_dataset('shapes', None, 'train').read(0);"
         "assert 'torch' not in sys.modules;"
         "nas.data.training_loader; assert 'torch' in sys.modules"

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from decoders import Relaxed, best_candidates, decode, greedy_cell, pareto_front, viterbi
 from decoders.candidates import Candidate, Vary
-from decoders.choices import block_choices
-from decoders.costs import CostTable, Step
-from decoders.labels import MAX_LABELS, check_effort
+from decoders.cell import block_choices
+from decoders.costs import MAX_LABELS, CostTable, Step, check_effort
 from search_spaces.genotype import Block, state_names
 from search_spaces.space import SearchSpace
 from strategies import all_paths, alphas, betas

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.cost import count_parameters
+from nas.evaluation.cost import count_parameters
 from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork, freeze_batch_norm

@@ -15,8 +15,8 @@ from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.blocks import DepthwiseConvolution, SeparableConvBatchNormRelu
 from search_spaces.lateral_inhibition import LateralInhibition
+from search_spaces.module_protocols import undecayed
 from search_spaces.modules import BatchNorm, resize
-from search_spaces.traits import undecayed
 
 NARROW: dict[str, Any] = {"aspp_channels": 8, "dropout": 0.0}
 

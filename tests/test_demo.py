@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 import nas
 import retrain
-from nas.data.config import AugmentConfig
+from nas.config import AugmentConfig
 from retrain.demo import demo
 from search_spaces.genotype import load_genotype
-from search_spaces.sampling import random_genotype
+from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace
 from strategies import all_paths, spaces
 

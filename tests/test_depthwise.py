@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.frugal import convolve
+from nas.supernet.engine.convolutions import convolve
 
 sides = st.integers(1, 9)
 

@@ -12,20 +12,20 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import nas.darts
-import nas.reporting
-from nas.checkpoint import load_checkpoint
+import nas.runs.epoch_log
 from nas.config import HealthConfig
 from nas.darts import search
-from nas.discretization import estimate_statistics, forced_miou, statistics_kept
-from nas.interrupt import InterruptedRun
-from nas.node import Node, join_shuffled
-from nas.reporting import decode_supernet
-from nas.run import read_metrics
-from nas.supernet import Supernet
+from nas.diagnostics.discretization import estimate_statistics, forced_miou, statistics_kept
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.epoch_log import decode_supernet
+from nas.runs.folder import read_metrics
+from nas.supernet.network import Supernet
+from nas.supernet.node import Node, join_shuffled
+from nas.training.interruption import InterruptedRun
 from runs import check_same_run, equal, interrupt
 from search_spaces.genotype import Genotype, state_names
+from search_spaces.graph import random_genotype
 from search_spaces.modules import BatchNorm, resize
-from search_spaces.sampling import random_genotype
 from test_fast_node import engines
 from test_search import settings
 from test_supernet import CLASSES, images, space, supernet_of
@@ -35,10 +35,10 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 def by_hand(supernet: Supernet, genotype: Genotype, x: Tensor) -> Tensor:
@@ -181,14 +181,14 @@ def test_an_interrupt_while_the_gap_is_measured_saves_the_supernet_as_it_was(
     config = settings(tmp_path)
     whole = search(config, quiet=True).folder
     again = dataclasses.replace(config, out=str(tmp_path / "again"))
-    estimate = nas.discretization.estimate_statistics
+    estimate = nas.diagnostics.discretization.estimate_statistics
 
     def interrupted(*arguments: Any) -> None:
         estimate(*arguments)
         interrupt()
 
     with monkeypatch.context() as patch:
-        patch.setattr(nas.discretization, "estimate_statistics", interrupted)
+        patch.setattr(nas.diagnostics.discretization, "estimate_statistics", interrupted)
         with pytest.raises(InterruptedRun):
             search(again, quiet=True)
     assert len(read_metrics(tmp_path / "again")) == 1

@@ -16,8 +16,8 @@ from matplotlib.patches import FancyBboxPatch
 
 from decoders import decode
 from folders import genotype_of
-from search_spaces.cell_layout import CONCAT, cell_layout
 from search_spaces.drawing import draw_cell, draw_changes, draw_trellis, save_figure
+from search_spaces.drawing.cell import CONCAT, cell_layout
 from search_spaces.genotype import Genotype, GenotypeError
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load

@@ -10,16 +10,15 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import nas.reporting
+import nas.runs.epoch_log
 from decoders.path import path_probability
-from nas.architecture import Architecture
-from nas.architecture_config import ArchitectureConfig, CostName
-from nas.config import HealthConfig
+from nas.config import ArchitectureConfig, CostName, HealthConfig
 from nas.darts import search
-from nas.expected_cost import ExpectedCost
-from nas.run import read_metrics
+from nas.runs.folder import read_metrics
+from nas.supernet.architecture import Architecture
+from nas.supernet.penalties import ExpectedCost
+from search_spaces.graph import random_genotype
 from search_spaces.operations import OPERATIONS
-from search_spaces.sampling import random_genotype
 from search_spaces.space import SearchSpace
 from strategies import all_paths
 from test_search import LOADER, settings
@@ -30,10 +29,10 @@ SIZE = (33, 47)
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 def architecture_of(searched: SearchSpace, weighs_edges: bool = False) -> Architecture:

@@ -17,14 +17,14 @@ from PIL import Image
 from torch import nn
 
 import retrain.export
-from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.cost import count_parameters
+from nas.evaluation.cost import count_parameters
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from retrain.evaluation import evaluate
 from retrain.export import Parity, card_of, compare, export_onnx, open_session, run_session
+from retrain.load import load_trained
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from retrain.prediction import predict_mask
-from retrain.source import load_trained
 from retrain.training import train
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.modules import BatchNorm

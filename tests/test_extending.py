@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 
-from nas.cost import measure
 from nas.data import (
     DATASETS,
     DataError,
@@ -26,8 +25,9 @@ from nas.data import (
     open_dataset,
     register_dataset,
 )
-from nas.data.checking import check, open_splits
-from nas.run import read_metrics
+from nas.data.check.checking import check, open_splits
+from nas.evaluation.cost import measure
+from nas.runs.folder import read_metrics
 from search_spaces import extensions
 from search_spaces.extensions import ExtensionError, load_extensions, loaded_extensions
 from search_spaces.genotype import load_genotype

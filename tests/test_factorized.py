@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.cost import count_parameters
+from nas.evaluation.cost import count_parameters
 from search_spaces.factorized import ESP, FPL, BatchNormPReLU, FactorizedConv2d, FactorizedPyramid, branch_widths
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import OPERATIONS, Cost

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import nas.layout
+import nas.supernet.engine.pass_context
 import strategies
-from nas.batching import Batch
 from nas.config import CosineSgdConfig
-from nas.layout import Layout
-from nas.optimizers import load_optimizer_state, make_optimizer
-from nas.stepping import Stepper
-from nas.supernet import Supernet
-from nas.views import deep, wide
+from nas.supernet.engine.batched_modules import Batch
+from nas.supernet.engine.memory_format import deep, wide
+from nas.supernet.engine.pass_context import Layout
+from nas.supernet.network import Supernet
+from nas.training.optimizers import load_optimizer_state, make_optimizer
+from nas.training.step import Stepper
+from search_spaces.module_protocols import project, reported
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
 from search_spaces.space import Head, SearchSpace, available, load
-from search_spaces.traits import project, reported
 
 CLASSES = 3
 BATCHED = [name for name in OPERATIONS if OPERATIONS[name].ends_in is not None]
@@ -103,7 +103,7 @@ def compare(plain: Supernet, fast: Supernet, size: tuple[int, int], training: bo
 @pytest.fixture(params=["small", "large"])
 def sized(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors that the fast engine takes for small, and so for large ones, which it computes otherwise."""
-    monkeypatch.setattr(nas.layout, "SMALL", {"small": 2**40, "large": 0}[request.param])
+    monkeypatch.setattr(nas.supernet.engine.pass_context, "SMALL", {"small": 2**40, "large": 0}[request.param])
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -163,14 +163,14 @@ def test_random_spaces_equal_the_loop(
 ) -> None:
     space = dataclasses.replace(space, filter_multiplier=1 + space.filter_multiplier % 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.layout, "SMALL", 0 if large else 2**40)
+        patch.setattr(nas.supernet.engine.pass_context, "SMALL", 0 if large else 2**40)
         check_equal(space, size, training, seed, recompute=recompute)
 
 
 def test_a_step_leaves_nothing_behind() -> None:
     """The graph of a step goes with its last reference: nothing that it keeps is kept by itself."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.layout, "SMALL", 0)
+        patch.setattr(nas.supernet.engine.pass_context, "SMALL", 0)
         supernet = Supernet(small(load("autodeeplab-extended"), layers=2), CLASSES, "fast")
         images, alive = torch.randn(2, 3, 18, 14), []
         gc.collect()

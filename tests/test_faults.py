@@ -19,11 +19,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.checkpoint import load_checkpoint
 from nas.config import from_plain
 from nas.data.base import DataError
 from nas.data.prefetch import Loader
-from nas.run import read_config
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_config
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import check_same_run, on_step

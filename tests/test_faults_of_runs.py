@@ -10,17 +10,16 @@ from typing import Any
 
 import pytest
 
-import nas.clock
 import nas.darts
+import nas.training.interruption
 import retrain.training
 from launched import settings
-from nas.checkpoint import load_checkpoint
 from nas.config import RunConfig
 from nas.darts import search
-from nas.interrupt import InterruptedRun, Interruption
-from nas.lock import LOCK, claimed
-from nas.run import RunError, run_to_resume
-from nas.stepping import rescaled
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import LOCK, RunError, claimed, run_to_resume
+from nas.training.interruption import InterruptedRun, Interruption
+from nas.training.step import rescaled
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import Killed, check_same_run, interrupt, kill, on_step
@@ -69,13 +68,13 @@ def test_a_kill_costs_at_most_one_interval(
 
 def test_a_checkpoint_is_due_when_the_minutes_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(nas.clock.time, "monotonic", lambda: now[0])
-    clock = nas.clock.CheckpointClock(0.5)
+    monkeypatch.setattr(nas.training.interruption.time, "monotonic", lambda: now[0])
+    clock = nas.training.interruption.CheckpointClock(0.5)
     assert not clock.due()
     now[0] += 30
     assert clock.due()
     clock.reset()
-    assert not clock.due() and nas.clock.CheckpointClock(0).due()
+    assert not clock.due() and nas.training.interruption.CheckpointClock(0).due()
 
 
 @pytest.mark.parametrize("kind", RUNS)
@@ -126,7 +125,7 @@ def test_signals_of_torchrun_come_twice_and_are_one() -> None:
         interrupt(signal.SIGINT)
 
 
-HOLD = "import sys, time; from pathlib import Path; from nas.lock import claimed\n"
+HOLD = "import sys, time; from pathlib import Path; from nas.runs.folder import claimed\n"
 HOLD += "with claimed(Path(sys.argv[1])): print('claimed', flush=True); time.sleep(60)"
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.checkpoint import load_checkpoint
-from nas.config import ArchitectureConfig
+from nas.config import ArchitectureConfig, HealthConfig
 from nas.darts import search
-from nas.health_config import HealthConfig
-from nas.run import read_lines, read_metrics
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_lines, read_metrics
 from retrain.training import train
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.settings import OperationSettings

@@ -14,15 +14,23 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 import nas.darts
-import nas.reporting
+import nas.runs.epoch_log
 import strategies
 from decoders.decoding import decode
-from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.config import ArchitectureConfig, HealthConfig
 from nas.darts import search
-from nas.health import agreement, examine, reason_to_stop, relative_entropy, relaxed_numbers, remembered, warnings_of
-from nas.interrupt import InterruptedRun
-from nas.run import read_metrics
+from nas.diagnostics.health import (
+    agreement,
+    examine,
+    reason_to_stop,
+    relative_entropy,
+    relaxed_numbers,
+    remembered,
+    warnings_of,
+)
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.runs.folder import read_metrics
+from nas.training.interruption import InterruptedRun
 from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import Block, Genotype
 from search_spaces.space import SearchSpace
@@ -35,10 +43,10 @@ BETA = np.array([[[0, 0.5, 0.5], [0, 0, 0]], [[0, 1.0, 0], [0.25, 0.75, 0]]])
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 def test_relative_entropy_is_that_of_paper_and_pencil() -> None:
@@ -172,7 +180,7 @@ def test_a_stable_search_ends_as_a_finished_one_and_goes_on_when_told(
     stops = HealthConfig(stop_when_stable=2)
     config = settings(tmp_path, epochs=4, architecture=FROZEN, health=stops, out=str(tmp_path / "stopped"))
     drawn: list[str] = []
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: drawn.append(path.name))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: drawn.append(path.name))
     result = search(config, quiet=True)
     assert drawn[-2:] == ["history.svg", "history.png"] and drawn.count("history.svg") == 1
     assert len(read_metrics(result.folder)) == 3

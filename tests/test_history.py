@@ -11,8 +11,8 @@ from PIL import Image
 
 from folders import genotype_of, search_folder
 from nas.config import SearchConfig
-from nas.history import draw_history, read_history, save_animation, spread
-from nas.run import RunError, RunFolder
+from nas.runs.folder import RunError, RunFolder
+from nas.runs.history import draw_history, read_history, save_animation, spread
 from search_spaces.genotype import load_genotype
 
 

@@ -76,7 +76,7 @@ def test_all_modules_are_found_by_the_import_system(package: str) -> None:
 
 WITH_TORCH = {
     f"search_spaces.{name}"
-    for name in ("modules", "synchronized", "traits", "lateral_inhibition", "smoothing", "factorized")
+    for name in ("modules", "synchronized", "module_protocols", "lateral_inhibition", "smoothing", "factorized")
 }
 
 
@@ -104,7 +104,7 @@ def test_only_descriptions_of_a_space_use_networkx() -> None:
 def test_a_forward_pass_walks_no_graph() -> None:
     loaded = loaded_after(
         "import torch\n"
-        "from nas.supernet import Supernet\n"
+        "from nas.supernet.network import Supernet\n"
         "from retrain.network_config import NetworkConfig\n"
         "from retrain.networks import build\n"
         "from search_spaces.published import auto_deeplab\n"

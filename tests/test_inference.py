@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-import retrain.inference
+import retrain.load
 from benchmarks.config import NetworksBench, ScalingBench, SupernetBench
-from nas.checkpoint import save_checkpoint
 from nas.config import Precision, RunConfig, SearchConfig, from_plain, full_precision, to_plain
-from nas.devices import autocast, grad_scaler
-from nas.inference import Inference
-from nas.run import check_resumable
+from nas.evaluation.inference import Inference
+from nas.runs.checkpoint import save_checkpoint
+from nas.runs.folder import check_resumable
+from nas.training.devices import autocast, grad_scaler
 from retrain.config import RetrainConfig
-from retrain.inference import load_ready
+from retrain.load import load_ready
 from retrain.networks import build
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_without_a_compiler_compiling_is_refused_in_one_line(tmp_path: Path, mon
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1")
 
     run = made_run(tmp_path)
-    monkeypatch.setattr(retrain.inference.torch, "compile", nothing)
+    monkeypatch.setattr(retrain.load.torch, "compile", nothing)
     with pytest.raises(ValueError, match=r"^--compile cannot work here \(.*InvalidCxx.*\): install a C\+\+") as raised:
         load_ready(run, "best", "cpu", Inference(compile=True))
     assert "\n" not in str(raised.value)

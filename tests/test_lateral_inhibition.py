@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.cost import measure
+from nas.evaluation.cost import measure
 from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d, inhibition_kernel, lateral_inhibition
+from search_spaces.module_protocols import project, reported, undecayed
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import OPERATIONS
 from search_spaces.settings import OperationSettings
-from search_spaces.traits import project, reported, undecayed
 
 
 def inhibition(intensity: float, channels: int = 1, **arguments: Any) -> LateralInhibition:

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.class_weights import class_shares, inverse_log
 from nas.config import SgdConfig
 from nas.data.base import DataError, Resized, Sample, SegmentationDataset, Subset, open_dataset
-from nas.loss import cross_entropy, resize_labels
-from nas.optimizers import make_optimizer
-from nas.stepping import Stepper
+from nas.training.class_weights import class_shares, inverse_log
+from nas.training.losses import cross_entropy, resize_labels
+from nas.training.optimizers import make_optimizer
+from nas.training.step import Stepper
 from retrain.networks.base import SegmentationNetwork
 
 

@@ -14,13 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-import nas.memory
+import nas.evaluation.memory
 from cli import common
-from nas.available_memory import left_in_container
 from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, RunConfig, SearchConfig
 from nas.darts import search
-from nas.memory import PER_MODULE, PER_TENSOR, LiveBytes, check_memory, free_memory, search_memory, step_memory
-from nas.supernet import Supernet
+from nas.evaluation.memory import (
+    PER_MODULE,
+    PER_TENSOR,
+    LiveBytes,
+    check_memory,
+    free_memory,
+    search_memory,
+    step_memory,
+)
+from nas.runs.free_memory import left_in_container
+from nas.supernet.network import Supernet
 from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
@@ -191,14 +199,14 @@ def test_networks_are_estimated_too(name: str) -> None:
     ],
 )
 def test_what_is_said_before_a_start(policy: Any, free: int | None, says: list[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(nas.memory, "free_memory", lambda device: free)
+    monkeypatch.setattr(nas.evaluation.memory, "free_memory", lambda device: free)
     lines = check_memory(RunConfig(memory_check=policy), CPU, lambda: 2**31)
     assert len(lines) == len(says)
     assert all(line.startswith(start) for line, start in zip(lines, says, strict=True))
 
 
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.memory, "free_memory", lambda device: MIB)
+    monkeypatch.setattr(nas.evaluation.memory, "free_memory", lambda device: MIB)
     config = config_of(space="autodeeplab-tiny", out=str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"batch 2, crop 33x33; 1 MiB free: use a smaller crop .* warn") as raised:
         search(config, quiet=True)
@@ -268,11 +276,11 @@ def test_a_run_out_of_memory_ends_in_one_line_and_loses_nothing(
 
 MEASURE = """
 import dataclasses, sys, torch
-from benchmarks.memory import PeakMemory
+from benchmarks.measuring import PeakMemory
 from nas.config import AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import _steppers
-from nas.memory import LOADED, search_memory
-from nas.supernet import Supernet
+from nas.evaluation.memory import LOADED, search_memory
+from nas.supernet.network import Supernet
 from search_spaces.space import load
 
 def estimate(variant, layers, blocks, filters, crop):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.metrics import ConfusionMatrix
+from nas.evaluation.metrics import ConfusionMatrix
 
 
 def table() -> ConfusionMatrix:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost import count_parameters
+from nas.evaluation.cost import count_parameters
 from retrain.networks.mobilenet_v2 import MobileNetV2, ResidualBottleneck, mobilenet_batch_norm
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cli.inference import SCALE_SETS, parse_scales, parse_size
-from nas.evaluation import evaluate_network, predict_scores
-from nas.inference import Inference, Viewing
+from nas.evaluation.evaluate import evaluate_network, predict_scores
+from nas.evaluation.inference import Inference, Viewing
 from retrain.evaluation import Evaluation
 from search_spaces.modules import resize
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost import count_parameters, measure
+from nas.evaluation.cost import count_parameters, measure
 from search_spaces.modules import BatchNorm, resize
 from search_spaces.operations import NONE, OPERATIONS, Cost, register_operation
 from search_spaces.registry import Registry

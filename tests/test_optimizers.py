@@ -11,11 +11,11 @@ from torch import nn
 
 from nas.config import CosineSgdConfig, SearchConfig, SgdConfig
 from nas.darts import _steppers
-from nas.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
-from nas.stepping import Stepper
-from nas.supernet import Supernet
+from nas.supernet.network import Supernet
+from nas.training.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
+from nas.training.step import Stepper
 from retrain.config import OptimizerConfig
-from retrain.initialization import head_multipliers
+from retrain.load import head_multipliers
 from retrain.networks.base import SegmentationNetwork
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm

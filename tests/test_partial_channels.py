@@ -14,17 +14,16 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import nas.reporting
+import nas.runs.epoch_log
 from cli.decode import main as nas_decode
 from decoders import decode, greedy_cell, redecode
-from nas.architecture import Architecture
-from nas.checkpoint import load_checkpoint
-from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig, SupernetConfig
+from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import SearchResult, search
-from nas.data.config import AugmentConfig
-from nas.interrupt import InterruptedRun
-from nas.node import MixedOperation, Node, Source, join_shuffled
-from nas.supernet import Supernet
+from nas.runs.checkpoint import load_checkpoint
+from nas.supernet.architecture import Architecture
+from nas.supernet.network import Supernet
+from nas.supernet.node import MixedOperation, Node, Source, join_shuffled
+from nas.training.interruption import InterruptedRun
 from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype
 from search_spaces.operations import OPERATIONS
@@ -239,9 +238,9 @@ def settings(folder: Path, **changes: Any) -> SearchConfig:
 def without_pictures() -> Any:
     """They take most of a tiny run's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-        patch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-        patch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+        patch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+        patch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+        patch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
         yield
 
 

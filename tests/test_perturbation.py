@@ -11,7 +11,7 @@ import torch
 from cli import decode
 from nas.config import ArchitectureConfig
 from nas.darts import search
-from nas.perturbation import decode_by_perturbation, perturbed_cell, validations
+from nas.diagnostics.perturbation import decode_by_perturbation, perturbed_cell, validations
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.modules import resize
 from search_spaces.operations import NONE

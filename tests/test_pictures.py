@@ -16,15 +16,14 @@ from torch import Tensor, nn
 
 from decoders.path import path_probability
 from folders import genotype_of, retrain_folder, search_folder
-from nas.pictures import draw_paths
+from nas.runs.pictures import draw_paths
+from retrain.load import load_trained
 from retrain.networks.base import SegmentationNetwork
 from retrain.pictures import PictureConfig, draw_pictures, effective_field, see_inhibition
 from retrain.pictures.drawing import PICTURES, Subject
 from retrain.pictures.heat_maps import choose_classes, class_probabilities
-from retrain.pictures.inhibition import Inhibited, strongest
+from retrain.pictures.operations import Inhibited, draw_smoothing, smoothing_coefficients, strongest
 from retrain.pictures.receptive_field import effective_part, effective_side, reach
-from retrain.pictures.smoothing import draw_smoothing, smoothing_coefficients
-from retrain.source import load_trained
 from search_spaces.genotype import load_genotype
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.space import load
@@ -195,7 +194,9 @@ def test_the_paths_in_grey_are_the_most_probable_ones(monkeypatch: pytest.Monkey
     ways.sort(key=lambda levels: -path_probability(genotype.beta, levels))
     best = [tuple(genotype.space.strides[level] for level in levels) for levels in ways]
     seen: list[list[tuple[int, ...]]] = []
-    monkeypatch.setattr("nas.pictures.draw_trellis", lambda genotype, others=(), title=None: seen.append(list(others)))
+    monkeypatch.setattr(
+        "nas.runs.pictures.draw_trellis", lambda genotype, others=(), title=None: seen.append(list(others))
+    )
     draw_paths(genotype)
     draw_paths(genotype, 1)
     draw_paths(genotype, 1000)

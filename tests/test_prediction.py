@@ -18,18 +18,17 @@ import retrain.evaluation
 import retrain.prediction
 from cli import common
 from cli import predict as predict_command
-from nas.checkpoint import save_checkpoint
 from nas.config import LoaderConfig, to_plain
-from nas.data.pairs import read_image
-from nas.inference import Inference, Viewing
-from nas.interrupt import InterruptedRun
-from nas.opening import open_split
+from nas.data.readers.pairs import read_image
+from nas.data.splits import open_split
+from nas.evaluation.inference import Inference, Viewing
+from nas.runs.checkpoint import save_checkpoint
+from nas.training.interruption import InterruptedRun
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
-from retrain.inference import load_ready
+from retrain.load import load_ready, load_trained
 from retrain.networks import build
 from retrain.prediction import Outputs, find_images, predict, predict_mask
-from retrain.source import load_trained
 
 CLASSES = ("background", "disc", "square", "triangle", "ring", "line")
 

@@ -16,11 +16,11 @@ import torch
 import yaml
 
 import launched
-from nas.checkpoint import load_checkpoint
 from nas.config import SearchConfig, from_plain, to_plain
 from nas.darts import search
-from nas.processes import ALONE
-from nas.run import read_config, read_metrics
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_config, read_metrics
+from nas.training.distributed import ALONE
 from retrain.training import train
 from runs import check_same_run, equal
 

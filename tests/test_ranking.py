@@ -19,20 +19,20 @@ from hypothesis import strategies as st
 import cli.rank
 import retrain
 from folders import retrain_folder, search_folder
-from nas.cost import Cost
 from nas.data.base import DataError
-from nas.interrupt import InterruptedRun
-from nas.loss import NonFiniteLossError
-from nas.run import read_metrics
+from nas.evaluation.cost import Cost
+from nas.runs.folder import read_metrics
 from nas.seeds import search_seeds
+from nas.training.interruption import InterruptedRun
+from nas.training.losses import NonFiniteLossError
+from retrain.config import RankingConfig
 from retrain.ranking.candidates import find_candidates, identity, random_candidates
 from retrain.ranking.comparison import compare, kendall, pooled, spread, student, welch
-from retrain.ranking.config import RankingConfig
-from retrain.ranking.tables import markdown, table
+from retrain.ranking.result import markdown, table
 from retrain.ranking.training import rank
 from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import Genotype, load_genotype
-from search_spaces.sampling import random_genotype
+from search_spaces.graph import random_genotype
 from tiny import GENOTYPE, SPACE, called, searching, training, without_pictures
 
 TRAINING = importlib.import_module("retrain.ranking.training")

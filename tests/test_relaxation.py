@@ -12,12 +12,11 @@ import torch
 from matplotlib.figure import Figure
 
 import nas.darts
-import nas.reporting
-from nas.architecture_config import ArchitectureConfig
-from nas.config import SearchConfig, SupernetConfig
+import nas.runs.epoch_log
+from nas.config import ArchitectureConfig, SearchConfig, SupernetConfig
 from nas.darts import search
-from nas.relaxation import Relaxation
-from nas.run import read_metrics
+from nas.runs.folder import read_metrics
+from nas.supernet.alpha_sampling import Relaxation
 from runs import check_same_run, interrupt, on_step
 from search_spaces.space import SearchSpace
 from test_fast_node import compare, engines
@@ -37,10 +36,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 def relaxation(epochs: int = 10, seed: int = 0, **options: Any) -> Relaxation:

@@ -20,12 +20,11 @@ from PIL import Image
 
 from folders import retrain_folder, search_folder
 from retrain.report import read_run, write_report
-from retrain.report.album import Album
-from retrain.report.commands import commands
 from retrain.report.curves import MOST_RUNS, draw_curves
+from retrain.report.gallery import Album
 from retrain.report.markup import Markup, element, text
-from retrain.report.numbers import duration
-from retrain.report.runs import different_settings, read_runs
+from retrain.report.page import commands
+from retrain.report.runs import different_settings, duration, read_runs
 from retrain.report.series import read_series, thinned
 from sweep_workers import make_study, value_of
 

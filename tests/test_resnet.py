@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.cost import count_parameters
+from nas.evaluation.cost import count_parameters
 from retrain.networks.resnet import Bottleneck, ResNet, resnet_batch_norm, strides_and_rates
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm

@@ -16,28 +16,26 @@ import pytest
 import torch
 from PIL import Image
 
-import nas.stepping
+import nas.training.step
 import retrain.training
-from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.class_weights import class_shares, inverse_log
-from nas.config import LoaderConfig, from_plain, to_plain
+from nas.config import AugmentConfig, LoaderConfig, from_plain, to_plain
 from nas.data.base import open_dataset
-from nas.data.config import AugmentConfig
-from nas.interrupt import InterruptedRun
-from nas.loss import NonFiniteLossError
-from nas.metrics import ConfusionMatrix
-from nas.opening import training_split
-from nas.pictures import colorize
-from nas.run import read_config, read_metrics
-from nas.stepping import Stepper
+from nas.data.splits import training_split
+from nas.evaluation.metrics import ConfusionMatrix
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.runs.folder import read_config, read_metrics
+from nas.runs.pictures import colorize
+from nas.training.class_weights import class_shares, inverse_log
+from nas.training.interruption import InterruptedRun
+from nas.training.losses import NonFiniteLossError
+from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.evaluation import Evaluation, evaluate
-from retrain.initialization import load_matching
+from retrain.load import load_matching, load_trained
 from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
 from retrain.prediction import predict, predict_mask
-from retrain.source import load_trained
 from retrain.training import TrainResult, train
 from runs import Killed, check_same_run, equal, kill, on_step
 from search_spaces.genotype import Block, Genotype
@@ -174,7 +172,7 @@ def test_what_cannot_start_leaves_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nas.stepping, "cross_entropy", lambda logits, *_: logits.sum() * math.inf)
+    monkeypatch.setattr(nas.training.step, "cross_entropy", lambda logits, *_: logits.sum() * math.inf)
     with pytest.raises(NonFiniteLossError, match=r"cross entropy of the training step is .* at epoch 1, step 1"):
         train(settings(tmp_path), quiet=True)
 

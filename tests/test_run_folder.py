@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import search_spaces.files
-from nas.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from nas.config import (
     ArchitectureConfig,
+    AugmentConfig,
     CosineSgdConfig,
     HealthConfig,
     LoaderConfig,
@@ -35,13 +35,13 @@ from nas.config import (
     from_plain,
     to_plain,
 )
-from nas.data.config import AugmentConfig
-from nas.devices import choose_device, random_state, restore_random_state, seed_everything
-from nas.loss import NonFiniteLossError, check_finite, cross_entropy
-from nas.opening import steps_per_epoch
-from nas.run import RunFolder, check_resumable, new_folder, read_config, read_metrics
-from nas.schedules import cosine, poly
-from nas.stepping import Stepper
+from nas.data.splits import steps_per_epoch
+from nas.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from nas.runs.folder import RunFolder, check_resumable, new_folder, read_config, read_metrics
+from nas.training.devices import choose_device, random_state, restore_random_state, seed_everything
+from nas.training.losses import NonFiniteLossError, check_finite, cross_entropy
+from nas.training.optimizers import cosine, poly
+from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.network_config import NetworkConfig
 from search_spaces.files import write_atomically

@@ -22,22 +22,21 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import nas.darts
-import nas.reporting
-import nas.stepping
+import nas.runs.epoch_log
+import nas.training.step
 import retrain
 from decoders.decoding import decode, redecode
-from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.config import ArchitectureConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
+from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
 from nas.darts import search
-from nas.data.config import AugmentConfig
 from nas.data.loading import epoch_batches, split_dataset
-from nas.devices import seed_everything
-from nas.interrupt import InterruptedRun
-from nas.loss import NonFiniteLossError
-from nas.opening import training_split
-from nas.run import read_config, read_metrics
-from nas.stepping import Stepper
-from nas.supernet import Supernet
+from nas.data.splits import training_split
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
+from nas.runs.folder import read_config, read_metrics
+from nas.supernet.network import Supernet
+from nas.training.devices import seed_everything
+from nas.training.interruption import InterruptedRun
+from nas.training.losses import NonFiniteLossError
+from nas.training.step import Stepper
 from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.network_config import NetworkConfig
 from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
@@ -84,10 +83,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take half of a tiny run's time. `finished`, which is set up before this, draws them; others do not."""
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 def numbers(value: Any) -> list[float]:
@@ -292,7 +291,7 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
     drawn: list[str] = []
     with monkeypatch.context() as patch:
         on_step(patch, number, lambda: interrupt(signal.SIGTERM if number == 1 else signal.SIGINT))
-        patch.setattr(nas.reporting, "save_figure", lambda figure, path: drawn.append(path.name))
+        patch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: drawn.append(path.name))
         with pytest.raises(InterruptedRun, match="--resume") as raised:
             search(config, quiet=True)
     assert ("history.png" in drawn) == (number > 3), "of the epochs that are done, if there are any"
@@ -479,7 +478,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
 ) -> None:
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), memory_check="off")  # it takes a loss, too
-    losses, step, loss = [0], Stepper.step, nas.stepping.cross_entropy
+    losses, step, loss = [0], Stepper.step, nas.training.step.cross_entropy
     parameters: list[dict[str, torch.Tensor]] = []
 
     def poisoned(logits: torch.Tensor, labels: torch.Tensor, *_: Any) -> torch.Tensor:
@@ -495,7 +494,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
             raise
 
     with monkeypatch.context() as patch:
-        patch.setattr(nas.stepping, "cross_entropy", poisoned)
+        patch.setattr(nas.training.step, "cross_entropy", poisoned)
         patch.setattr(Stepper, "step", watched)
         with pytest.raises(NonFiniteLossError, match=f"cross entropy of the {name} step is nan at epoch 2, step 2"):
             search(config, quiet=True)

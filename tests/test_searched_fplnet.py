@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas.cost import count_parameters, describe
+from nas.evaluation.cost import count_parameters, describe
 from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.blocks import DropPath

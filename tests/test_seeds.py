@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import cli.search
-from nas.checkpoint import load_checkpoint
+from nas.config import parse_seeds
 from nas.darts import search
-from nas.interrupt import InterruptedRun
-from nas.loss import NonFiniteLossError
-from nas.run import read_config, read_metrics
-from nas.seed_list import parse_seeds
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_config, read_metrics
 from nas.seeds import search_seeds
+from nas.training.interruption import InterruptedRun
+from nas.training.losses import NonFiniteLossError
 from runs import check_same_run, interrupt, on_step
 from search_spaces.genotype import load_genotype
 from tiny import called, searching, without_pictures

@@ -11,7 +11,7 @@ import pytest
 from retrain.network_config import COMMON_SETTINGS, NetworkConfig
 from retrain.networks import NETWORKS
 from search_spaces.genotype import load_genotype
-from search_spaces.sampling import random_genotype
+from search_spaces.graph import random_genotype
 from search_spaces.settings import OperationSettings
 from search_spaces.space import SearchSpace, SpaceError, load
 

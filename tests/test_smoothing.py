@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.cost import count_parameters, measure, to_meta
+from nas.evaluation.cost import count_parameters, measure, to_meta
+from search_spaces.module_protocols import reported, undecayed
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import OPERATIONS
 from search_spaces.settings import OperationSettings
@@ -32,7 +33,6 @@ from search_spaces.smoothing import (
     window_arguments,
     window_side,
 )
-from search_spaces.traits import reported, undecayed
 
 KINDS = get_args(Smoothing)
 FILTERS = ("average", "gaussian", "ss_conv", "aggregated")

@@ -9,7 +9,7 @@ import pytest
 
 import nas
 import retrain
-from nas.data.config import AugmentConfig
+from nas.config import AugmentConfig
 from search_spaces.genotype import load_genotype
 from search_spaces.space import available, load
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import nas.graphs
-import nas.stepping
-from nas.checkpoint import load_checkpoint
+import nas.training.cuda_graphs
+import nas.training.step
 from nas.config import (
     ArchitectureConfig,
     AugmentConfig,
@@ -27,15 +26,15 @@ from nas.config import (
     SupernetConfig,
 )
 from nas.darts import _steppers, search
-from nas.devices import set_float32
-from nas.graphs import Graphed, graph_pool
-from nas.interrupt import InterruptedRun
-from nas.loss import NonFiniteLossError, cross_entropy
-from nas.optimizers import make_optimizer
-from nas.run import read_metrics
-from nas.schedules import cosine
-from nas.stepping import Stepper
-from nas.supernet import Supernet
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_metrics
+from nas.supernet.network import Supernet
+from nas.training.cuda_graphs import Graphed, graph_pool
+from nas.training.devices import set_float32
+from nas.training.interruption import InterruptedRun
+from nas.training.losses import NonFiniteLossError, cross_entropy
+from nas.training.optimizers import cosine, make_optimizer
+from nas.training.step import Stepper
 from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.training import train
@@ -169,7 +168,7 @@ def poison(patch: pytest.MonkeyPatch, number: int, value: float = math.nan) -> N
         count[0] += 1
         return cross_entropy(logits, labels) + (value if count[0] == number else 0)
 
-    patch.setattr(nas.stepping, "cross_entropy", poisoned)
+    patch.setattr(nas.training.step, "cross_entropy", poisoned)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -374,7 +373,7 @@ class FakeGraph:
 
 
 def test_a_graph_reads_new_images_and_the_warm_up_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = nas.graphs.torch.cuda
+    cuda = nas.training.cuda_graphs.torch.cuda
     for name, value in {
         "CUDAGraph": FakeGraph,
         "graph": lambda graph, pool: graph,
@@ -406,7 +405,7 @@ def test_a_graph_reads_new_images_and_the_warm_up_leaves_no_trace(monkeypatch: p
     labels = torch.ones(2, 4, 4, dtype=torch.int64)
     assert [float(graphed(images, labels)) for images in given] == [96 + 32, 192 + 32, 288 + 32]
     assert float(statistics) == 1 + 2 + 3
-    assert runs[0] == nas.graphs.WARM_UPS + 1
+    assert runs[0] == nas.training.cuda_graphs.WARM_UPS + 1
     torch.set_rng_state(state)
     for _ in given:
         torch.rand(())

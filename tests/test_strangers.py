@@ -25,12 +25,12 @@ import torch
 import yaml
 from PIL import Image
 
-from nas.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
 from nas.config import to_plain
 from nas.darts import search
 from nas.data import Shapes
 from nas.data.caching import TRAILER, DiskCached
-from nas.optimizers import load_optimizer_state, optimizer_state
+from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
+from nas.training.optimizers import load_optimizer_state, optimizer_state
 from retrain.networks.backbone_weights import load_backbone_weights
 from retrain.training import train
 from search_spaces.files import YamlError, read_yaml
@@ -53,7 +53,7 @@ FORBIDDEN = {
 ALLOWED = {
     ("pickle.loads", "nas/data/prefetch.py"),  # of what the line itself has pickled
     ("yaml.load", "search_spaces/files.py"),  # by a SafeLoader: see the tests of read_yaml
-    ("torch.load", "nas/checkpoint.py"),  # with weights_only=True: below
+    ("torch.load", "nas/runs/checkpoint.py"),  # with weights_only=True: below
 }
 
 

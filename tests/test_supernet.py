@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import strategies
-from nas.architecture import Architecture
-from nas.node import MixedOperation, Node, Source
-from nas.supernet import Supernet
+from nas.supernet.architecture import Architecture
+from nas.supernet.network import Supernet
+from nas.supernet.node import MixedOperation, Node, Source
 from search_spaces.graph import count, trellis_graph
 from search_spaces.modules import BatchNorm, NoConnection
 from search_spaces.operations import NONE, OPERATIONS

@@ -18,8 +18,8 @@ from rich.console import Console
 import cli.retrain
 import cli.sweep
 from cli import common
-from nas.interrupt import InterruptedRun
-from nas.run import read_metrics
+from nas.runs.folder import read_metrics
+from nas.training.interruption import InterruptedRun
 from retrain.sweeps.ledger import END, INTERRUPTED, RETRY_OF
 from retrain.sweeps.report import best_trial, counted, front, importances, write_best, write_report
 from retrain.sweeps.screen import live_table

@@ -209,7 +209,7 @@ def test_a_missing_sweep_is_answered_with_those_there_are() -> None:
 
 
 def test_the_sweep_li_is_for_the_published_network_and_for_a_genotype(tmp_path: Path) -> None:
-    from search_spaces.sampling import random_genotype
+    from search_spaces.graph import random_genotype
     from search_spaces.space import load
 
     sweep = load_sweep("li")

@@ -12,10 +12,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from nas.config import RunConfig
-from nas.reporting import RECORDED, record_epoch
-from nas.run import RunFolder
+from nas.runs.epoch_log import RECORDED, record_epoch
+from nas.runs.folder import RunFolder
 from search_spaces.lateral_inhibition import LateralInhibition
-from search_spaces.traits import Projected, Reporting, project, reported, undecayed
+from search_spaces.module_protocols import Projected, Reporting, project, reported, undecayed
 
 
 class Level(nn.Module, Projected, Reporting):

@@ -11,7 +11,7 @@ from PIL import Image
 
 import trees
 from nas.data import open_dataset
-from nas.data.classes import default_colors
+from nas.data.readers.classes import default_colors
 from trees import message
 
 ROOT = Path(__file__).resolve().parents[1]

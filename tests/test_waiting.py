@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import nas.waiting
-from nas.waiting import Waiting, waiting_advice
+import nas.training.progress
+from nas.training.progress import Waiting, waiting_advice
 
 
 def test_the_share_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(nas.waiting.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(nas.training.progress.time, "perf_counter", lambda: now[0])
 
     def batches() -> Iterator[str]:
         for seconds, name in ((1.0, "a"), (0.0, "b"), (2.0, "c")):

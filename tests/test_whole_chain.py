@@ -11,8 +11,8 @@ import torch
 
 import nas
 import retrain
-from nas.data.config import AugmentConfig
-from search_spaces.sampling import random_genotype
+from nas.config import AugmentConfig
+from search_spaces.graph import random_genotype
 from search_spaces.space import load
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from nas.evaluation import evaluate_network, predict_scores
-from nas.inference import Viewing
-from nas.windows import slide, starts
+from nas.evaluation.evaluate import evaluate_network, predict_scores, slide, starts
+from nas.evaluation.inference import Viewing
 
 CPU = torch.device("cpu")
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-import nas.reporting
+import nas.runs.epoch_log
 from cli import common
-from nas.config import ArchitectureConfig, LoaderConfig, SearchConfig
-from nas.data.config import AugmentConfig
+from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig
 from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from search_spaces.genotype import Block, Genotype
@@ -45,10 +44,10 @@ def training(folder: Path, **changes: Any) -> RetrainConfig:
 
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take half of a tiny search's time."""
-    monkeypatch.setattr(nas.reporting, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "draw_history", lambda history: Figure((0.2, 0.2)))
-    monkeypatch.setattr(nas.reporting, "save_figure", lambda figure, path: path)
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from nas.data.ade20k import Ade20k
+    from nas.config import AugmentConfig
     from nas.data.base import (
         DATASETS,
         IGNORE,
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
         register_dataset,
     )
     from nas.data.caching import Cached, DiskCached
-    from nas.data.camvid import CamVid
-    from nas.data.celebamask import CelebAMask
-    from nas.data.cityscapes import Cityscapes
-    from nas.data.config import AugmentConfig
-    from nas.data.folder import Folder
     from nas.data.loading import (
         epoch_batches,
         evaluation_loader,
@@ -40,20 +35,25 @@ if TYPE_CHECKING:
         split_indices,
         training_loader,
     )
-    from nas.data.shapes import Shapes
-    from nas.data.voc2012 import Voc2012
+    from nas.data.readers.ade20k import Ade20k
+    from nas.data.readers.camvid import CamVid
+    from nas.data.readers.celebamask import CelebAMask
+    from nas.data.readers.cityscapes import Cityscapes
+    from nas.data.readers.folder import Folder
+    from nas.data.readers.shapes import Shapes
+    from nas.data.readers.voc2012 import Voc2012
 
 _EXPORTS = {
-    "Ade20k": "nas.data.ade20k",
-    "AugmentConfig": "nas.data.config",
+    "Ade20k": "nas.data.readers.ade20k",
+    "AugmentConfig": "nas.config",
     "Cached": "nas.data.caching",
-    "CamVid": "nas.data.camvid",
-    "CelebAMask": "nas.data.celebamask",
-    "Cityscapes": "nas.data.cityscapes",
+    "CamVid": "nas.data.readers.camvid",
+    "CelebAMask": "nas.data.readers.celebamask",
+    "Cityscapes": "nas.data.readers.cityscapes",
     "DiskCached": "nas.data.caching",
-    "Folder": "nas.data.folder",
-    "Shapes": "nas.data.shapes",
-    "Voc2012": "nas.data.voc2012",
+    "Folder": "nas.data.readers.folder",
+    "Shapes": "nas.data.readers.shapes",
+    "Voc2012": "nas.data.readers.voc2012",
     **dict.fromkeys(
         (
             "DATASETS",

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
+from nas.config import AugmentConfig
 from nas.data.base import IGNORE, UNCHANGED, Sample
-from nas.data.config import AugmentConfig
 
 __all__ = ["PAD_GREY", "augment", "random_flip", "random_size", "random_window", "resized_window"]
 

@@ -184,7 +184,7 @@ def register_dataset(
 def load_readers() -> None:
     """Import the modules that register the data sets of this package."""
     for module in ("ade20k", "camvid", "celebamask", "cityscapes", "folder", "shapes", "voc2012"):
-        importlib.import_module(f"nas.data.{module}")
+        importlib.import_module(f"nas.data.readers.{module}")
 
 
 def open_dataset(name: str, root: str | Path | None, split: str, **options: Any) -> SegmentationDataset:

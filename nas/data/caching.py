@@ -23,8 +23,8 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from nas.available_memory import available_memory
 from nas.data.base import DataError, Sample, SegmentationDataset, Wrapper
+from nas.runs.free_memory import available_memory
 from search_spaces.files import write_atomically
 
 __all__ = ["Cached", "DiskCached", "default_folder"]

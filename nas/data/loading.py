@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
+from nas.config import AugmentConfig
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
-from nas.data.config import AugmentConfig
 from nas.data.prefetch import Loader
-from nas.wording import counted
+from search_spaces.messages import counted
 
 __all__ = [
     "VIDEO_BLOCKS",

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nas.checkpoint import read_plain
+from nas.runs.checkpoint import read_plain
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.smoothing import AggregationCoefficients, GroupInteraction, SharedFilter
 

@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.cost import to_meta
+from nas.evaluation.cost import to_meta
 from retrain.networks.blocks import DropPath
 from search_spaces.genotype import Genotype
 from search_spaces.modules import BatchNorm, resize

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from retrain.networks.blocks import IMAGE_CHANNELS, halve
 from retrain.networks.fplnet import ConvBatchNormPReLU, Upsampling, batch_norm_factory, module_factory
-from retrain.networks.fusion import IMAGE_CHANNELS, halve
 from search_spaces.factorized import BatchNormPReLU
 from search_spaces.modules import BatchNormFactory
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
-from retrain.networks.fusion import FUSIONS, IMAGE_CHANNELS, FusionUnit, halve
+from retrain.networks.blocks import FUSIONS, IMAGE_CHANNELS, FusionUnit, halve
 from search_spaces.factorized import ESP, FPL, BatchNormPReLU
 from search_spaces.modules import BatchNorm, BatchNormFactory
 from search_spaces.settings import OperationSettings

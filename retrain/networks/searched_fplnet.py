@@ -18,11 +18,10 @@ from torch import Tensor, nn
 
 from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
-from retrain.networks.blocks import stem_strides
+from retrain.networks.blocks import FUSIONS, FusionUnit, halve, stem_strides
 from retrain.networks.cell import Cell, drop_path_keep
 from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
 from retrain.networks.fplnet import InitialModule, SequentialDecoder, batch_norm_factory, module_factory
-from retrain.networks.fusion import FUSIONS, FusionUnit, halve
 from retrain.networks.operation_settings import check_operation_settings
 from search_spaces.genotype import Genotype
 from search_spaces.modules import BatchNormFactory

@@ -18,18 +18,17 @@ import torch
 from nas.config import require
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
-from nas.data.reading import read_image
-from nas.devices import choose_device
-from nas.folders import runs_within
-from nas.history import draw_history, read_history, save_animation
-from nas.pictures import PATHS, draw_paths, figure_to_array
-from nas.run import CONFIG, GENOTYPE, read_config, read_metrics
+from nas.data.readers.reading import read_image
+from nas.runs.folder import CONFIG, GENOTYPE, read_config, read_metrics
+from nas.runs.history import draw_history, read_history, save_animation
+from nas.runs.names import runs_within
+from nas.runs.pictures import PATHS, draw_paths, figure_to_array
+from nas.training.devices import choose_device
+from retrain.load import TrainedNetwork, load_trained
 from retrain.pictures.config import PictureConfig
 from retrain.pictures.heat_maps import choose_classes, class_probabilities, draw_heat_maps
-from retrain.pictures.inhibition import draw_inhibition, see_inhibition
+from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inhibition, smoothing_coefficients
 from retrain.pictures.receptive_field import draw_field, effective_field
-from retrain.pictures.smoothing import draw_smoothing, smoothing_coefficients
-from retrain.source import TrainedNetwork, load_trained
 from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype, load_genotype
 

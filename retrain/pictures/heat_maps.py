@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
-from nas.evaluation import predict_scores
-from nas.inference import Viewing
-from nas.pictures import colorize
-from retrain.source import TrainedNetwork
+from nas.evaluation.evaluate import predict_scores
+from nas.evaluation.inference import Viewing
+from nas.runs.pictures import colorize
+from retrain.load import TrainedNetwork
 
 __all__ = ["choose_classes", "class_probabilities", "draw_heat_maps"]
 

@@ -17,25 +17,22 @@ from pathlib import Path
 
 import torch
 
-from nas.checkpoint import load_checkpoint
 from nas.config import require
-from nas.cost import measure
 from nas.data.base import DataError
-from nas.devices import choose_device, set_float32
-from nas.interrupt import InterruptedRun
-from nas.lock import claimed
-from nas.opening import open_split, steps_per_epoch
-from nas.out_of_memory import is_out_of_memory
-from nas.run import CHECKPOINT, CONFIG, GENOTYPE, RunError
+from nas.data.splits import open_split, steps_per_epoch
+from nas.evaluation.cost import measure
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import CHECKPOINT, CONFIG, GENOTYPE, RunError, claimed
+from nas.runs.free_memory import is_out_of_memory
 from nas.seeds import other_settings
-from retrain.config import RetrainConfig
+from nas.training.devices import choose_device, set_float32
+from nas.training.interruption import InterruptedRun
+from retrain.config import RANDOM, RankingConfig, RetrainConfig
 from retrain.evaluation import evaluate
+from retrain.load import KIND
 from retrain.networks import build
 from retrain.ranking.candidates import Candidate, find_candidates, identity, random_candidates, space_names
-from retrain.ranking.config import RANDOM, RankingConfig
-from retrain.ranking.result import Entry, Ranking
-from retrain.ranking.tables import write
-from retrain.source import KIND
+from retrain.ranking.result import Entry, Ranking, write
 from retrain.training import train
 from search_spaces.genotype import load_genotype
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.config import require
-from nas.folders import runs_within
-from nas.reporting import package_version
-from nas.run import CONFIG
-from retrain.report.album import Album
-from retrain.report.commands import commands
+from nas.runs.epoch_log import package_version
+from nas.runs.folder import CONFIG
+from nas.runs.names import runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
-from retrain.report.gallery import gallery
+from retrain.report.gallery import Album, gallery
 from retrain.report.markup import Markup, details, element, figure, items, join, table
-from retrain.report.numbers import headline_numbers
-from retrain.report.runs import RunRecord, different_settings, read_runs, unique_names
+from retrain.report.runs import RunRecord, different_settings, headline_numbers, read_runs, unique_names
 from retrain.report.series import read_series
 from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
@@ -26,7 +24,13 @@ from search_spaces.files import write_atomically
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
 
-__all__ = ["make_report", "write_report"]
+__all__ = [
+    "commands",
+    "make_report",
+    "word",
+    "write_report",
+]
+
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 """The page loads nothing and runs nothing, whatever stands in it."""
@@ -236,3 +240,25 @@ def _run(run: RunRecord) -> Markup:
     versions = f"This report was made by nas-segmentation {package_version()}, Python {platform.python_version()}."
     parts.append(element("p", versions, class_="soft"))
     return join(parts)
+
+
+def commands(run: RunRecord) -> list[tuple[str, str]]:
+    """What to type to repeat a run and to go on from it: (command, what it does)."""
+    folder = run.path
+    again = folder.with_name(f"{folder.resolve().name}-again")
+    lines = [
+        (f"{run.command} --config {word(folder / 'config.yaml')} --out {word(again)}", "repeat"),
+        (f"{run.command} --resume {word(folder)}", "go on"),
+    ]
+    if run.searches:
+        lines.append((f"nas-retrain {word(folder / 'genotype.json')}", "train what was found"))
+    else:
+        lines.append((f"nas-evaluate {word(folder)}", "measure"))
+        lines.append((f"nas-predict {word(folder)} IMAGES", "masks and overlays"))
+    lines.append((f"nas-draw {word(folder)}{'' if run.searches else ' --image FILE'}", "pictures"))
+    return lines
+
+
+def word(path: str | Path) -> str:
+    """A path as a word of a command line; on one line, whatever its name holds."""
+    return shlex.quote(" ".join(str(path).split("\n")))

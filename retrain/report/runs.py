@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.history import Snapshot, read_history
-from nas.run import GENOTYPE, GENOTYPES, read_config, read_metrics
+from nas.runs.folder import GENOTYPE, GENOTYPES, read_config, read_metrics
+from nas.runs.history import Snapshot, read_history
 from retrain.report.series import finite
 from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["Evaluated", "RunRecord", "flat", "different_settings", "read_run", "read_runs", "unique_names"]
+__all__ = [
+    "Evaluated",
+    "RunRecord",
+    "different_settings",
+    "duration",
+    "flat",
+    "headline_numbers",
+    "read_run",
+    "read_runs",
+    "unique_names",
+]
+
 
 MAX_FILE_BYTES = 8 * 2**20
 """Of an evaluation; one of 150 classes has a fiftieth of that."""
@@ -160,3 +172,53 @@ def different_settings(runs: Sequence[RunRecord]) -> list[str]:
     """
     names = dict.fromkeys(name for run in runs for name in run.settings if name != "out")
     return [name for name in names if len({run.settings[name] for run in runs if name in run.settings}) > 1]
+
+
+def headline_numbers(run: RunRecord) -> dict[str, str]:
+    """Name -> value, in the order in which they are shown; what is not known is left out."""
+    settings, lines = run.settings, run.lines
+    numbers = {"kind": "search" if run.searches else "retraining"}
+    named = settings.get("space" if run.searches else "genotype", "")
+    numbers["space or network"] = named if run.genotype is None else run.genotype.space.name
+    numbers["data"] = settings.get("data", "")
+    numbers["epochs"] = f"{len(lines)} of {settings.get('epochs', '?')}" if lines else "none yet"
+    miou = _values(lines, "val", "miou")
+    if miou:
+        best = max(range(len(miou)), key=lambda number: miou[number][1])
+        numbers["validation mIoU, best"] = f"{100 * miou[best][1]:.2f} % (epoch {miou[best][0]})"
+        numbers["validation mIoU, last"] = f"{100 * miou[-1][1]:.2f} %"
+    accuracy = _values(lines, "val", "pixel_accuracy")
+    if accuracy:
+        numbers["pixel accuracy, last"] = f"{100 * accuracy[-1][1]:.2f} %"
+    for evaluated in run.evaluations:
+        numbers[f"mIoU measured, {evaluated.name}"] = f"{100 * evaluated.miou:.2f} %"
+    if run.genotype is not None:
+        numbers["path"] = "-".join(map(str, run.genotype.path))
+    probability = _values(lines, "path", "probability")
+    if probability:
+        numbers["path probability"] = f"{probability[-1][1]:.3g}"
+    seconds = _values(lines, "seconds")
+    if seconds:
+        numbers["time"] = duration(math.fsum(value for _, value in seconds))
+    return numbers
+
+
+def _values(lines: Sequence[Mapping[str, Any]], *names: str) -> list[tuple[int, float]]:
+    """(epoch from 1, number) of the lines that have it."""
+    found = []
+    for line in lines:
+        value: Any = line
+        for name in names:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        number = finite(value)
+        if number is not None:
+            found.append((line["epoch"] + 1, number))
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Such as "2 h 05 min", "3 min 20 s" or "12 s"."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"

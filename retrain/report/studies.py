@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from retrain.report.album import Album
-from retrain.report.commands import word
+from retrain.report.gallery import Album
 from retrain.report.markup import Markup, details, element, figure, join, table
+from retrain.report.page import word
 from retrain.report.runs import flat
-from retrain.sweeps.opening import open_study
 from retrain.sweeps.pictures import draw_figures
 from retrain.sweeps.report import (
     BEST,
@@ -29,7 +28,7 @@ from retrain.sweeps.report import (
 )
 from retrain.sweeps.settings import SWEEP_FILE
 from retrain.sweeps.space import read
-from retrain.sweeps.study import amount, spoken, written
+from retrain.sweeps.study import amount, open_study, spoken, written
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study

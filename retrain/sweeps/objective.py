@@ -10,11 +10,11 @@ from statistics import median
 import torch
 
 from nas.config import Precision, RunConfig, SearchConfig
-from nas.cost import measure
 from nas.darts import resolve_space, search
-from nas.devices import autocast, choose_device, set_float32
-from nas.opening import open_split
-from nas.run import GENOTYPE
+from nas.data.splits import open_split
+from nas.evaluation.cost import measure
+from nas.runs.folder import GENOTYPE
+from nas.training.devices import autocast, choose_device, set_float32
 from retrain.config import RetrainConfig
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,17 +22,25 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from nas.config import RunConfig, differences, require, to_plain
-from nas.lock import claimed
-from nas.out_of_memory import is_out_of_memory
-from nas.run import CHANGEABLE, CONFIG, RunError, read_metrics
+from nas.config import RunConfig, differences, from_plain, require, to_plain
+from nas.runs.folder import CHANGEABLE, CONFIG, RunError, claimed, read_metrics
+from nas.runs.free_memory import is_out_of_memory
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
-from retrain.sweeps.sampling import check_cmaes, make_pruner, make_sampler, suggest
-from retrain.sweeps.settings import StudyConfig
-from retrain.sweeps.space import Label, Space
-from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach
+from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, load_sweep
+from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
+from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
 
-__all__ = ["DIRECTIONS", "Objective", "Study", "TrialRun", "amount", "spoken", "written"]
+__all__ = [
+    "DIRECTIONS",
+    "Objective",
+    "Study",
+    "TrialRun",
+    "amount",
+    "open_study",
+    "spoken",
+    "written",
+]
+
 
 DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "miou": "maximize",
@@ -332,3 +341,42 @@ def _leaves(plain: Mapping[str, Any], where: str = "") -> list[tuple[str, Any]]:
         else:
             leaves.append((f"{where}{name}", value))
     return leaves
+
+
+KEPT = {"journal.log": "journal", "study.db": "sqlite"}
+"""Where a study is, if it is in its own folder: file -> --storage."""
+
+
+def open_study(folder: str | Path, storage: str | None = None, name: str | None = None) -> Study:
+    """Opens the study of a folder that nas-sweep made.
+
+    Args:
+        folder: The study's.
+        storage: Where it is kept, as nas-sweep had it; None: in the folder.
+        name: The study's in the storage; None: the only one there, or the folder's.
+
+    Raises:
+        ValueError: It is no study's folder, the storage is elsewhere, broken or out of reach, or it has no such study;
+            one line.
+    """
+    folder = Path(folder)
+    require((folder / SWEEP_FILE).is_file(), f"{folder} is not the folder of a study: it has no {SWEEP_FILE}")
+    sweep = load_sweep(folder / SWEEP_FILE)
+    space = Space.of(sweep, from_plain(sweep.config_class, sweep.settings))
+    where = storage
+    if storage is None:
+        here = [file for file in KEPT if (folder / file).is_file()]
+        message = f"{folder} has no {' and no '.join(KEPT)}: the study is elsewhere; give --storage as nas-sweep had it"
+        require(bool(here), message)
+        where, storage = str(folder / here[-1]), KEPT[here[-1]]
+    try:
+        opened = open_storage(storage, folder)
+        names = optuna.get_all_study_names(opened)
+    except Exception as error:  # of Optuna, of a driver: a broken journal is whatever its first wrong line leads to
+        if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{where} cannot be read as a study's storage ({reason}): take a whole copy") from error
+    name = name or (names[0] if len(names) == 1 else folder.resolve().name)
+    require(name in names, f"the storage has no study {name!r}: give --storage and --study as nas-sweep had them")
+    return Study(name, space, sweep.study, opened, folder)

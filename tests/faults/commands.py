@@ -16,8 +16,8 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import tiny  # noqa: E402
-from nas.checkpoint import load_checkpoint  # noqa: E402
 from nas.config import to_plain  # noqa: E402
+from nas.runs.checkpoint import load_checkpoint  # noqa: E402
 
 KINDS = ("search", "retrain")
 STEPS = 8
@@ -25,7 +25,7 @@ STEPS = 8
 
 COUNTED = """
 import os, runpy, sys
-from nas.stepping import Stepper
+from nas.training.step import Stepper
 
 step, file = Stepper.step, os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 

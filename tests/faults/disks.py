@@ -50,8 +50,8 @@ def try_full(folder: Path) -> bool:
     """A disk that becomes full at one file after the other."""
     import pytest
 
-    import nas.checkpoint
-    import nas.run
+    import nas.runs.checkpoint
+    import nas.runs.folder
     import search_spaces.genotype
     import tiny
     from nas.darts import search
@@ -97,15 +97,15 @@ def try_full(folder: Path) -> bool:
 
     from torch.utils.tensorboard import SummaryWriter
 
-    record, scalar, flush = nas.run.RunFolder.record, SummaryWriter.add_scalar, SummaryWriter.close
+    record, scalar, flush = nas.runs.folder.RunFolder.record, SummaryWriter.add_scalar, SummaryWriter.close
     faults: list[tuple[str, Any, str, Callable[..., Any]]] = [
-        ("config.yaml", nas.run, "write_atomically", once_written("config.yaml", 1)),
-        ("checkpoint.pt, first", nas.checkpoint, "write_atomically", once_written("checkpoint.pt", 1)),
-        ("checkpoint.pt, second", nas.checkpoint, "write_atomically", once_written("checkpoint.pt", 2)),
-        ("best.pt", nas.checkpoint, "write_atomically", once_written("best.pt", 1)),
+        ("config.yaml", nas.runs.folder, "write_atomically", once_written("config.yaml", 1)),
+        ("checkpoint.pt, first", nas.runs.checkpoint, "write_atomically", once_written("checkpoint.pt", 1)),
+        ("checkpoint.pt, second", nas.runs.checkpoint, "write_atomically", once_written("checkpoint.pt", 2)),
+        ("best.pt", nas.runs.checkpoint, "write_atomically", once_written("best.pt", 1)),
         ("genotype.json, first", search_spaces.genotype, "write_atomically", once_written("genotype.json", 1)),
         ("genotype.json, second", search_spaces.genotype, "write_atomically", once_written("genotype.json", 2)),
-        ("metrics.jsonl and log.txt", nas.run.RunFolder, "record", before(record, 2)),
+        ("metrics.jsonl and log.txt", nas.runs.folder.RunFolder, "record", before(record, 2)),
         ("TensorBoard", SummaryWriter, "add_scalar", before(scalar, 2)),
         ("TensorBoard, at the end", SummaryWriter, "close", before(flush, 1)),
     ]

@@ -1,0 +1,188 @@
+"""How long the paper's search would take, from the seconds of its steps."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = [
+    "Dispatched",
+    "PeakMemory",
+    "copy_speed",
+    "finish",
+    "in_turn",
+    "kernels_launched",
+    "largest",
+    "launches",
+    "protocol_hours",
+    "seconds",
+]
+
+
+IMAGES = 2975
+"""Training images of Cityscapes: half of them for the weights, half for alpha and beta."""
+EPOCHS, START_EPOCH = 40, 20
+"""Passes over the weights' half; from the second number on, also over the other half."""
+
+
+def protocol_hours(weight: float, architecture: float, batch_size: int = 2) -> float:
+    """Hours of all steps of Auto-DeepLab's search (Liu et al., 2019, section 5.1), without validation and waiting.
+
+    The paper's batches are of 2 images, at crop 321.
+
+    Args:
+        weight: Seconds of a step of the weights.
+        architecture: Seconds of a step of alpha and beta.
+        batch_size: Images in a step; an incomplete last batch is dropped, as `nas-search` does.
+    """
+    steps = IMAGES // 2 // batch_size
+    return steps * (EPOCHS * weight + (EPOCHS - START_EPOCH) * architecture) / 3600
+
+
+def finish(device: torch.device) -> None:
+    """Waits until a GPU is done; the CPU always is."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds that `work` takes, with the device idle before and after."""
+    finish(device)
+    began = time.perf_counter()
+    work()
+    finish(device)
+    return time.perf_counter() - began
+
+
+def in_turn(works: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
+    """What each of `works` says that it took, [works, repeats].
+
+    They take turns, so that a machine that slows down slows all of them. The first round is not among the results: in
+    it memory is allocated and algorithms are chosen.
+    """
+    rounds = [[work() for work in works] for _ in range(1 + repeats)]
+    return [list(times) for times in zip(*rounds[1:], strict=True)]
+
+
+def copy_speed(device: torch.device, size: int = 2**28) -> float:
+    """Bytes a second that are read and written when `size` bytes are copied: the median of five copies, behind one."""
+    source = torch.zeros(size // 4, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    (times,) = in_turn([lambda: seconds(lambda: target.copy_(source), device)], 5)
+    return 2 * size / statistics.median(times)
+
+
+MIB = 2**20
+
+
+class PeakMemory:
+    """From now on, how much memory was needed at most, besides what is in use now.
+
+    On a GPU, what PyTorch's allocator has given out. On the CPU, the process's resident memory as Linux counts it;
+    other systems do not say (`mib` is None). Linux's peak is that of the process's whole life where it refuses to be
+    set back; then only what lies above it is seen.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self.before: float | None = torch.cuda.memory_allocated(device) / MIB
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS (man 5 proc)
+            self.before = _resident("VmRSS")
+        except OSError:
+            self.before = _resident("VmHWM")
+
+    def mib(self) -> float | None:
+        """MiB of the peak since this object was made, above what was in use then."""
+        cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) / MIB if cuda else _resident("VmHWM")
+        return None if peak is None or self.before is None else peak - self.before
+
+
+def _resident(name: str) -> float | None:
+    """MiB of VmRSS, in use, or VmHWM, the most that ever was."""
+    file = Path("/proc/self/status")
+    match = re.search(rf"^{name}:\s*(\d+) kB", file.read_text(), re.MULTILINE) if file.exists() else None
+    return int(match[1]) / 1024 if match else None
+
+
+class Dispatched(TorchDispatchMode):
+    """While it is entered, counts the tensor operations that PyTorch dispatches, those of the backward pass too.
+
+    Attributes:
+        operations: Their number, views among them.
+        bytes: What they read and write if each reads its tensors once and writes its results once, and if nothing is
+            still in a cache from the operation before. Views move nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = self.bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        results = func(*args, **kwargs)
+        read, written = _tensors((args, kwargs)), _tensors(results)
+        places = {tensor.untyped_storage()._cdata for tensor in read}
+        is_view = written and all(tensor.untyped_storage()._cdata in places for tensor in written)
+        self.operations += 1
+        if func._schema.is_mutable or not is_view:
+            self.bytes += sum(_bytes(tensor) for tensor in (*read, *written))
+        return results
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _bytes(tensor: Tensor) -> int:
+    """Of an expanded tensor, those that are there."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+def launches(names: Iterable[str]) -> int:
+    """How many of a profile's events are launches of a kernel by the host."""
+    return sum("LaunchKernel" in name or "LaunchCooperativeKernel" in name for name in names)
+
+
+def kernels_launched(work: Callable[[], object]) -> int:
+    """Kernels that `work` launches on a GPU; copies and fills of memory are none."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        work()
+        torch.cuda.synchronize()
+    return launches(event.name for event in profile.events() or ())
+
+
+def largest(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number from `low` to `high` that fits, where all below one that fits do; 0 if `low` does not.
+
+    Doubles until one does not fit, then halves the interval.
+    """
+    if not fits(low):
+        return 0
+    bad = high + 1
+    while low < high:
+        if not fits(guess := min(2 * low, high)):
+            bad = guess
+            break
+        low = guess
+    while bad - low > 1:
+        middle = (low + bad) // 2
+        low, bad = (middle, bad) if fits(middle) else (low, middle)
+    return low

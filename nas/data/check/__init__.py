@@ -1,0 +1,1 @@
+"""What `nas-data check` finds in a data set, and how it says so."""

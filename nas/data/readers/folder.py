@@ -1,0 +1,75 @@
+"""A data set of one's own: two folders of files and a list of classes.
+
+    ROOT/images/SPLIT/NAME.jpg|png|bmp|webp
+    ROOT/labels/SPLIT/NAME.png               class ids, greyscale or palette; 255 = ignored
+    ROOT/classes.txt or ROOT/classes.json    see :func:`nas.data.readers.classes.read_class_file`
+
+Images may differ in size; there may be 2 to 255 classes (ids 0..254, as 255 is taken).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nas.data.base import DataError, register_dataset
+from nas.data.readers.classes import read_class_file
+from nas.data.readers.pairs import PairedDataset, check_root, find_pairs
+
+__all__ = ["Folder"]
+
+
+def find_splits(root: Path) -> tuple[str, ...]:
+    """The folders in ``images`` or ``labels``: train, val and test first, then the others by name."""
+    found = {
+        path.name
+        for folder in (root / "images", root / "labels")
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    }
+    usual = [split for split in ("train", "val", "test") if split in found]
+    return (*usual, *sorted(found.difference(usual)))
+
+
+@register_dataset(
+    "folder",
+    needs_root=True,
+    summary="your own images and labels in folders, with a list of classes",
+    splits=find_splits,
+)
+class Folder(PairedDataset):
+    """A user-made data set, sorted by name.
+
+    Args:
+        root: Folder with ``images``, ``labels`` and the class file.
+        split: Name of a folder that is in both ``images`` and ``labels``.
+        video: The files, in the order of their names, are frames of video.
+
+    Raises:
+        DataError: The root, the class file or the split are not as expected, or files do not pair up.
+    """
+
+    def __init__(self, root: Path, split: str, video: bool = False) -> None:
+        check_root(
+            "folder",
+            root,
+            lambda path: (path / "images").is_dir() and (path / "labels").is_dir(),
+            "images/SPLIT/, labels/SPLIT/ and classes.txt or classes.json",
+        )
+        files = [path for path in (root / "classes.txt", root / "classes.json") if path.is_file()]
+        if not files:
+            raise DataError(
+                f"folder: {root} holds no classes.txt; expected one class name a line (or 'name R G B'), "
+                "in the order of the ids, or the same as classes.json"
+            )
+        if len(files) > 1:
+            raise DataError(f"folder: {root} holds classes.txt and classes.json; keep one of them")
+        names, colors = read_class_file(files[0])
+        splits = sorted(path.name for path in (root / "images").iterdir() if path.is_dir())
+        if split not in splits:
+            raise DataError(
+                f"folder: there is no split {split!r} in {root / 'images'}; "
+                + (f"choose one of {', '.join(splits)}" if splits else "expected a folder per split, such as train/")
+            )
+        pairs = find_pairs("folder", root / "images" / split, root / "labels" / split)
+        super().__init__("folder", split, names, colors, pairs, video=video)

@@ -1,0 +1,384 @@
+"""What data sets of image and label files share: find the pairs, check them.
+
+Pairing is checked when a data set is opened (a listing per folder), content when a sample is read. Every
+error is one line that names the file. Shapes: image uint8 [H, W, 3], label uint8 [H, W].
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.readers.reading import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_label
+
+__all__ = [
+    "LoneFile",
+    "Pair",
+    "PairedDataset",
+    "SizesDiffer",
+    "by_stem",
+    "check_folder",
+    "check_root",
+    "collecting",
+    "find_pairs",
+    "left_out",
+    "listed_pairs",
+    "pair_up",
+    "parts_of_split",
+]
+
+
+_UNKNOWN = -1
+"""In place of a class id, where a value in a label file stands for nothing."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image file and its label file."""
+
+    name: str
+    image: Path
+    label: Path
+
+
+def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: str) -> None:
+    """Check that a root folder exists and is laid out as expected.
+
+    Args:
+        name: Name of the data set, for the message.
+        root: The folder that the user named.
+        fits: Whether a folder has the expected layout.
+        expected: The layout in words, for the message.
+
+    Raises:
+        DataError: It does not; where a folder in it, the one above or the one above that has the layout, the
+            message says so.
+    """
+    if not root.exists():
+        raise DataError(f"{name}: the root folder {root} does not exist; expected a folder with {expected}")
+    if not root.is_dir():
+        raise DataError(f"{name}: the root {root} is a file; expected a folder with {expected}")
+    if fits(root):
+        return
+    folders = _folders(root)
+    near = [path for path in (*folders, *root.resolve().parents[:2]) if fits(path)]
+    hint = f"; that is the layout of {near[0]}: give this as the root" if near else ""
+    raise DataError(f"{name}: {root} holds {_listed(folders)}; expected {expected}{hint}")
+
+
+def _folders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _listed(folders: list[Path]) -> str:
+    shown = ", ".join(f"{path.name}/" for path in folders[:8])
+    return shown + (", ..." if len(folders) > 8 else "") or "no folders"
+
+
+Part = TypeVar("Part")
+
+
+def parts_of_split(name: str, splits: Mapping[str, Part], split: str) -> Part:
+    """What a split is read from.
+
+    Raises:
+        DataError: There is no such split; the message lists them.
+    """
+    if split not in splits:
+        raise DataError(f"{name}: there is no split {split!r}; choose one of {', '.join(splits)}")
+    return splits[split]
+
+
+def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
+    """Pair images and labels by stem, sorted by name.
+
+    Hidden files and files with other extensions are passed over.
+
+    Args:
+        name: Name of the data set, for messages.
+        image_folder: Folder with images (:data:`IMAGE_SUFFIXES`).
+        label_folder: Folder with labels (:data:`LABEL_SUFFIXES`).
+
+    Raises:
+        DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
+    """
+    return pair_up(
+        name,
+        by_stem(name, "image", image_folder, IMAGE_SUFFIXES),
+        by_stem(name, "label", label_folder, LABEL_SUFFIXES),
+        lambda image: f"{label_folder / image.stem}.png",
+        lambda label: f"{image_folder / label.stem} with an image extension",
+    )
+
+
+def pair_up(
+    name: str,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    label_of: Callable[[Path], str],
+    image_of: Callable[[Path], str],
+) -> list[Pair]:
+    """Pair images and labels by the names that they are given under, sorted by name.
+
+    Args:
+        name: Name of the data set, for messages.
+        images: Their folder, for messages, and image files by name.
+        labels: The same of labels.
+        label_of: Where the label of an image is expected, for messages.
+        image_of: Where the image of a label is expected, for messages.
+
+    Raises:
+        DataError: A partner is missing.
+    """
+    both = images.keys() & labels.keys()
+    for kind, have, other, partner in (("label", images, labels, label_of), ("image", labels, images, image_of)):
+        lone = [
+            LoneFile(have[stem], f"{have[stem]} has no {kind}", f"; expected {partner(have[stem])}")
+            for stem in sorted(set(have) - set(other))
+        ]
+        if lone and not (both and left_out(lone)):
+            more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
+            raise DataError(f"{name}: {lone[0].missing}{more}{lone[0].expected}")
+    return [Pair(stem, images[stem], labels[stem]) for stem in sorted(both)]
+
+
+def listed_pairs(
+    name: str,
+    file: Path,
+    names: Sequence[str],
+    images: tuple[Path, Mapping[str, Path]],
+    labels: tuple[Path, Mapping[str, Path]],
+) -> list[Pair]:
+    """The pairs that a list names, in its order; there may be files that it does not name.
+
+    Args:
+        name: Name of the data set, for messages.
+        file: The list, for messages.
+        names: What it names.
+        images: Image files by name.
+        labels: Label files by name.
+
+    Raises:
+        DataError: The list names nothing, or one thing twice, or something that is not there.
+    """
+    if not names:
+        raise DataError(f"{name}: {file} names no sample of this split; expected one a line")
+    twice = [sample for sample, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{name}: {file} names {twice[0]} more than once")
+    both = [sample for sample in names if sample in images[1] and sample in labels[1]]
+    for kind, (folder, files) in (("image", images), ("label", labels)):
+        lone = [
+            LoneFile(file, f"{file} names {sample}, which has no {kind} in {folder}", "")
+            for sample in names
+            if sample not in files
+        ]
+        if lone and not (both and left_out(lone)):
+            more = f", and {len(lone) - 1} more without one" if len(lone) > 1 else ""
+            raise DataError(f"{name}: {lone[0].missing}{more}")
+    return [Pair(sample, images[1][sample], labels[1][sample]) for sample in both]
+
+
+def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    """The files of a folder by their names without extension, sorted; hidden files and other extensions passed over.
+
+    Args:
+        name: Name of the data set, for messages.
+        kind: What the files are, for messages.
+        folder: The folder.
+        suffixes: Extensions, in lower case.
+
+    Raises:
+        DataError: The folder is missing or has no such file, or two share one name.
+    """
+    check_folder(name, kind, folder)
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in files:
+            raise DataError(f"{name}: {files[path.stem]} and {path} share one name; keep one of them")
+        files[path.stem] = path
+    if not files:
+        others = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
+        there = f"; it holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}" if others else ""
+        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}{there}")
+    return files
+
+
+def check_folder(name: str, kind: str, folder: Path) -> None:
+    """Check that a folder of images or labels is there.
+
+    Raises:
+        DataError: It is not; the message says what is in its place.
+    """
+    if not folder.is_dir():
+        parent = folder.parent
+        there = f"{parent} holds {_listed(_folders(parent))}" if parent.is_dir() else f"nor does {parent}"
+        raise DataError(f"{name}: the {kind} folder {folder} does not exist; {there}")
+
+
+class SizesDiffer(DataError):
+    """A label is of another size than its image."""
+
+
+class PairedDataset(SegmentationDataset):
+    """A data set of image and label files.
+
+    Args:
+        name: Name of the data set.
+        split: Name of the split.
+        classes: Class names, 1 to 255 of them.
+        colors: uint8 [classes, 3].
+        pairs: The files, in order.
+        ids: What each value in the label files stands for: a class id or :data:`IGNORE`; every other value is an error.
+            None: the class ids themselves, and 255 for :data:`IGNORE`.
+        video: Neighbouring samples are correlated frames.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        classes: Iterable[str],
+        colors: NDArray[np.uint8],
+        pairs: list[Pair],
+        *,
+        ids: Mapping[int, int] | None = None,
+        video: bool = False,
+    ) -> None:
+        self.name = name
+        self.split = split
+        self.classes = tuple(classes)
+        self.colors = colors
+        self.video = video
+        self.pairs = pairs
+        self.ids = {**{number: number for number in range(len(self.classes))}, IGNORE: IGNORE} if ids is None else ids
+        self._table = np.full(max(self.ids) + 2, _UNKNOWN, dtype=np.int32)  # the last entry is for all larger values
+        self._table[list(self.ids)] = list(self.ids.values())
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def sample_name(self, index: int) -> str:
+        return self.pairs[index].name
+
+    def where(self, index: int) -> str:
+        return str(self.pairs[index].image)
+
+    def identity(self, index: int) -> list[Any]:
+        return [*super().identity(index), *file_state(self.pairs[index].label), sorted(self.ids.items())]
+
+    def read(self, index: int) -> Sample:
+        pair = self.pairs[index]
+        values = self.read_values(index)
+        image = self.fitted(read_image(pair.image), (values.shape[0], values.shape[1]))
+        if values.shape != image.shape[:2]:
+            raise SizesDiffer(
+                f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
+                f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
+            )
+        label = self._classes(values)
+        wrong = _counts(values[label == _UNKNOWN])
+        if wrong:
+            shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(wrong.items())[:5])
+            more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
+            raise DataError(
+                f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
+                f"expected {self.expected_values()}"
+            )
+        return image, label.astype(np.uint8)
+
+    def read_values(self, index: int) -> NDArray[np.int32]:
+        """What the label file of a sample holds, int32 [H, W], unchecked.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        return read_label(self.pairs[index].label)
+
+    def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """An image, brought to the label's size (height, width) if the data set's images and labels differ in size."""
+        return image
+
+    def unknown_values(self, index: int) -> dict[int, int]:
+        """Values in the label file of a sample that stand neither for a class nor for :data:`IGNORE`, and their pixels.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        values = self.read_values(index)
+        return _counts(values[self._classes(values) == _UNKNOWN])
+
+    def _classes(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
+        return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
+
+    def expected_values(self) -> str:
+        """The values that label files may hold, in words."""
+        ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
+        return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
+
+
+def _counts(values: NDArray[np.int32]) -> dict[int, int]:
+    return dict(zip(*(part.tolist() for part in np.unique(values, return_counts=True)), strict=True))
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers as text, neighbours together: "0..10, 255"."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}..{last}" for first, last in runs)
+
+
+@dataclass(frozen=True)
+class LoneFile:
+    """An image without a label, or a label without an image."""
+
+    path: Path
+
+    missing: str
+    """Which partner is not there, in words that name the file."""
+
+    expected: str
+    """Where it was expected, to be put behind."""
+
+
+_found: ContextVar[list[LoneFile] | None] = ContextVar("_found", default=None)
+
+
+@contextmanager
+def collecting() -> Iterator[list[LoneFile]]:
+    """Within, files without a partner are left out of the data sets that are opened, and listed here.
+
+    Elsewhere they are errors: a run is to stop, as they may be what is left of a copy that was cut off.
+    """
+    found: list[LoneFile] = []
+    token = _found.set(found)
+    try:
+        yield found
+    finally:
+        _found.reset(token)
+
+
+def left_out(files: Iterable[LoneFile]) -> bool:
+    """Lists files without a partner and says so, where they are collected; else they are errors."""
+    found = _found.get()
+    if found is not None:
+        found.extend(files)
+    return found is not None

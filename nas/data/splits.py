@@ -1,0 +1,73 @@
+"""Opening the data of a run as its settings say."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+import numpy as np
+
+from nas.config import LoaderConfig, RunConfig
+from nas.data.base import DataError, Resized, SegmentationDataset, Subset, open_dataset
+from nas.data.caching import Cached, DiskCached, default_folder
+from nas.training.distributed import ALONE, Processes
+
+__all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"]
+
+
+def training_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
+    """The data set to learn from, cached as the settings say."""
+    dataset = open_split(config, config.loader.train_split, config.loader.train_limit)
+    return _cached(dataset, config.loader, processes)
+
+
+def validation_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
+    """The data set to validate on, cached as the settings say."""
+    dataset = open_split(config, config.loader.val_split, config.loader.val_limit)
+    return _cached(dataset, config.loader, processes)
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Batches in an epoch of `samples` training images; the last incomplete one is dropped.
+
+    Raises:
+        DataError: There is not one.
+    """
+    if samples < batch_size:
+        raise DataError(
+            f"{samples} training images to draw from are fewer than the {batch_size} of one update (batch size times "
+            "--accumulate, times the processes): give a smaller --loader.batch-size or --accumulate, or more images "
+            "(--loader.train-limit)"
+        )
+    return samples // batch_size
+
+
+def open_split(
+    config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
+) -> SegmentationDataset:
+    """Opens one split: `limit` samples spread evenly over it, at the run's resolution.
+
+    With `resize_labels` off, only images are brought to the run's resolution.
+
+    Raises:
+        DataError: The data cannot be used; the message names the file or folder and the remedy.
+        ValueError: An unknown data set.
+    """
+    dataset = open_dataset(config.data, config.data_root, split)
+    if limit is not None and limit < len(dataset):
+        dataset = Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int))
+    if config.loader.resolution != 1:
+        dataset = Resized(dataset, config.loader.resolution, resize_labels)
+    return dataset
+
+
+def _cached(dataset: SegmentationDataset, loader: LoaderConfig, processes: Processes) -> SegmentationDataset:
+    if loader.cache == "disk":
+        with processes.in_turn():  # one builds the file, the others find it
+            return DiskCached(dataset, loader.cache_folder or default_folder())
+    if loader.cache == "memory":
+        kept = Cached(dataset)
+        # Workers that are forked share what is in memory here; others get a copy each, as every process has one.
+        copies = 1 if multiprocessing.get_start_method() == "fork" else 1 + loader.workers
+        kept.fill(copies * processes.local_count)
+        return kept
+    return dataset

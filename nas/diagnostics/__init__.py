@@ -1,0 +1,1 @@
+"""How healthy a search is, and what its alpha is worth."""

@@ -1,0 +1,129 @@
+"""The discretisation gap: what the supernet loses when the decoded architecture is forced on it.
+
+Decoding keeps two operations of a block and one path, and cuts away all else. How much of what the supernet learned
+leaned on that is measured before anything is retrained: the same supernet, with the same weights, on the validation
+split as it is, and with the architecture forced (`Supernet.forced`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas.config import Precision, SearchConfig
+from nas.data.base import SegmentationDataset
+from nas.data.loading import epoch_batches, training_loader
+from nas.data.prefetch import Loader
+from nas.evaluation.evaluate import evaluate_network
+from nas.training.devices import autocast
+from nas.training.distributed import ALONE, Processes
+from search_spaces.genotype import Genotype
+from search_spaces.synchronized import Synchronizable
+
+if TYPE_CHECKING:
+    from nas.supernet.network import Supernet
+
+__all__ = ["estimate_statistics", "forced_miou", "part_batches", "statistics_kept"]
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Puts all buffers, and so all running statistics, back bit for bit afterwards."""
+    before = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, values in before:
+            buffer.copy_(values)
+
+
+@torch.no_grad()
+def estimate_statistics(
+    network: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
+) -> None:
+    """Makes the running statistics of all batch norms the mean over batches, and forgets those from before.
+
+    Args:
+        network: (N, 3, H, W) -> logits; its mode is put back afterwards.
+        batches: Images (N, 3, H, W), with as many batches in every process.
+        device: Where the network is.
+        precision: Of the forward pass.
+    """
+    norms: list[Any] = [module for module in network.modules() if isinstance(module, Synchronizable)]
+    momenta, training = [norm.momentum for norm in norms], network.training
+    network.train()
+    try:
+        for number, images in enumerate(batches, start=1):
+            for norm in norms:
+                norm.momentum = 1 / number  # the mean of all so far; the first replaces what was there
+            with autocast(device, precision):
+                network(images.to(device, non_blocking=True))
+    finally:
+        network.train(training)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def part_batches(
+    config: SearchConfig,
+    train_set: SegmentationDataset,
+    part: np.ndarray,
+    epoch: int,
+    size: int,
+    count: int,
+    processes: Processes = ALONE,
+) -> Loader[tuple[Tensor, Tensor]]:
+    """The first batches of a part of the training data in an epoch.
+
+    They are read apart from those of the run, whose order and variation they leave alone.
+
+    Args:
+        config: The settings.
+        train_set: What to read.
+        part: Indices of the images that the weights learn on, or of those that alpha and beta learn on.
+        epoch: Number of the epoch, from 0.
+        size: Images of a batch, in each process.
+        count: How many batches.
+        processes: Those of the run; each gets its part of every batch.
+    """
+    plan = epoch_batches(part, size * processes.count, config.seed, epoch)
+    own = [processes.part(batch) for batch in plan[:count]]
+    return training_loader(train_set, own, config.loader.augment, config.seed, prefetch=0)
+
+
+def forced_miou(
+    supernet: Supernet,
+    genotype: Genotype,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    validation: Iterable[tuple[Tensor, Tensor, Tensor]],
+    classes: int,
+    device: torch.device,
+    precision: Precision = "float32",
+    processes: Processes = ALONE,
+) -> float:
+    """mIoU, 0 to 1, of the supernet with a genotype forced on it; the supernet is as before afterwards, bit for bit.
+
+    The running statistics are of sums over all operations and of all that flows into a node, which the forced network
+    has not: with them, its numbers would be those of a broken network. So they are estimated anew, on a few training
+    batches.
+
+    Args:
+        supernet: As it is.
+        genotype: Of the same space.
+        batches: Images (N, 3, h, w) and labels for the statistics, as many in every process.
+        validation: What to measure on, as `evaluate_network` takes it.
+        classes: Number of classes.
+        device: Where the supernet is.
+        precision: Of the forward pass.
+        processes: Those that each measure a part; the first one's statistics are for all.
+    """
+    with statistics_kept(supernet), supernet.forced(genotype):
+        estimate_statistics(supernet, (images for images, _ in batches), device, precision)
+        processes.share_buffers(supernet)
+        matrix = evaluate_network(supernet, validation, classes, device, precision, processes=processes)
+    return matrix.mean_iou()

@@ -1,0 +1,311 @@
+"""The health of a search: after each epoch, what alpha and beta say in numbers, and what to make of them in words.
+
+NumPy only. What an epoch must know of those before it is in plain containers, which a checkpoint keeps.
+
+Shapes: alpha [E, O], probabilities of O operations on E edges; beta [layers, levels, 3], as in `Genotype.beta`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from nas.config import HealthConfig, SearchConfig
+from nas.data.base import SegmentationDataset
+from nas.diagnostics.curvature import architecture_eigenvalue
+from nas.diagnostics.discretization import forced_miou, part_batches
+from nas.supernet.network import Supernet
+from nas.supernet.penalties import architecture_cost
+from nas.training.distributed import Processes
+from nas.training.step import Stepper
+from search_spaces.genotype import Block, Genotype
+from search_spaces.operations import NONE
+from search_spaces.space import SearchSpace
+
+__all__ = [
+    "Checkup",
+    "agreement",
+    "examine",
+    "is_collapsing",
+    "reason_to_stop",
+    "relative_entropy",
+    "relaxed_numbers",
+    "remembered",
+    "warnings_of",
+    "with_eigenvalue",
+]
+
+
+SKIP = "skip"
+UNMOVED = 0.9999
+"""Relative entropy of alpha above which it has said nothing yet, and what it prefers is the noise that it began with:
+for 8 operations, logits whose spread is below 0.02; they begin with 0.001."""
+COLLAPSED = 0.5
+"""Share of the edges that prefer skip from which a search counts as collapsing. Where DARTS fails, skip wins nearly
+everywhere (Zela et al., "Understanding and robustifying differentiable architecture search", 2020; Chu et al., "Fair
+DARTS", 2020): half is far from one in O, the share by chance, and leaves time to do something."""
+MANY_SKIPS = 0.25
+"""Share of skips in a decoded cell above which it is said: DARTS+ (Liang et al., 2019) stops when two or
+more of a cell's eight operations are skip."""
+EMPTY = 0.5
+"""Share of the edges that prefer none above which it is said: none is left out of decoding (as in DARTS), so what is
+decoded is then mostly what the supernet learned to do without."""
+LATE = 0.75
+"""Share of the epochs in which alpha learns from which it should have made up its mind."""
+UNDECIDED = 0.95
+"""Relative entropy of alpha above which operations are too close to tell apart; that the largest of nearly equal
+numbers is kept is what Fair DARTS calls the discretization discrepancy. For 8 operations: a likeliest one
+of no more than 0.26, the others alike."""
+UNSTABLE = 0.5
+"""Share of the decoded cell that must stay from one epoch to the next, late in a search."""
+LOST = 0.5
+"""Share of the supernet's mIoU that may go with discretisation before it is said: a supernet that leans on what is cut
+away tells little of the network that is left (Tian et al., "Discretization-aware architecture search", 2020)."""
+
+EIGENVALUES_AGO, SHARPENING = 5, 4 / 3
+"""Epochs between the eigenvalues that are compared, and by what factor the later one may be larger: the criterion of
+Zela et al. (2020), whose search ends when the earlier one, both smoothed over epochs, is below 0.75 of the later."""
+
+
+def relative_entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy of distributions [..., n] over that of the uniform one, [...]: 1 = uniform, 0 = decided (or n = 1)."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.shape[-1] == 1:
+        return np.zeros(p.shape[:-1])
+    terms = p * np.log(np.where(p > 0, p, 1.0))  # 0 log 0 = 0
+    return np.abs(terms.sum(axis=-1)) / np.log(p.shape[-1])
+
+
+def relaxed_numbers(space: SearchSpace, alpha: np.ndarray, beta: np.ndarray) -> dict[str, float]:
+    """What alpha and beta say by themselves.
+
+    Returns:
+        `alpha_entropy`, mean relative entropy of the edges; `beta_entropy`, of the nodes with two or more outgoing
+        transitions, if there are any; where the space has the operation, `skip` and `none`, mean probabilities, and
+        `edges_prefer_skip` (the likeliest other than none, which is what decoding looks at) and `edges_prefer_none`.
+    """
+    numbers = {"alpha_entropy": float(relative_entropy(alpha).mean())}
+    choices = []
+    for layer in range(space.layers):
+        for level in space.node_levels(layer):
+            steps = [target - level + 1 for target in space.transitions(layer, level)]
+            if len(steps) > 1:
+                choices.append(float(relative_entropy(beta[layer, level, steps])))
+    if choices:
+        numbers["beta_entropy"] = float(np.mean(choices))
+    names = list(space.operations)
+    connecting = [column for column, name in enumerate(names) if name != NONE]
+    likeliest = np.array(connecting)[alpha[:, connecting].argmax(axis=1)]  # [E]
+    for name, preferred in ((SKIP, likeliest), (NONE, alpha.argmax(axis=1))):
+        if name in names:
+            numbers[name] = float(alpha[:, names.index(name)].mean())
+            numbers[f"edges_prefer_{name}"] = int((preferred == names.index(name)).sum())
+    return numbers
+
+
+def agreement(genotype: Genotype, before: Mapping[str, Any]) -> dict[str, float]:
+    """How much of a genotype is as it was: shares of equal (input, operation) pairs and of equal entries of the path.
+
+    Args:
+        genotype: This epoch's.
+        before: From `remembered`, of the last epoch.
+    """
+    equal = 0
+    for block, pairs in zip(genotype.cell, before["cell"], strict=True):
+        equal += (Counter(_pairs(block)) & Counter(map(tuple, pairs))).total()
+    same = [stride == other for stride, other in zip(genotype.path, before["path"], strict=True)]
+    return {"cell_agreement": equal / (2 * len(genotype.cell)), "path_agreement": sum(same) / len(same)}
+
+
+def remembered(genotype: Genotype) -> dict[str, Any]:
+    """What the next epoch must know of a genotype, in plain containers."""
+    return {
+        "cell": [[list(pair) for pair in _pairs(block)] for block in genotype.cell],
+        "path": list(genotype.path),
+    }
+
+
+def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An epoch's numbers, and what the next epoch must know.
+
+    Args:
+        genotype: As decoded after the epoch, with its alpha and beta.
+        before: What this gave for the last epoch; empty at the first one, and where an older release wrote the
+            checkpoint.
+        learns: Whether alpha and beta learned in the epoch.
+
+    Returns:
+        (numbers, memory). The numbers are those of `relaxed_numbers` and, from the second epoch on, of `agreement`;
+        `decoded_skips`, how many operations of the decoded cell are skip; `stable_epochs`, for how many epochs in which
+        alpha and beta learned the genotype has been the same.
+    """
+    assert genotype.alpha is not None and genotype.beta is not None
+    numbers: dict[str, Any] = relaxed_numbers(genotype.space, genotype.alpha, genotype.beta)
+    stable = 0
+    if before:
+        same = agreement(genotype, before)
+        numbers |= same
+        stable = before["stable"] + 1 if learns and set(same.values()) == {1.0} else 0
+    numbers["decoded_skips"] = sum(name == SKIP for block in genotype.cell for name in block.operations)
+    numbers["stable_epochs"] = stable
+    collapsing = learns and is_collapsing(numbers, len(genotype.space.edges))
+    return numbers, {**remembered(genotype), "stable": stable, "collapsing": collapsing}
+
+
+def with_eigenvalue(eigenvalue: float, before: Mapping[str, Any], memory: dict[str, Any]) -> dict[str, float]:
+    """An epoch's `eigenvalue` and, from the sixth on, its `eigenvalue_growth` over five epochs, where that is a factor.
+
+    Args:
+        eigenvalue: The dominant one of the Hessian of the architecture's loss.
+        before: What the epoch before remembered.
+        memory: What this epoch remembers: the eigenvalues of the last ones are added.
+    """
+    last = [*before.get("eigenvalues", []), eigenvalue][-EIGENVALUES_AGO - 1 :]
+    memory["eigenvalues"] = last
+    numbers = {"eigenvalue": eigenvalue}
+    if len(last) > EIGENVALUES_AGO and last[0] > 0:
+        numbers["eigenvalue_growth"] = eigenvalue / last[0]
+    return numbers
+
+
+def is_collapsing(numbers: Mapping[str, Any], edges: int) -> bool:
+    """Whether skip is taking over: half of the edges or more prefer it, and alpha has left its start."""
+    moved = numbers["alpha_entropy"] <= UNMOVED
+    return moved and numbers.get("edges_prefer_skip", 0) >= COLLAPSED * edges
+
+
+def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float, miou: float) -> list[str]:
+    """What the numbers of an epoch mean where they mean trouble, and what to try: one line each.
+
+    Args:
+        numbers: From `examine`; with `gap`, the mIoU that goes with discretisation, if it was measured.
+        space: The search space.
+        progress: Share of the epochs in which alpha and beta learn that is done, above 0 to 1.
+        miou: Of the supernet, 0 to 1.
+    """
+    edges, operations, found = len(space.edges), 2 * space.blocks, []
+    if numbers["alpha_entropy"] <= UNMOVED:
+        if is_collapsing(numbers, edges):
+            found.append(
+                f"{numbers['edges_prefer_skip']} of {edges} edges prefer skip: the search is collapsing; try "
+                "--architecture.skip-dropout 0.3, a larger --architecture.weight-decay, fewer --epochs, or "
+                "--health.stop-on-collapse true"
+            )
+        elif numbers["decoded_skips"] > MANY_SKIPS * operations:
+            found.append(
+                f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
+                "towards it; if that goes on, try --architecture.skip-dropout 0.3 or fewer --epochs"
+            )
+        if numbers.get("edges_prefer_none", 0) > EMPTY * edges:
+            found.append(
+                f"{numbers['edges_prefer_none']} of {edges} edges prefer none, which is never decoded: the supernet "
+                "learns to do without what will be decoded; try a --space whose operations have no none, or a smaller "
+                "--architecture.lr"
+            )
+    if progress >= LATE and numbers["alpha_entropy"] > UNDECIDED:
+        found.append(
+            f"alpha is nearly uniform (relative entropy {numbers['alpha_entropy']:.3f}), though the search is nearly "
+            "over: operations are too close to tell apart; try --architecture.entropy 1, a larger --architecture.lr "
+            "or more --epochs"
+        )
+    if progress >= LATE and numbers.get("cell_agreement", 1.0) < UNSTABLE:
+        found.append(
+            f"only {100 * numbers['cell_agreement']:.0f} % of the decoded cell is as it was an epoch ago, though the "
+            "search is nearly over: it has not settled; try more --epochs or a smaller --architecture.lr"
+        )
+    if numbers.get("eigenvalue_growth", 0.0) > SHARPENING:
+        found.append(
+            f"the dominant eigenvalue of the architecture's loss is {numbers['eigenvalue_growth']:.1f} times that of "
+            f"{EIGENVALUES_AGO} epochs ago: the search runs into a sharp minimum, which decoding leaves; try a larger "
+            "--architecture.weight-decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
+        )
+    if numbers.get("gap", 0.0) > LOST * miou:
+        found.append(
+            f"with the decoded architecture forced, the supernet loses {100 * numbers['gap']:.1f} of its "
+            f"{100 * miou:.1f} % mIoU: its mIoU says little of the decoded network; try --architecture.entropy 1 "
+            "or more --epochs"
+        )
+    return found
+
+
+def reason_to_stop(config: HealthConfig, memory: Mapping[str, Any]) -> str | None:
+    """Why a search is to end after an epoch, by the settings; None: it is to go on.
+
+    Args:
+        config: The settings.
+        memory: From `examine`; empty before the first epoch.
+    """
+    if config.stop_on_collapse and memory.get("collapsing"):
+        return "the search is collapsing: half of the edges or more prefer skip (--health.stop-on-collapse)"
+    if config.stop_when_stable is not None and memory.get("stable", 0) >= config.stop_when_stable:
+        return f"the genotype has been the same for {memory['stable']} epochs (--health.stop-when-stable)"
+    return None
+
+
+def _pairs(block: Block) -> list[tuple[str, str]]:
+    return list(zip(block.inputs, block.operations, strict=True))
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """Measures the health of a search.
+
+    Args:
+        config: The settings.
+        supernet: The supernet; after each measurement it is as before, bit for bit.
+        architecture: Takes the steps of alpha and beta.
+        train_set: The training images.
+        split: Indices of those that the weights learn on, and of those that alpha and beta learn on.
+        processes: Those of the run.
+    """
+
+    config: SearchConfig
+    supernet: Supernet
+    architecture: Stepper
+    train_set: SegmentationDataset
+    split: tuple[np.ndarray, ...]
+    processes: Processes
+
+    def numbers(
+        self,
+        epoch: int,
+        genotype: Genotype,
+        miou: float,
+        before: Mapping[str, Any],
+        validation: Iterable[tuple[Tensor, Tensor, Tensor]],
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The numbers of an epoch, as `docs/health.md` lists them, and what the next epoch must know.
+
+        Args:
+            epoch: From 0.
+            genotype: As decoded after it.
+            miou: Of the supernet on the validation split, 0 to 1.
+            before: What this gave for the epoch before; empty at the first.
+            validation: The validation split, as `evaluate_network` takes it.
+        """
+        config, device = self.config, self.architecture.device
+        learns = epoch >= config.architecture.start_epoch
+        numbers, memory = examine(genotype, before, learns)
+        if config.architecture.cost_weight > 0:
+            numbers |= architecture_cost(config, self.supernet).shares(genotype)
+        if config.health.eigenvalue_steps > 0 and learns:
+            # The same batch after each epoch, so that its eigenvalues can be compared.
+            images, labels = next(iter(self._batches(1, 0, config.images_per_update, 1)))
+            eigenvalue = architecture_eigenvalue(self.architecture, images, labels, config.health.eigenvalue_steps)
+            numbers |= with_eigenvalue(eigenvalue, before, memory)
+        if config.measures_gap(epoch):
+            few = self._batches(0, epoch, config.loader.batch_size, config.health.gap_batches)
+            classes = len(self.train_set.classes)
+            forced = forced_miou(
+                self.supernet, genotype, few, validation, classes, device, config.precision, self.processes
+            )
+            numbers |= {"forced_miou": forced, "gap": miou - forced}
+        return numbers, memory
+
+    def _batches(self, half: int, epoch: int, size: int, count: int) -> Iterable[tuple[Tensor, Tensor]]:
+        return part_batches(self.config, self.train_set, self.split[half], epoch, size, count, self.processes)

@@ -1,0 +1,141 @@
+"""Decoding by perturbation (DARTS-PT): what hurts when it is taken away, not what has the largest alpha.
+
+Source: Wang et al., "Rethinking architecture selection in differentiable NAS" (ICLR 2021): alpha says little
+of what an operation is worth to the supernet, and that is measured instead. There, the supernet is trained on after
+each decision, and the next edge is measured on what became of it. Here nothing is trained: every edge is measured on
+the supernet as it was searched, so that their order does not matter. The path is decoded from beta, as ever.
+
+Shapes: E edges, O operations; a mask is boolean [E, O], False for what is taken away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nas.config import SearchConfig, from_plain
+from nas.data.loading import evaluation_loader
+from nas.data.splits import validation_split
+from nas.evaluation.evaluate import evaluate_network
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.epoch_log import decode_supernet
+from nas.runs.folder import CHECKPOINT, read_config
+from nas.supernet.network import Supernet
+from nas.training.devices import choose_device, set_float32
+from nas.training.progress import StepProgress
+from search_spaces.genotype import Block, Genotype, state_names
+from search_spaces.operations import NONE
+from search_spaces.space import SearchSpace
+
+__all__ = ["Perturbed", "decode_by_perturbation", "perturbed_cell", "validations"]
+
+Score = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """A cell, and what it was chosen by."""
+
+    cell: tuple[Block, ...]
+    """One entry a block."""
+    operations: np.ndarray
+    """[E, O]: what the score loses without an operation; 0 for none, which is not tried."""
+    edges: np.ndarray
+    """[E]: what the score loses without an edge; 0 in a block that has only two, which both stay."""
+
+
+def validations(space: SearchSpace) -> int:
+    """How many scores a decoding takes: one of the whole, one an operation, one an edge where there is a choice."""
+    return 1 + len(space.edges) * len(set(space.operations) - {NONE}) + sum(block > 0 for _, block in space.edges)
+
+
+def perturbed_cell(space: SearchSpace, alpha: np.ndarray, score: Score) -> Perturbed:
+    """Keeps on each edge the operation, and into each block the two edges, without which the score loses most.
+
+    What loses as much is decided by alpha, and then by position.
+
+    Args:
+        space: The search space.
+        alpha: Probabilities [E, O].
+        score: Of the supernet with a mask on alpha; the larger the better.
+    """
+    whole = np.ones(alpha.shape, dtype=bool)
+    best = score(whole)
+    columns = [column for column, name in enumerate(space.operations) if name != NONE]
+    operations, edges = np.zeros(alpha.shape), np.zeros(len(space.edges))
+    for edge, (_, block) in enumerate(space.edges):
+        for column in columns:
+            mask = whole.copy()
+            mask[edge, column] = False
+            operations[edge, column] = best - score(mask)
+        if block > 0:
+            mask = whole.copy()
+            mask[edge] = False
+            edges[edge] = best - score(mask)
+    states, cell = state_names(space.blocks), []
+    chosen = [max(columns, key=lambda c: (operations[edge, c], alpha[edge, c], -c)) for edge in range(len(alpha))]
+    for block in range(space.blocks):
+        into = [edge for edge, (_, target) in enumerate(space.edges) if target == block]
+        ranked = sorted(into, key=lambda edge: (-edges[edge], -alpha[edge, columns].max(), edge))
+        low, high = sorted(ranked[:2])
+        names = [space.operations[chosen[edge]] for edge in (low, high)]
+        cell.append(Block((states[space.edges[low][0]], states[space.edges[high][0]]), (names[0], names[1])))
+    return Perturbed(tuple(cell), operations, edges)
+
+
+def decode_by_perturbation(
+    folder: str | Path,
+    images: int | None = None,
+    device: str = "auto",
+    data_root: str | None = None,
+    quiet: bool = False,
+) -> Genotype:
+    """Decodes the last checkpoint of a search by perturbation, measuring mIoU on its validation split.
+
+    Args:
+        folder: The run folder.
+        images: Validation images, evenly spread; None: as many as the run had. Each is computed `validations` times.
+        device: Where.
+        data_root: Folder of the data set, if it is not where it was.
+        quiet: Show no progress.
+
+    Raises:
+        ValueError: The run, its data or the device cannot be used; one line with the remedy.
+    """
+    folder = Path(folder)
+    config = from_plain(SearchConfig, read_config(folder))
+    if config.architecture.sampling != "none":
+        raise ValueError(
+            f"{folder} drew one operation an edge (architecture.sampling {config.architecture.sampling}), so that "
+            "there is none to take away: decode it by alpha"
+        )
+    limit = config.loader.val_limit if images is None else images
+    loader = dataclasses.replace(config.loader, val_limit=limit)
+    config = dataclasses.replace(config, loader=loader, data_root=data_root or config.data_root)
+    saved = load_checkpoint(folder / CHECKPOINT, "search")
+    place = choose_device(device)
+    set_float32(place, config.precision)
+    validation = validation_split(config)
+    space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
+    supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
+    supernet.load_state_dict(saved["supernet"])
+    with (
+        StepProgress(validations(space), quiet=quiet) as progress,
+        evaluation_loader(validation, 0, 2, place.type == "cuda") as whole_images,
+    ):
+
+        def score(mask: np.ndarray) -> float:
+            with supernet.without(torch.from_numpy(mask).to(place)):
+                matrix = evaluate_network(supernet, whole_images, classes, place, config.precision)
+            progress.step("validations")
+            return matrix.mean_iou()
+
+        provenance = {"data": config.data, "classes": classes, "seed": config.seed, "epoch": saved["state"]["epoch"]}
+        genotype = decode_supernet(supernet, {**provenance, "decoded_by": "perturbation", "images": len(validation)})
+        assert genotype.alpha is not None
+        return dataclasses.replace(genotype, cell=perturbed_cell(space, genotype.alpha, score).cell)

@@ -1,0 +1,1 @@
+"""Measuring a network: metrics, inference over whole images, cost, memory."""

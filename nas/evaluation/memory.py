@@ -1,0 +1,292 @@
+"""The memory that a step of training needs, known before the first one is taken.
+
+The step runs once on PyTorch's device "meta": tensors have shapes and storages, but no numbers. All storages that are
+alive at an instant are followed, whoever holds them: modules, the graph of the backward pass, hooks, autograd
+functions. What is not seen is what a kernel takes for itself, and what the allocator cannot use again.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nas.config import Precision, RunConfig, SearchConfig, full_precision
+from nas.runs.free_memory import ADVICE, available_memory
+from nas.training.distributed import ALONE, Processes
+from nas.training.step import Stepper
+
+if TYPE_CHECKING:
+    from nas.supernet.network import Supernet
+
+__all__ = ["LiveBytes", "Repeated", "check_memory", "free_memory", "search_memory", "step_memory"]
+
+CPU, META, GIB = torch.device("cpu"), torch.device("meta"), 2**30
+HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+PER_TENSOR, PER_MODULE = 1024, 3000
+"""Bytes that a tensor takes beside its numbers (with its node in the graph of the backward pass), and a module beside
+its tensors; measured on supernets of 6,600 and 36,000 modules (Linux, Python 3.11, PyTorch 2.13)."""
+LOADED = 130 * 2**20
+"""Bytes that the first steps add on a CPU beside tensors: code, and kernels that oneDNN compiles for the shapes of the
+convolutions; measured on supernets of 4 and 12 layers."""
+VIEWS_WITHOUT_A_SIGN = {"aten::_unsafe_view"}
+"""Operations whose schema does not say that their result is a view."""
+
+
+class LiveBytes(TorchDispatchMode):
+    """While it lasts, follows how many bytes the storages have that are alive; for tensors on the device "meta".
+
+    What a function gives for tensors of the same shapes is computed once: PyTorch's shape functions are slow.
+
+    Attributes:
+        now: Bytes alive, with what a tensor takes as such.
+        peak: Largest `now` so far.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._fresh: dict[Any, bool] = {}
+        self._known: dict[Any, Any] = {}
+
+    def add(self, *tensors: Tensor) -> None:
+        """Counts tensors, unless their storage is counted, until nobody holds it."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes() + PER_TENSOR
+            if key not in self._alive:
+                self._alive[key] = weakref.ref(storage, partial(self._remove, key, size))
+                self.now += size
+        self.peak = max(self.peak, self.now)
+
+    def _remove(self, key: int, size: int, _: object) -> None:
+        del self._alive[key]
+        self.now -= size
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function not in self._fresh:
+            self._fresh[function] = _gives_new_tensors(function)
+        if not self._fresh[function]:
+            result = function(*args, **kwargs)
+        else:
+            key = function, _described(args), _described(tuple(kwargs.items()))
+            if key not in self._known:
+                self._known[key] = _described(function(*args, **kwargs))
+            result = _made(self._known[key])
+        self.add(*(x for x in (result if isinstance(result, tuple | list) else (result,)) if isinstance(x, Tensor)))
+        return result
+
+
+def _gives_new_tensors(function: Any) -> bool:
+    schema = function._schema
+    aliases = any(value.alias_info is not None for value in (*schema.arguments, *schema.returns))
+    return not aliases and schema.name not in VIEWS_WITHOUT_A_SIGN
+
+
+def _described(value: Any) -> Any:
+    """Something to compare and to hash in place of arguments or results: of a tensor, what `_made` needs."""
+    if isinstance(value, Tensor):
+        return Tensor, value.shape, value.stride(), value.dtype
+    if isinstance(value, float):  # 1.0 is 1 to a dictionary, but makes another type of integers
+        return float, value
+    return tuple([_described(entry) for entry in value]) if isinstance(value, tuple | list) else value
+
+
+def _made(described: Any) -> Any:
+    if not isinstance(described, tuple):
+        return described
+    if described and described[0] is Tensor:
+        return torch.empty_strided(described[1], described[2], dtype=described[3], device=META)
+    return tuple([_made(entry) for entry in described])
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A part of a network that stands for several alike, one after the other."""
+
+    modules: Sequence[str]
+    """Names of its modules, in the order in which they run."""
+    more: int
+    """How often the part is there beyond the one time that is computed."""
+
+
+def step_memory(
+    network: nn.Module,
+    trained: Sequence[tuple[Sequence[nn.Parameter], int]],
+    images: tuple[int, int, int],
+    precision: Precision = "float32",
+    accumulate: int = 1,
+    forward: str = "__call__",
+    repeated: Repeated | None = None,
+) -> int:
+    """Bytes that training needs at its peak: weights, optimisers' state, gradients, and what a step keeps and passes.
+
+    Gradients are added to the peak, though they come as other tensors go: allocators do not fill the holes, which have
+    other sizes.
+
+    Args:
+        network: As a Stepper takes it. It is not touched.
+        trained: For each optimiser, its parameters and how many numbers it keeps for one of theirs.
+        images: Number, height and width of the images of a batch.
+        precision: Of the forward pass.
+        accumulate: Batches for one update.
+        forward: Name of the method that gives the logits for the loss.
+        repeated: A part of the network that counts more often than it is computed.
+    """
+    precision = full_precision(precision)
+    network, twins = _meta_twin(network)
+    kept = {twins[p]: numbers for parameters, numbers in trained for p in parameters}
+    cast = HALF[precision].itemsize if precision in HALF else 0
+    at_rest = _at_rest(network, kept, cast)
+    if repeated is not None:
+        at_rest += repeated.more * sum(_at_rest(network.get_submodule(name), kept, cast) for name in repeated.modules)
+    if precision in HALF:
+        network.to(HALF[precision])  # autocast would need tensors of a real device
+    peaks = []
+    with LiveBytes() as live:
+        live.add(*network.parameters(), *network.buffers())
+        begun = live.now
+        x = torch.empty(accumulate * images[0], 3, *images[1:], dtype=HALF.get(precision), device=META)
+        labels = torch.empty(accumulate * images[0], *images[1:], dtype=torch.int64, device=META)
+        for parameters, _ in trained:
+            optimizer = torch.optim.SGD([twins[p] for p in parameters])
+            logits = getattr(network, forward)
+            stepper = Stepper("meta", network, optimizer, CPU, "float32", forward=logits, accumulate=accumulate)
+            network.train()
+            live.peak = live.now
+            with _grown(network, repeated, live) as grown:
+                stepper.gradients(x, labels)
+            for parameter in stepper.parameters:
+                parameter.grad = None
+            peaks.append(live.peak - begun + sum(grown))
+    return max(peaks) + at_rest
+
+
+def _at_rest(module: nn.Module, kept: Mapping[Tensor, int], cast: int) -> int:
+    """Bytes of weights (autocast's copies, gradients, the `kept` numbers for each), of buffers, of modules as such."""
+    weights = sum(p.nbytes * (2 + kept[p] if p in kept else 1) + p.numel() * cast for p in module.parameters())
+    modules = PER_MODULE * sum(1 for _ in module.modules())
+    return weights + sum(buffer.nbytes for buffer in module.buffers()) + modules
+
+
+@contextmanager
+def _grown(network: nn.Module, repeated: Repeated | None, live: LiveBytes) -> Iterator[list[int]]:
+    """Gives a list that has, afterwards, the bytes that the forward pass through the further repetitions keeps."""
+    grown: list[int] = []
+    if repeated is None:
+        yield grown
+        return
+    seen: list[int] = []
+
+    def note(*_: Any) -> None:
+        seen.append(live.now)
+
+    modules = [network.get_submodule(repeated.modules[number]) for number in (0, -1)]
+    hooks = modules[0].register_forward_pre_hook(note), modules[1].register_forward_hook(note)
+    yield grown
+    grown.append(repeated.more * (seen[1] - seen[0]))  # later ones are of a recomputation
+    for hook in hooks:
+        hook.remove()
+
+
+def _meta_twin(network: nn.Module) -> tuple[nn.Module, dict[Any, Any]]:
+    """A copy of a network on the device "meta", which takes no memory, and the twin of each of its parameters."""
+    twins: dict[Any, Any] = {p: nn.Parameter(p.detach().to(META), p.requires_grad) for p in network.parameters()}
+    known = {id(tensor): twin for tensor, twin in twins.items()}
+    known |= {id(buffer): buffer.to(META) for buffer in network.buffers()}
+    return copy.deepcopy(network, known), twins
+
+
+def search_memory(supernet: Supernet, config: SearchConfig) -> int:
+    """Bytes that a search needs at its peak.
+
+    Every layer that has all levels, and before which two have, adds the same: so only the first of them is computed.
+    """
+    space = supernet.space
+    full, repeated = space.levels + 1, None
+    if space.layers > full:
+        supernet = _first_layers(supernet, full)
+        nodes = [f"nodes.{name}" for name in supernet.nodes if _layer(name) == full]
+        repeated = Repeated(nodes, space.layers - full)
+    trained = [
+        (supernet.weights(), 1 if config.optimizer.momentum else 0),
+        (list(supernet.architecture.parameters()), 2),
+    ]
+    images = (config.loader.batch_size, *config.loader.augment.crop)
+    return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)
+
+
+def _first_layers(supernet: Supernet, layers: int) -> Supernet:
+    """The supernet without its later layers, of the same modules; the heads follow the last one that it has."""
+    cut = copy.copy(supernet)
+    cut.space = dataclasses.replace(supernet.space, layers=layers)
+    nodes = nn.ModuleDict({name: node for name, node in supernet.nodes.items() if _layer(name) <= layers})
+    cut._modules = {**supernet._modules, "nodes": nodes}
+    return cut
+
+
+def _layer(node: str) -> int:
+    return int(node.removeprefix("layer").partition("_")[0])
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that a process may still take on a device; None where the system does not say."""
+    if device.type != "cuda":
+        return available_memory()
+    # What an earlier run in this process has given back, PyTorch keeps for the next one: to the system it is taken.
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
+
+
+def check_memory(
+    config: RunConfig, device: torch.device, needed: Callable[[], int], processes: Processes = ALONE
+) -> list[str]:
+    """Sets what a run needs beside what is free, as `config.memory_check` says.
+
+    Args:
+        config: The settings.
+        device: Where the run will be.
+        needed: Gives the bytes.
+        processes: Those of the run; on a machine's CPU they share its memory.
+
+    Returns:
+        What to say, in lines.
+
+    Raises:
+        ValueError: It does not fit; the message says what to do.
+    """
+    if config.memory_check == "off":
+        return []
+    try:
+        bytes_needed = needed()
+        if device.type == "cpu":
+            bytes_needed = (bytes_needed + LOADED) * processes.local_count
+    except RuntimeError as error:  # a network of someone else's that reads numbers, which there are none of
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return [f"memory is not estimated: {reason}"]
+    height, width = config.loader.augment.crop
+    line = f"needs about {_gib(bytes_needed)} at batch {config.loader.batch_size}, crop {height}x{width}"
+    free = free_memory(device)
+    if free is None:
+        return [line]
+    line = f"{line}; {_gib(free)} free"
+    if bytes_needed <= free:
+        return [line]
+    if config.memory_check == "warn":
+        return [f"{line}: it will hardly fit; {ADVICE}"]
+    raise ValueError(f"{line}: {ADVICE}; or --memory-check warn, to try it all the same")
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{size / 2**20:.0f} MiB"

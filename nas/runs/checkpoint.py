@@ -1,0 +1,167 @@
+"""Checkpoints: plain containers and tensors in one file, loaded with `weights_only=True`, written atomically.
+
+A file may come from a stranger. Nothing in it is executed, and what it makes us allocate is bounded by its own size:
+`weights_only=True` alone would inflate compressed entries, and call `bytearray(10**11)` for a file of a kilobyte.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from nas.runs.free_memory import is_out_of_memory
+from search_spaces.files import write_atomically
+
+__all__ = ["CheckpointError", "fitting", "load_checkpoint", "read_plain", "save_checkpoint"]
+
+FORMAT = "nas-checkpoint"
+
+PLAIN = re.compile(
+    r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
+    r"torch (\w+Storage|Size|b?float\d+|u?int\d+|bool)"
+)
+"""What the pickle in a file may name: all that `torch.save` writes for tensors in plain containers."""
+NAMING = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
+"""Instructions of a pickle that name something outside of it."""
+LEGACY_PICKLES = 4
+"""A file from before PyTorch 1.6 begins with these: a number, a version, the system, the content."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used: the message names the file and says why."""
+
+
+def save_checkpoint(path: str | Path, kind: str, state: Mapping[str, Any]) -> None:
+    """Writes `state` (nested dicts, lists, numbers, text, tensors) to `path`.
+
+    Args:
+        path: The file; the one that was there stays until the new one is whole on disk.
+        kind: What it is the state of ("search", "retrain").
+        state: What to save.
+    """
+    content = {"format": FORMAT, "version": 1, "kind": kind, **state}
+    buffer = io.BytesIO()  # torch.save on a file of a full disk raises a RuntimeError that does not say so
+    torch.save(content, buffer)
+    write_atomically(path, lambda file: file.write(buffer.getbuffer()))
+
+
+def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
+    """Reads a checkpoint onto the CPU.
+
+    Nothing in the file is executed: it is read with `weights_only=True`.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, not a checkpoint, or of another kind.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: name a run folder that has a checkpoint")
+    try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is cut short, or not a zip file")
+        state = read_plain(path)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a damaged file raises anything: UnpicklingError, IndexError, struct.error, ...
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({reason}){_another(path)}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this toolkit")
+    if state.get("version") != 1:
+        raise CheckpointError(f"{path} has version {state.get('version')!r}: this release reads version 1")
+    if state.get("kind") != kind:
+        raise CheckpointError(f"{path} is the checkpoint of a {state.get('kind')} run: name the folder of a {kind} run")
+    return state
+
+
+@contextmanager
+def fitting(path: str | Path) -> Iterator[None]:
+    """While it lasts, the content of a checkpoint is put to use: what does not fit there is said in one line.
+
+    Raises:
+        CheckpointError: Something is missing, or of another shape or type than where it shall go.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())
+        reason = f"{type(error).__name__}: {reason[:300]}{'...' * (len(reason) > 300)}"
+        raise CheckpointError(
+            f"{path} does not fit together with the run's settings ({reason}): name a folder whose files are of one run"
+        ) from error
+
+
+def read_plain(path: str | Path) -> Any:
+    """Reads what `torch.save` wrote, onto the CPU, if it is tensors, numbers and text in dicts, lists and tuples.
+
+    Raises:
+        ValueError: It is something else, or would take more memory than the file suggests.
+        Exception: Whatever a damaged file makes PyTorch raise.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe, a device: reading might never end
+        raise OSError(errno.EINVAL, "it is no regular file")
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        if zipfile.is_zipfile(file):
+            _check_zip(zipfile.ZipFile(file), size)
+        else:
+            file.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                _check_names(file)
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if _parts(content, {}) > size:  # lists that hold a list many times, which hold ...
+        raise ValueError("what it holds unfolds to more than the file")
+    return content
+
+
+def _check_zip(archive: zipfile.ZipFile, size: int) -> None:
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > size:
+        raise ValueError(f"its entries take {unpacked:,} bytes, but the file has {size:,}")
+    for entry in entries:
+        if entry.filename.lower().endswith(".pkl"):
+            _check_names(io.BytesIO(archive.read(entry)))
+
+
+def _check_names(file: IO[bytes]) -> None:
+    """Reads a pickle without executing it, and checks what it names; the file is left behind its end."""
+    for instruction, name, _ in pickletools.genops(file):
+        if instruction.name in NAMING and not PLAIN.fullmatch(str(name)):
+            raise ValueError(f"it names {name or 'something'}, which is neither a tensor nor a plain container")
+
+
+def _parts(value: Any, known: dict[int, float]) -> float:
+    """Number of parts of nested containers, those counted again that stand in several places."""
+    if isinstance(value, torch.Tensor):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"a tensor of shape {list(value.shape)} has fewer numbers than that")
+        return 1
+    if not isinstance(value, dict | list | tuple):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf  # if it is met again below: it holds itself
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_parts(part, known) for part in inner)
+    return known[id(value)]
+
+
+def _another(path: Path) -> str:
+    """What to do about a damaged file of a run folder, where there is a choice."""
+    others = [name for name in ("checkpoint.pt", "best.pt") if name != path.name and (path.parent / name).is_file()]
+    if path.name != "checkpoint.pt" or not others:
+        return ""
+    return f": copy {path.with_name(others[0])} over it to go on from the best epoch, or start a new run"

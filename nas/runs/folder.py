@@ -1,0 +1,351 @@
+"""The run folder: everything a run leaves behind, and the one place that writes there.
+
+config.yaml      all settings, resolved: the run can be repeated from it alone
+checkpoint.pt    the last state; best.pt the best one
+genotype.json    what was found, or what is trained
+space.yaml       a copy of the search space, where it was read from a file
+metrics.jsonl    the record: one JSON object a line
+genotypes.jsonl  what a search had decoded after each epoch, one a line (see `nas.runs.history`)
+events.out.*     TensorBoard
+log.txt          what was said on the screen
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+import yaml
+from nas.config import RunConfig, differences, to_plain
+from nas.data.base import DataError
+from nas.runs.names import runs_within
+from nas.runs.free_memory import ADVICE, is_out_of_memory
+from search_spaces.messages import counted
+from search_spaces.extensions import loaded_extensions
+from search_spaces.files import YamlError, read_yaml, write_atomically
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch.utils.tensorboard import SummaryWriter
+    from nas.runs.pictures import SampleKeeper
+
+__all__ = ["BEST", "CHECKPOINT", "CONFIG", "GENOTYPE", "GENOTYPES", "METRICS", "RunError", "RunFolder", "SPACE", "check_resumable", "claimed", "has_begun", "new_folder", "read_config", "read_lines", "read_metrics", "run_to_resume",]
+
+
+CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
+METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
+GENOTYPES = "genotypes.jsonl"
+
+CHANGEABLE = {
+    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
+    *(
+        "health.gap_batches",
+        "health.gap_every",
+        "health.eigenvalue_steps",
+        "health.stop_when_stable",
+        "health.stop_on_collapse",
+    ),
+    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
+    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
+}
+"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
+another file: its content is in the checkpoint and compared there.)"""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used: the message says what to do."""
+
+
+def new_folder(config: RunConfig, name: str) -> Path:
+    """The folder for a new run: `config.out`, or the first free one of runs/NAME, runs/NAME-2, ...
+
+    Raises:
+        RunError: `config.out` holds a run already, or is not a folder.
+    """
+    if config.out is None:
+        path, number = Path("runs") / name, 1
+        while path.exists():
+            number += 1
+            path = Path("runs") / f"{name}-{number}"
+        return path
+    path = Path(config.out)
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file: choose another --out")
+    if (path / CONFIG).exists():
+        raise RunError(f"{path} holds a run already: go on with it by --resume {path}, or choose another --out")
+    for name in (CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE, LOG):
+        if (path / name).exists():  # somebody else's: a settings file may have named the folder
+            raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
+    return path
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Reads a run's config.yaml.
+
+    Raises:
+        RunError: There is none, or it is broken.
+    """
+    path = folder / CONFIG
+    if not path.exists():
+        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}{runs_within(folder)}")
+    try:
+        data = read_yaml(path)
+    except YamlError as error:
+        raise RunError(str(error)) from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} holds {type(data).__name__}: expected settings")
+    return data
+
+
+def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
+    """The folder of the run to go on with: the one that is named, or that of a job which torchrun starts once more.
+
+    Raises:
+        RunError: There is no telling which one that is.
+    """
+    if resume is not None:
+        return Path(resume)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
+        return None
+    if config.out is None:
+        raise RunError("torchrun started the job once more, which is to go on with its run: give it a name by --out")
+    return Path(config.out) if (Path(config.out) / CONFIG).exists() else None
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether there is something to go on with; not where a run was killed before its first checkpoint."""
+    return (folder / CHECKPOINT).exists() or bool(read_metrics(folder))
+
+
+def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -> None:
+    """Checks that a checkpoint is of a run with these settings and as many training samples.
+
+    Args:
+        saved: The checkpoint, with `config` (plain), `state` and `samples`.
+        config: The settings to go on with.
+        samples: Training samples that are there now.
+
+    Raises:
+        RunError: It is not; the message names what differs.
+    """
+    changed = set(differences(saved["config"], to_plain(config))) - CHANGEABLE
+    if changed:
+        raise RunError(
+            f"--resume with another {', '.join(sorted(changed))} would be another run: leave it as it was, "
+            "or start a new run without --resume"
+        )
+    done = saved["state"]["epoch"]
+    if config.epochs < done:
+        raise RunError(
+            f"the run has {counted(done, 'epoch')} already, more than --epochs {config.epochs}: give more, or leave it "
+            "out"
+        )
+    if saved["samples"] != samples:
+        raise RunError(
+            f"the run was begun on {saved['samples']} training images, but there are {samples} now: put the data set "
+            "back as it was"
+        )
+
+
+class _Screen(logging.StreamHandler[Any]):
+    """Writes to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Nobody reads the screen any more, as in `nas-search | head`: the run goes on, log.txt has it all.
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
+class RunFolder:
+    """An open run folder; a context manager.
+
+    Args:
+        path: The folder, made if it is missing.
+        config: The run's settings, written to config.yaml.
+        epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl and genotypes.jsonl (of an epoch
+            that was not saved) are dropped, so that every epoch stands there once.
+        quiet: Say nothing on the screen.
+        writes: Whether this process is the one that writes and speaks; of several, the others do neither.
+    """
+
+    def __init__(
+        self, path: str | Path, config: RunConfig, epoch: int = 0, quiet: bool = False, writes: bool = True
+    ) -> None:
+        self.path = Path(path)
+        self._epoch = epoch
+        self._board: SummaryWriter | None = None
+        self._handlers: list[logging.Handler] = []
+        self.log = logging.getLogger(f"nas.{self.path.resolve()}")
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = False
+        if not writes:
+            self.log.setLevel(logging.CRITICAL)
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / LOG).is_symlink():  # every other file is replaced, this one is written to
+            raise RunError(f"{self.path / LOG} is a link: a run writes to a log of its own; remove the link")
+        for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPES, GENOTYPE, SPACE):
+            for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
+                left.unlink(missing_ok=True)
+        write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
+        for name in (METRICS, GENOTYPES):
+            kept = [line for line in read_lines(self.path, name) if line["epoch"] < epoch]
+            if name == METRICS or (self.path / name).exists():
+                write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+        file = logging.FileHandler(self.path / LOG, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._handlers.append(file)
+        if not quiet:
+            screen = _Screen()
+            screen.setFormatter(logging.Formatter("%(message)s"))
+            self._handlers.append(screen)
+        for handler in self._handlers:
+            self.log.addHandler(handler)
+        if loaded_extensions():
+            self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
+
+    @property
+    def board(self) -> SummaryWriter:
+        """The TensorBoard writer, opened at first use (its import takes seconds)."""
+        if self._board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(self.path), purge_step=self._epoch or None)
+        return self._board
+
+    def record(self, epoch: int, values: Mapping[str, Any]) -> None:
+        """Appends one line to metrics.jsonl and the numbers in it to TensorBoard.
+
+        Nested mappings become scalars named by their path: {"loss": {"weights": 1.0}} is "loss/weights".
+        """
+        self.append(METRICS, {"epoch": epoch, **values})
+        for name, value in _scalars(values):
+            self.board.add_scalar(name, value, epoch)
+
+    def append(self, name: str, line: Mapping[str, Any]) -> None:
+        """Appends a line, which has its `epoch`, to metrics.jsonl or genotypes.jsonl."""
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
+        """Shows images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
+        from nas.runs.pictures import prediction_strip
+
+        for number, sample in enumerate(samples.kept):
+            self.board.add_image(f"samples/{number}", prediction_strip(*sample, colors), epoch, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flushes TensorBoard and closes the log."""
+        try:
+            if self._board is not None:
+                self._board.close()  # fails on a full disk
+        finally:
+            for handler in self._handlers:
+                self.log.removeHandler(handler)
+                handler.close()
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, DataError):  # found in the middle of a run: what was computed is not lost
+            error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
+        self.close()
+        if is_out_of_memory(error):
+            raise RunError(
+                f"out of memory. What was saved is untouched: go on with --resume {self.path} when there is more; or "
+                f"start a new run, and {ADVICE}"
+            ) from error
+
+
+def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out."""
+    return read_lines(folder, METRICS)
+
+
+def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
+    """The lines of a file that has one JSON object an epoch; a last line that a kill cut short is left out."""
+    path = Path(folder) / name
+    lines = []
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
+            continue
+        if isinstance(line, dict) and isinstance(line.get("epoch"), int):
+            lines.append(line)
+    return lines
+
+
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    scalars: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            scalars += _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            scalars.append((f"{prefix}{name}", float(value)))
+    return scalars
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows: there, runs are not locked)
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".lock"
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Makes the folder and keeps it for this process; one in which no run was begun is removed at the end.
+
+    The lock is the process's and goes with it, however it ends. (POSIX record locks, and not those of `flock` or of
+    the package filelock: loader workers would inherit them, and hold them for seconds after their parent was killed.)
+
+    Raises:
+        RunError: Another process has it.
+        OSError: The folder cannot be written.
+    """
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    with _locked(path):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if made and not (folder / CONFIG).exists():
+                with contextlib.suppress(OSError):  # something else was put there
+                    folder.rmdir()
+
+
+def _locked(path: Path) -> IO[str]:
+    """The file, opened and locked."""
+    while True:
+        file = path.open("w")
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except (BlockingIOError, PermissionError):
+            file.close()
+            raise RunError(
+                f"another process is at work in {path.parent}: wait until it has ended, or stop it; or choose another "
+                "--out for a new run"
+            ) from None
+        file.close()  # the one that had it removed it meanwhile: it is no lock any more

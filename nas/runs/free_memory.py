@@ -1,0 +1,59 @@
+"""What to say where memory does not suffice, before a run or within it. No torch: the command line imports it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["ADVICE", "available_memory", "is_out_of_memory", "left_in_container",]
+
+
+ADVICE = (
+    "use a smaller crop (--loader.augment.crop) or batch (--loader.batch-size, with --accumulate for updates as from a "
+    "larger one), --precision bfloat16, a smaller space or network, or in a search --supernet.recompute node or "
+    "--partial-channels"
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this is how Python, or PyTorch on a GPU or a CPU, says that it gets no more memory."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated without swapping, as far as the system says; None where it does not.
+
+    In a container it is what the container may still take (cgroup v2), if that is less.
+    """
+    amounts = []
+    with contextlib.suppress(OSError, KeyError, ValueError):
+        amounts.append(1024 * _numbers("/proc/meminfo")["MemAvailable:"])
+    if not amounts:
+        with contextlib.suppress(OSError, AttributeError, ValueError):  # no such number, or no sysconf at all
+            amounts.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    left = left_in_container(Path("/sys/fs/cgroup"))
+    amounts += [] if left is None else [left]
+    return max(0, min(amounts)) if amounts else None
+
+
+def left_in_container(group: Path) -> int | None:
+    """What a container's limit leaves (control groups, version 2); None where there is no limit.
+
+    Files that the system could drop from its cache count as free.
+    """
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        return limit - used + _numbers(group / "memory.stat")["inactive_file"]
+    except (OSError, KeyError, ValueError):  # no container, or one without a limit ("max")
+        return None
+
+
+def _numbers(path: str | Path) -> dict[str, int]:
+    """A file of the kernel's with a name and a number a line."""
+    lines = (line.split() for line in Path(path).read_text(encoding="ascii").splitlines())
+    return {words[0]: int(words[1]) for words in lines if len(words) > 1}

@@ -1,0 +1,1 @@
+"""The relaxed network of a search space: nodes, trellis, architecture parameters."""

@@ -1,0 +1,106 @@
+"""What a step of the search makes of alpha, by options that are known to help; all are off by default.
+
+Both engines take what this gives as their alpha. What is drawn is a pure function of (seed, epoch, step), the same in
+every process, so that a run goes on exactly and several processes step alike.
+
+- Operation-level dropout on skip (P-DARTS: Chen et al., ICCV 2019): with probability p the skip of an
+  edge is left out of a step, else it counts 1 / (1 - p) times. There, single values of its output are dropped; here,
+  the operation in all cells, which is a weight of alpha and so the same in both engines.
+- An operation for each edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019): hard Gumbel-softmax with the
+  gradient of the soft one. All operations are computed all the same; those that are not drawn weigh 0.
+- A penalty on the entropy of alpha, whose weight rises (Tian et al., "Discretization-aware architecture search", 2020).
+
+Shapes: alpha [E, O], of E edges and O operations.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nas.config import ArchitectureConfig
+from search_spaces.space import SearchSpace
+
+__all__ = ["Relaxation"]
+
+SKIP = "skip"
+_SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
+Kind = Literal["weight", "architecture"]
+
+
+class Relaxation:
+    """Alpha as a step uses it.
+
+    Args:
+        space: The search space.
+        config: The settings.
+        seed: The run's.
+        epochs: The run's.
+
+    Raises:
+        ValueError: A setting is for an operation that the space has not.
+    """
+
+    def __init__(self, space: SearchSpace, config: ArchitectureConfig, seed: int, epochs: int) -> None:
+        self.config, self.seed, self.epochs = config, seed, epochs
+        if config.skip_dropout > 0 and SKIP not in space.operations:
+            raise ValueError(
+                f"architecture.skip_dropout is {config.skip_dropout}, but the space {space.name} has no operation "
+                "skip: leave it out"
+            )
+        self._skip = np.array([name == SKIP for name in space.operations])
+        self._shape = (len(space.edges), len(space.operations))
+        self._weight = 0.0
+        self._temperature = config.temperature
+        self._noise: Tensor | None = None  # [E, O]
+        self._factors: Tensor | None = None  # [E, O]
+
+    def begin(self, kind: Kind, epoch: int, step: int, steps: int, device: torch.device) -> None:
+        """Draws for a step, and sets what goes by schedule.
+
+        Args:
+            kind: Whose step it is.
+            epoch: From 0.
+            step: From 0.
+            steps: In an epoch.
+            device: Where alpha is.
+        """
+        config = self.config
+        if not config.varies:
+            return
+        done = epoch + step / steps  # epochs
+        rng = np.random.default_rng([self.seed, epoch, step, int(kind == "architecture"), _SAMPLING])
+        if config.sampling == "gumbel":
+            self._temperature = config.temperature + done / self.epochs * (config.temperature_end - config.temperature)
+            self._noise = torch.from_numpy(rng.gumbel(size=self._shape)).to(device)
+        if config.skip_dropout > 0:
+            probability = config.skip_dropout * (1 - done / self.epochs)
+            kept = rng.random(self._shape[0]) >= probability  # [E]
+            factors = np.where(self._skip, kept[:, None] / (1 - probability), 1.0)
+            self._factors = torch.from_numpy(factors).to(device)
+        start = config.start_epoch
+        self._weight = config.entropy * max(0.0, (done - start) / (self.epochs - start))
+
+    def __call__(self, logits: Tensor, training: bool) -> Tensor:
+        """Logits [E, O] -> what operations are weighed by, [E, O]; in validation nothing is random."""
+        alpha = logits.softmax(-1)
+        if self.config.sampling == "gumbel":
+            if training and self._noise is not None:
+                scores = (logits.log_softmax(-1) + self._noise.to(logits)) / self._temperature
+                alpha = scores.softmax(-1)
+            else:
+                scores = logits
+            drawn = F.one_hot(scores.argmax(-1), scores.shape[-1]).to(alpha)
+            alpha = drawn + (alpha - alpha.detach())  # exactly `drawn`, with the gradient of the soft one
+        if training and self._factors is not None:
+            alpha = alpha * self._factors.to(alpha)
+        return alpha
+
+    def penalty(self, logits: Tensor) -> Tensor:
+        """What the architecture's loss has beside the cross entropy: the weight times the mean relative entropy."""
+        entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)  # [E]
+        return self._weight * entropies.mean() / max(np.log(self._shape[1]), 1e-12)

@@ -1,0 +1,282 @@
+"""The supernet: stem, trellis of nodes, an ASPP at every level of the last layer.
+
+Source: Auto-DeepLab (Liu et al., 2019), sections 4.1 and 5.1. How a node computes its cells is the node's own affair:
+the trellis hands it its incoming tensors, alpha, and its betas.
+
+Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half of the finer one, rounded up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.config import Engine, Recompute
+from nas.supernet.alpha_sampling import Relaxation
+from nas.supernet.architecture import Architecture
+from nas.supernet.engine.alpha_cache import Mixing
+from nas.supernet.engine.fast_node import FastNode
+from nas.supernet.node import Node, Source
+from nas.supernet.recomputation import recomputed
+from nas.training.devices import keep_kernels
+from search_spaces.genotype import Genotype
+from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
+from search_spaces.space import SearchSpace
+
+__all__ = ["SearchHead", "SearchStem", "Supernet"]
+
+MAX_CANDIDATES = 200_000
+"""Candidate operations: 26 times those of Auto-DeepLab."""
+
+
+class SearchStem(nn.Module):
+    """3x3 convolutions in front of the trellis: (N, 3, H, W) -> H^{-1} and H^0, the outputs of the last two.
+
+    A stem of one convolution gives its output twice.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for width, stride in zip(space.stem_channels, space.stem.strides, strict=True):
+            layers.append(ConvBatchNorm(channels, width, 3, stride, BatchNorm))
+            channels = width
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = []
+        for number, layer in enumerate(self.layers):
+            x = layer(F.relu(x) if number else x)  # the readers apply their own ReLU, so outputs are given before it
+            outputs.append(x)
+        return (outputs[-2] if len(outputs) > 1 else outputs[-1]), outputs[-1]
+
+
+class SearchHead(nn.Module):
+    """The search-time ASPP of one level: (N, C, H_l, W_l) -> (N, classes, H_l, W_l).
+
+    A 1x1 branch, an atrous 3x3 branch for each reach, and the image's mean, C filters each; then 1x1 to C and classes.
+    """
+
+    def __init__(self, space: SearchSpace, level: int, classes: int) -> None:
+        super().__init__()
+        channels, stride = space.node_channels(level), space.strides[level]
+        self.branches = nn.ModuleList([ReluConvBatchNorm(channels, channels, 1, 1, BatchNorm)])
+        for reach in space.head.reach:
+            rate = max(1, reach // stride)
+            self.branches.append(ReluConvBatchNorm(channels, channels, 3, 1, BatchNorm, rate))
+        self.pooled = ReluConvBatchNorm(channels, channels, 1, 1, BatchNorm) if space.head.image_pooling else None
+        branches = len(self.branches) + (self.pooled is not None)
+        self.project = ReluConvBatchNorm(branches * channels, channels, 1, 1, BatchNorm)
+        self.classify = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [branch(x) for branch in self.branches]
+        if self.pooled is not None:
+            pooled = self.pooled(F.relu(x).mean((2, 3), keepdim=True))  # (N, C, 1, 1)
+            branches.append(pooled.expand_as(x))
+        return self.classify(F.relu(self.project(torch.cat(branches, dim=1))))
+
+
+class Supernet(nn.Module):
+    """The relaxed network of a search space: (N, 3, H, W) -> logits (N, classes, H, W), any H and W.
+
+    Args:
+        space: The search space.
+        classes: Number of classes, at least 2.
+        engine: plain, the loop over operations as the paper writes it (`nas.supernet.node`); or fast, in far fewer
+            calls (`nas.supernet.engine.fast_node`). Both draw the same weights from the same seed, and state dicts of
+            one load in the other.
+        recompute: none; or what the backward pass computes a second time to save memory, node or operation.
+        partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
+            edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no weights of edges.
+
+    Raises:
+        ValueError: Fewer than two classes; partial channels that cannot be; in training mode, a batch of one image
+            where the head pools the image.
+    """
+
+    transitions: Tensor
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        classes: int,
+        engine: Engine = "plain",
+        recompute: Recompute = "none",
+        partial_channels: int = 1,
+    ) -> None:
+        super().__init__()
+        space.check_candidates(MAX_CANDIDATES)
+        _check_partial_channels(partial_channels, space)
+        node = {"plain": Node, "fast": FastNode}[engine]
+        self.engine, self.recompute = engine, recompute
+        keep_kernels()
+        if classes < 2:
+            raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
+        self.space = space
+        self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
+        self.stem = SearchStem(space)
+        self.nodes = nn.ModuleDict()
+        transitions: list[tuple[int, int, int]] = []
+        self.incoming: list[int] = []
+        for layer in range(1, space.layers + 1):
+            for level in space.node_levels(layer):
+                sources = _incoming_levels(space, layer, level)
+                transitions += [(layer - 1, source, level - source + 1) for source in sources]
+                self.incoming.append(len(sources))
+                incoming = [self._source(layer - 1, s) for s in sources]
+                before = self._source(layer - 2, _before_level(space, layer, level))
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels, recompute)
+        flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
+        self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
+        self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
+        self.relaxation: Relaxation | None = None
+        """What is made of alpha in place of its softmax; None: nothing."""
+        self._kept: Tensor | None = None
+        self._forced: tuple[tuple[int, ...], Tensor, Tensor, Tensor | None] | None = None
+
+    def weights(self) -> list[nn.Parameter]:
+        """The network's weights, in order: all parameters that are not architecture."""
+        return [p for name, p in self.named_parameters() if not name.startswith("architecture.")]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.space.head.image_pooling and x.shape[0] < 2:
+            raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
+        before, stem = self.stem(x)
+        if self._forced is None:
+            ends, (alpha, beta) = range(len(self.heads)), self.architecture()
+            edge_weights = self.architecture.edge_weights()
+            if self.relaxation is not None:
+                alpha = self.relaxation(self.architecture.alpha, self.training)
+            if self._kept is not None:
+                alpha = alpha * self._kept
+                edge_weights = None if edge_weights is None else edge_weights * self._kept.any(1)
+        else:
+            path, alpha, beta, edge_weights = self._forced
+            ends = range(path[-1], path[-1] + 1)
+        outputs = self.trellis(before, stem, alpha, beta, edge_weights)
+        predictions = [resize(self.heads[level](outputs[level]), _size(x)) for level in ends]
+        return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
+
+    @contextmanager
+    def forced(self, genotype: Genotype) -> Iterator[None]:
+        """While it lasts, the supernet computes a genotype's cell and path, with its own weights, and nothing else.
+
+        Alpha is 1 for the operations of the cell and 0 for all others; beta is 1 on the path and 0 elsewhere, so that
+        nodes off it give zeros and are not computed; the head of the path's last level alone counts. With partial
+        channels, the softmax of the edges' weights is over those that the cell keeps. A node reads H^{l-2} at its own
+        level, so that after a change of level it reads zeros: the supernet has no weights to bring it the path's.
+
+        Raises:
+            ValueError: The genotype is of another space.
+        """
+        if genotype.space != self.space:
+            raise ValueError(
+                f"the genotype is of {genotype.space.name}, the supernet of {self.space.name}: give its own"
+            )
+        before = self._forced
+        self._forced = (genotype.levels, *self.architecture.decided(genotype))
+        try:
+            yield
+        finally:
+            self._forced = before
+
+    @contextmanager
+    def without(self, kept: Tensor) -> Iterator[None]:
+        """While it lasts, operations of edges weigh nothing where `kept`, boolean [E, O], is False; the others weigh
+        what they did. An edge that keeps none adds nothing at all, with partial channels, too."""
+        self._kept = kept
+        try:
+            yield
+        finally:
+            self._kept = None
+
+    def trellis(
+        self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
+    ) -> list[Tensor]:
+        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first.
+
+        `edge_weights` [E] is for nodes with partial channels.
+        """
+        space = self.space
+        shared = self._shared(alpha, edge_weights)
+        of_nodes = iter(beta.flatten()[self.transitions].split(self.incoming))  # beta of each node's sources in turn
+        sizes = [_size(stem)]
+        for _ in range(1, space.levels):
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        layers: list[list[Tensor]] = [[before], [stem]]  # layers[l + 1][level] is H^l at that level
+        for layer in range(1, space.layers + 1):
+            outputs = []
+            for level in space.node_levels(layer):
+                sources = _incoming_levels(space, layer, level)
+                node = self.nodes[_key(layer, level)]
+                before = layers[layer - 1][_before_level(space, layer, level)]
+                incoming = [layers[layer][source] for source in sources]
+                beta = next(of_nodes)
+                if self._forced is not None and self._forced[0][layer - 1] != level:
+                    outputs.append(stem.new_zeros(len(stem), space.node_channels(level), *sizes[level]))
+                elif self.recompute == "node":
+                    tensors = [t for t in (alpha, edge_weights) if t is not None] + [beta, before, *incoming]
+                    apart = partial(self._apart, node, sizes[level])
+                    outputs.append(recomputed(apart, tensors, node.parameters()))
+                else:
+                    outputs.append(node(incoming=incoming, before=before, beta=beta, size=sizes[level], **shared))
+            layers.append(outputs)
+        return layers[-1]
+
+    def _shared(self, alpha: Tensor, edge_weights: Tensor | None) -> dict[str, Any]:
+        """What all nodes get: alpha, in the engine's form, and the weights of the edges."""
+        if self.engine == "plain":
+            return {"alpha": alpha, "edge_weights": edge_weights}
+        return {"alpha": Mixing(self.space, alpha, edge_weights)}
+
+    def _apart(self, node: nn.Module, size: tuple[int, int], alpha: Tensor, *tensors: Tensor) -> Tensor:
+        """The output of a node that shares nothing with others, so that it can be computed twice."""
+        weights, tensors = (tensors[0], tensors[1:]) if self.architecture.edges is not None else (None, tensors)
+        beta, before, *incoming = tensors
+        return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, weights))
+
+    def _source(self, layer: int, level: int) -> Source:
+        """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
+        stem = self.space.stem
+        if layer > 0:
+            return Source(self.space.node_channels(level), self.space.strides[level])
+        if layer == 0 or len(stem.strides) == 1:
+            return Source(self.space.stem_channels[-1], stem.stride)
+        return Source(self.space.stem_channels[-2], stem.stride // stem.strides[-1])
+
+
+def _check_partial_channels(number: int, space: SearchSpace) -> None:
+    if number < 1:
+        raise ValueError(f"partial_channels is {number}: give a whole number from 1; 1 mixes all channels")
+    if space.filter_multiplier % number:  # the finest level's channels, of which the coarser ones' are multiples
+        raise ValueError(
+            f"partial_channels is {number}, which does not divide the {space.filter_multiplier} channels of an edge at "
+            f"stride {space.strides[0]}: give a divisor of them, or a filter_multiplier that is a multiple of {number}"
+        )
+
+
+def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
+    """Levels of the layer before with an edge to this node, finest first."""
+    return [source for source in space.node_levels(layer - 1) if level in space.transitions(layer - 1, source)]
+
+
+def _before_level(space: SearchSpace, layer: int, level: int) -> int:
+    """Level at which the node reads H^{l-2}: its own, or the nearest there is (the authors' choice, by e-mail)."""
+    return min(level, space.node_levels(max(0, layer - 2))[-1])
+
+
+def _key(layer: int, level: int) -> str:
+    return f"layer{layer}_level{level}"
+
+
+def _size(x: Tensor) -> tuple[int, int]:
+    return (x.shape[-2], x.shape[-1])

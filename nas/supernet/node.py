@@ -1,0 +1,202 @@
+"""A node of the supernet: up to three relaxed cells, computed by the plain loop.
+
+This is Auto-DeepLab's section 4.1 as it is written, and the oracle for faster ways of computing a node. Partial
+channels and the weights of edges are those of PC-DARTS (Xu et al., ICLR 2020, sections 3.2 and 3.3) and its authors'
+code.
+
+Shapes: N images; C = B * F * 2**level channels of a node, c = F * 2**level channels of a state; H x W pixels of the
+node's level; E edges, O operations, K incoming tensors; P = `partial_channels`, the K of PC-DARTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nas.config import Recompute
+from nas.supernet.recomputation import recomputed
+from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
+from search_spaces.operations import DEFAULTS, NONE, OPERATIONS
+from search_spaces.settings import OperationSettings
+from search_spaces.space import SearchSpace
+
+__all__ = ["MixedOperation", "Node", "Preprocess", "Source", "join_shuffled"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a node must know of a tensor that it reads."""
+
+    channels: int
+    """Its channels."""
+    stride: int
+    """Its stride in pixels of the image."""
+
+
+class Preprocess(nn.Module):
+    """Brings a tensor to a node's width and size: (N, channels, *, *) -> (N, c, H, W).
+
+    From a finer level a strided convolution, from a coarser one bilinear upsampling and a 1x1 convolution (paper,
+    section 5.1). The kernel 2r - 1 of a convolution of stride r reads every pixel, and is 1x1 at the node's own stride.
+    """
+
+    def __init__(self, source: Source, channels: int, stride: int) -> None:
+        super().__init__()
+        ratio = max(1, stride // source.stride)
+        self.body = ReluConvBatchNorm(source.channels, channels, 2 * ratio - 1, ratio, _plain_batch_norm)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        height, width = x.shape[-2:]
+        if height < size[0] or width < size[1]:
+            x = resize(x, size)
+        return self.body(x)
+
+
+class MixedOperation(nn.Module):
+    """The relaxed operation on an edge (paper, Eq. 2): the alpha-weighted sum of the candidate operations.
+
+    `none` has its share of the probabilities, but adds nothing and is not computed.
+
+    Args:
+        operations: Names of the candidate operations.
+        channels: c.
+        sources: K.
+        settings: Of the operations.
+        partial_channels: P, a divisor of c. The operations work on the first c / P channels alone, the others bypass
+            them unweighted (PC-DARTS, section 3.2). 1: all channels are mixed.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[str],
+        channels: int,
+        sources: int,
+        settings: OperationSettings = DEFAULTS,
+        partial_channels: int = 1,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        self.recompute = recompute
+        self.mixed_channels = channels // partial_channels
+        self.bypassed_channels = channels - self.mixed_channels
+        self.columns = [column for column, name in enumerate(operations) if name != NONE]
+
+        def batch_norm(width: int) -> BatchNorm:
+            return BatchNorm(width, sources, affine=False)
+
+        self.candidates = nn.ModuleDict(
+            {
+                operations[k]: OPERATIONS[operations[k]].build(self.mixed_channels, 1, batch_norm, settings)
+                for k in self.columns
+            }
+        )
+
+    def forward(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
+        """(N, c, H, W), alpha [O] -> (N, c, H, W)."""
+        if not self.bypassed_channels:
+            return self._mix(x, alpha, source)
+        taken, bypassed = x.split([self.mixed_channels, self.bypassed_channels], dim=1)
+        return join_shuffled(self._mix(taken, alpha, source), bypassed)
+
+    def _mix(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
+        """(N, c / P, H, W), alpha [O] -> (N, c / P, H, W)."""
+        terms = []
+        for column, candidate in zip(self.columns, self.candidates.values(), strict=True):
+            if self.recompute:
+                y = recomputed(partial(candidate, source=source), [x], candidate.parameters())
+            else:
+                y = candidate(x, source)
+            terms.append(alpha[column] * y)
+        return torch.stack(terms).sum(0)
+
+
+def join_shuffled(mixed: Tensor, bypassed: Tensor) -> Tensor:
+    """Joins the channels that were mixed with those that were not: (N, c / P, *), (N, c - c / P, *) -> (N, c, *).
+
+    Of the joined channels, read as P groups of c / P, output channel P * j + g is channel j of group g (the channel
+    shuffle of the authors' code), so that the next operations, which take the first c / P, get some of each group.
+    """
+    groups = torch.cat([mixed, bypassed], dim=1).unflatten(1, (-1, mixed.shape[1]))  # (N, P, c / P, *)
+    return groups.transpose(1, 2).flatten(1, 2)
+
+
+class Node(nn.Module):
+    """The node at one layer and level: the beta-weighted sum of a cell for each incoming tensor (paper, Eq. 6).
+
+    The cells share the weights of their operations; the preprocessing of each incoming tensor and the statistics of the
+    batch norms behind it are its own.
+
+    Args:
+        space: The search space.
+        level: The node's level.
+        incoming: The K tensors H^{l-1} that may flow in.
+        before: The tensor H^{l-2}, common to the K cells.
+        partial_channels: P, a divisor of c, as in `MixedOperation`.
+        recompute: operation: the backward pass computes each candidate operation a second time.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        level: int,
+        incoming: Sequence[Source],
+        before: Source,
+        partial_channels: int = 1,
+        recompute: Recompute = "none",
+    ) -> None:
+        super().__init__()
+        channels, stride = space.operation_channels(level), space.strides[level]
+        self.edges, self.blocks = space.edges, space.blocks
+        self.before = Preprocess(before, channels, stride)
+        self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
+        self.mixed = nn.ModuleList(
+            MixedOperation(
+                space.operations, channels, len(incoming), space.settings, partial_channels, recompute == "operation"
+            )
+            for _ in space.edges
+        )
+
+    def forward(
+        self,
+        incoming: Sequence[Tensor],
+        before: Tensor,
+        alpha: Tensor,
+        beta: Tensor,
+        size: tuple[int, int],
+        edge_weights: Tensor | None = None,
+    ) -> Tensor:
+        """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W), edge weights [E] -> (N, C, H, W)."""
+        cells = self.cells(incoming, before, alpha, size, edge_weights)
+        return torch.stack([weight * cell for weight, cell in zip(beta, cells, strict=True)]).sum(0)
+
+    def cells(
+        self,
+        incoming: Sequence[Tensor],
+        before: Tensor,
+        alpha: Tensor,
+        size: tuple[int, int],
+        edge_weights: Tensor | None = None,
+    ) -> list[Tensor]:
+        """The output of each of the K cells (paper, Eq. 5): K times (N, C, H, W)."""
+        first = self.before(before, size)  # (N, c, H, W)
+        return [
+            self._cell([first, preprocess(x, size)], alpha, edge_weights, source)
+            for source, (preprocess, x) in enumerate(zip(self.incoming, incoming, strict=True))
+        ]
+
+    def _cell(self, states: list[Tensor], alpha: Tensor, edge_weights: Tensor | None, source: int) -> Tensor:
+        terms: list[list[Tensor]] = [[] for _ in range(self.blocks)]
+        for edge, (state, block) in enumerate(self.edges):
+            term = self.mixed[edge](states[state], alpha[edge], source)
+            terms[block].append(term if edge_weights is None else edge_weights[edge] * term)
+            if state == block + 1:  # the block's last edge: its output is a state for the blocks after it (Eq. 1)
+                states.append(torch.stack(terms[block]).sum(0))
+        return torch.cat(states[2:], dim=1)  # (N, B * c, H, W)
+
+
+def _plain_batch_norm(channels: int) -> BatchNorm:
+    return BatchNorm(channels, affine=False)

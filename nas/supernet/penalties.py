@@ -1,0 +1,117 @@
+"""What the architecture that alpha and beta stand for costs, on average: a number with a gradient.
+
+As in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is
+the probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that
+of the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
+preprocessing are not.
+
+Shapes: alpha [E, O], beta [layers, levels, 3] as in `nas.supernet.architecture`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from nas.config import CostName, SearchConfig
+from nas.supernet.architecture import Architecture
+from nas.supernet.network import Supernet
+from search_spaces.genotype import Genotype
+from search_spaces.operations import OPERATIONS
+from search_spaces.space import SearchSpace
+
+__all__ = [
+    "ExpectedCost",
+    "architecture_cost",
+    "architecture_penalty",
+]
+
+
+KEPT = 2
+"""Edges into a block that decoding keeps."""
+
+
+class ExpectedCost:
+    """The cost of a relaxed architecture, and how far it is above a target.
+
+    Args:
+        space: The search space.
+        architecture: Its alpha and beta.
+        name: What is counted, for one image of this size.
+        size: Height and width in pixels.
+    """
+
+    def __init__(self, space: SearchSpace, architecture: Architecture, name: CostName, size: tuple[int, int]) -> None:
+        self.space, self.architecture = space, architecture
+        height, width = (-(-side // space.stem.stride) for side in size)
+        rows = []
+        for level in range(space.levels):
+            costs = [OPERATIONS[o].cost(space.operation_channels(level), height, width, 1) for o in space.operations]
+            rows.append([float(getattr(cost, name)) for cost in costs])
+            height, width = -(-height // 2), -(-width // 2)
+        like = architecture.alpha
+        self._table = torch.tensor(rows, dtype=torch.float64).to(like.device)  # [levels, O]
+        shares = [KEPT / (2 + block) for _, block in space.edges]
+        self._kept = torch.tensor(shares, dtype=torch.float64).to(like.device)  # [E]
+        mask = architecture.mask.double()
+        ways = mask / mask.sum(-1, keepdim=True).clamp(min=1)
+        self.start = float(self._of(torch.zeros_like(like).softmax(-1).detach(), ways, self._kept))
+        """The cost of the relaxed architecture where alpha and beta are uniform."""
+
+    def __call__(self) -> Tensor:
+        """The cost of the relaxed architecture as it is: a scalar."""
+        weights = self.architecture.edge_weights()
+        kept = self._kept if weights is None else (KEPT * weights).clamp(max=1)
+        alpha, beta = self.architecture()
+        return self._of(alpha, beta, kept)
+
+    def decoded(self, genotype: Genotype) -> float:
+        """The cost of a genotype."""
+        alpha, beta, _ = self.architecture.decided(genotype)
+        return float(self._of(alpha, beta, torch.ones_like(self._kept)))
+
+    def shares(self, genotype: Genotype) -> dict[str, float]:
+        """Costs relative to `start`: `expected_cost` of the relaxed architecture, `decoded_cost` of a genotype."""
+        return {
+            "expected_cost": float(self().detach()) / self.start,
+            "decoded_cost": self.decoded(genotype) / self.start,
+        }
+
+    def penalty(self, weight: float, target: float) -> Tensor:
+        """weight * (cost / start - target) where that is positive, else 0: a scalar."""
+        return weight * (self() / self.start - target).relu()
+
+    def _of(self, alpha: Tensor, beta: Tensor, kept: Tensor) -> Tensor:
+        """The sum over nodes of P(the path passes it) times the cost of a cell there; kept [E], P(edge is kept)."""
+        cells = self._table @ (kept[:, None] * alpha.double()).sum(0)  # [levels]
+        steps = beta.double()  # [layers, levels, 3]
+        passes = torch.zeros_like(cells)
+        passes[0] = 1  # the stem
+        total = torch.zeros_like(cells[0])
+        for layer in range(self.space.layers):
+            finer, same, coarser = (passes[:, None] * steps[layer]).unbind(1)  # [levels] each
+            nothing = torch.zeros_like(finer[:1])
+            passes = torch.cat([finer[1:], nothing]) + same + torch.cat([nothing, coarser[:-1]])
+            total = total + (passes * cells).sum()
+        return total
+
+
+def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
+    """The expected cost that the settings name, at the size of a training crop."""
+    size = config.loader.augment.crop
+    return ExpectedCost(supernet.space, supernet.architecture, config.architecture.cost, size)
+
+
+def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[], Tensor] | None:
+    """Gives the sum of the penalties in force at a step, a scalar; None: there is none."""
+    settings, relaxation = config.architecture, supernet.relaxation
+    terms: list[Callable[[], Tensor]] = []
+    if settings.entropy > 0 and relaxation is not None:
+        terms.append(partial(relaxation.penalty, supernet.architecture.alpha))
+    if settings.cost_weight > 0:
+        cost = architecture_cost(config, supernet)
+        terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))
+    return (lambda: torch.stack([term().double() for term in terms]).sum()) if terms else None

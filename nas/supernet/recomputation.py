@@ -1,0 +1,129 @@
+"""Memory for time: what the backward pass computes again instead of finding it kept.
+
+Two grains. `Recipes`, for tensors that are cheap to make of others that are kept anyway: the operations of
+`nas.supernet.engine.convolutions` keep how such a tensor is made. `recomputed`, for a module of which nothing but its
+inputs is kept (Chen et al., "Training deep nets with sublinear memory cost", 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from search_spaces.modules import repeated_pass
+
+__all__ = ["Kept", "Recipes", "autocast_of", "recomputed"]
+
+
+def recomputed(function: Callable[..., Tensor], tensors: Sequence[Tensor], uses: Iterable[Tensor] = ()) -> Tensor:
+    """`function(*tensors)`, of which only the tensors are kept; the backward pass calls it once more.
+
+    Batch norms keep their running statistics as they are in the second call.
+
+    Args:
+        function: Gives the same when it is called again.
+        tensors: Its arguments.
+        uses: All else that it computes with and that may need a gradient, such as a module's parameters.
+    """
+    if not torch.is_grad_enabled():
+        return function(*tensors)
+    return _Recomputed.apply(function, len(tensors), *tensors, *uses)
+
+
+class _Recomputed(torch.autograd.Function):
+    """Not PyTorch's `checkpoint`: its reentrant form knows no gradients of some parameters only, its other one takes
+    time for every tensor that is kept, and the first use of it loads a compiler of 74 MiB."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Tensor) -> Tensor:
+        ctx.function, ctx.number, ctx.autocast = function, number, autocast_of(tensors[0].device)
+        ctx.save_for_backward(*tensors)
+        return function(*tensors[:number])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = ctx.needs_input_grad[2:]
+        tensors = list(ctx.saved_tensors)
+        for place in range(ctx.number):
+            tensors[place] = tensors[place].detach().requires_grad_(wanted[place])
+        with torch.enable_grad(), torch.autocast(*ctx.autocast), repeated_pass():
+            y = ctx.function(*tensors[: ctx.number])
+        inputs = [tensor for tensor, one in zip(tensors, wanted, strict=True) if one]
+        found = iter(torch.autograd.grad(y, inputs, gradient, allow_unused=True))
+        return None, None, *(next(found) if one else None for one in wanted)
+
+
+def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:
+    """Autocast as it is now: device type, type of numbers, whether it is on."""
+    kind = "cpu" if device.type == "meta" else device.type  # there is none on the meta device
+    return kind, torch.get_autocast_dtype(kind), kind == device.type and torch.is_autocast_enabled(kind)
+
+
+class _Recipe:
+    """How a tensor is made again. What was made is let go with the last of its users."""
+
+    def __init__(self, device: torch.device, function: Callable[..., Tensor], arguments: Sequence[Any]) -> None:
+        self.device, self.function, self.arguments = device, function, arguments
+        self.autocast = autocast_of(device)
+        self.users = 0
+        self.made: Tensor | None = None
+
+    def make(self) -> Tensor:
+        """Called once by each user."""
+        if self.made is None:
+            arguments = [a.get() if isinstance(a, Kept) else a for a in self.arguments]
+            same = autocast_of(self.device) == self.autocast  # as is usual; to enter it takes longer than to look
+            with torch.no_grad(), nullcontext() if same else torch.autocast(*self.autocast):
+                self.made = self.function(*arguments)
+        made = self.made
+        self.users -= 1
+        if self.users == 0:
+            self.made = None
+        return made
+
+
+class Kept:
+    """What is kept in place of a tensor that a recipe makes, or of a view of it."""
+
+    def __init__(self, recipe: _Recipe, tensor: Tensor) -> None:
+        self.recipe, self.view = recipe, (tensor.shape, tensor.stride(), tensor.storage_offset())
+        recipe.users += 1
+
+    def get(self) -> Tensor:
+        """The tensor; may be asked for once."""
+        made = self.recipe.make()
+        return made if (made.shape, made.stride(), made.storage_offset()) == self.view else made.as_strided(*self.view)
+
+
+class Recipes:
+    """The tensors that are made again rather than kept.
+
+    They are told apart by their memory, so that views of one are known, too; therefore all are held until this goes, or
+    new ones could get the memory of old ones.
+
+    Args:
+        device: Where the tensors are.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._known: dict[int, tuple[_Recipe, Tensor]] = {}
+
+    def add(self, made: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:
+        """From now on `made` is not kept: `function(*arguments)` makes it again."""
+        self._known[_memory(made)] = _Recipe(self._device, function, [self.keep(a) for a in arguments]), made
+
+    def keep(self, value: Any) -> Any:
+        """What to keep of a tensor or of another argument: itself, or how it is made."""
+        found = self._known.get(_memory(value)) if isinstance(value, Tensor) else None
+        return value if found is None else Kept(found[0], value)
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata  # unlike an address, it tells tensors apart on the meta device, too

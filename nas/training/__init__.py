@@ -1,0 +1,1 @@
+"""One training step and what surrounds it: losses, optimisers, devices, processes, interruption."""

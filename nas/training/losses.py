@@ -1,0 +1,134 @@
+"""The loss of search and retraining, and the check that it is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nas.data.base import IGNORE
+
+__all__ = ["LossWatch", "NonFiniteLossError", "check_finite", "check_weights", "cross_entropy", "resize_labels"]
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or a weight is not a number; nothing of that was saved."""
+
+
+REMEDY = (
+    "lower the learning rate (--optimizer.lr) or set --optimizer.clip 5, and start anew or go on from the last "
+    "checkpoint with --resume"
+)
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weights: Tensor | None = None,
+    mean: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Cross entropy, averaged over the labelled pixels: with w the weight of a pixel's class, sum(w * ce) / sum(w).
+
+    A batch without a labelled pixel has loss 0, not 0 / 0.
+
+    Args:
+        logits: (N, classes, h, w).
+        labels: (N, H, W), 255 is ignored; at another size than the logits they are brought to theirs.
+        class_weights: Above 0, [classes]; None: all 1.
+        mean: Where a batch is dealt to several processes: the mean of a number over them. Each one's sum(w * ce) is
+            then divided by the mean of all their sum(w), so that the mean of the losses is the loss of the batch.
+    """
+    labels = resize_labels(labels, (logits.shape[-2], logits.shape[-1]))
+    logits = logits if logits.dtype == torch.float64 else logits.float()  # not in half precision
+    total = F.cross_entropy(logits, labels, class_weights, ignore_index=IGNORE, reduction="sum")
+    if class_weights is None:
+        weight = (labels != IGNORE).sum().to(total.dtype)
+    else:
+        by_label = F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))  # [256], 0 for what is no class
+        weight = by_label[labels].sum()
+    if mean is not None:
+        weight = mean(weight)
+    return total / weight.where(weight > 0, torch.ones_like(weight))
+
+
+def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Nearest neighbours (N, *size) of labels (N, H, W): pixel i of n is pixel floor(i * H / n), as TensorFlow has it.
+
+    In whole numbers, so that no rounding of a scale factor picks a neighbour's label.
+    """
+    if labels.shape[-2:] == size:
+        return labels
+    rows, columns = (
+        torch.arange(wanted, device=labels.device) * given // wanted
+        for wanted, given in zip(size, labels.shape[-2:], strict=True)
+    )
+    return labels[:, rows[:, None], columns]  # (N, h, w)
+
+
+def check_finite(loss: Tensor, term: str, where: str) -> float:
+    """Returns the loss as a number.
+
+    Raises:
+        NonFiniteLossError: It is infinite or not a number; the message names the term and the place.
+    """
+    value = float(loss.detach())
+    if not torch.isfinite(loss.detach()):
+        raise NonFiniteLossError(f"the {term} is {value} at {where}: {REMEDY}")
+    return value
+
+
+class LossWatch:
+    """Checks the losses of a GPU one step late, so that the host never waits for the step that it has just launched.
+
+    The copy of a loss to the host is queued behind its step; it is read when the next one is given, at the latest by
+    `settle`. Until then it is the optimiser's part not to take the step (`nas.training.step`).
+
+    Args:
+        term: Name of the loss, for the message.
+    """
+
+    def __init__(self, term: str) -> None:
+        self.term = term
+        self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
+
+    def add(self, loss: Tensor, where: str) -> None:
+        """Takes in the loss of a step, and checks that of the one before.
+
+        Raises:
+            NonFiniteLossError: The one before was not finite.
+        """
+        copied, event = loss.detach().to("cpu", non_blocking=True), None  # from a GPU, into pinned memory
+        if loss.is_cuda:
+            event = torch.cuda.Event()
+            event.record()
+        before, self._pending = self._pending, (copied, event, where)
+        self._check(before)
+
+    def settle(self) -> None:
+        """Checks what is not checked yet; waits for it.
+
+        Raises:
+            NonFiniteLossError: The last loss was not finite.
+        """
+        before, self._pending = self._pending, None
+        self._check(before)
+
+    def _check(self, pending: tuple[Tensor, torch.cuda.Event | None, str] | None) -> None:
+        if pending is not None:
+            loss, event, where = pending
+            if event is not None:
+                event.synchronize()
+            check_finite(loss, self.term, where)
+
+
+def check_weights(network: nn.Module) -> None:
+    """Checks a network before it is saved: a finite loss can still have had a gradient that was none.
+
+    Raises:
+        NonFiniteLossError: A parameter is infinite or not a number; the message names it.
+    """
+    for name, parameter in network.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise NonFiniteLossError(f"the weights {name} are not finite after the last step: {REMEDY}")

@@ -1,0 +1,196 @@
+"""The optimiser of a network's weights: who learns at which rate, what decays, what is put back into its set.
+
+A loop takes steps and sets one learning rate; all else that a parameter needs is arranged here, once. Parameters that
+are treated alike share a group, so that a network in which all are alike has one group, as it always had.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nas.config import Decay, OptimizerName, SgdConfig
+from search_spaces.module_protocols import Projected, project, undecayed
+
+__all__ = [
+    "FUSED",
+    "convolution_weights",
+    "cosine",
+    "load_optimizer_state",
+    "make_optimizer",
+    "multiplier",
+    "optimizer_state",
+    "poly",
+]
+
+
+ADAM_BETA2, ADAM_EPS = 0.999, 1e-8
+FUSED = True
+"""That PyTorch computes a step for all parameters in one call, on CPUs and NVIDIA GPUs. On a CPU that is three times as
+fast as a call each, and needs no memory for results between, as `foreach` does; a GPU can be told without waiting for
+it to leave a step out. Equal to the others to rounding."""
+HOW = ("foreach", "fused", "capturable", "differentiable")
+"""What a group says of how it is computed: no part of the state, so that a run may go on with others."""
+
+
+def convolution_weights(network: nn.Module, depthwise: bool = True) -> list[Tensor]:
+    """The weights (no biases) of all convolutions and transposed convolutions.
+
+    Args:
+        network: Where to look.
+        depthwise: Whether those count whose every filter reads one channel of several.
+    """
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    return [m.weight for m in convolutions if depthwise or not 1 < m.groups == m.in_channels]
+
+
+def make_optimizer(
+    network: nn.Module,
+    parameters: Iterable[nn.Parameter],
+    config: SgdConfig,
+    name: OptimizerName = "sgd",
+    eps: float | None = None,
+    decay: Decay = "all",
+    multipliers: Mapping[Tensor, float] | None = None,
+) -> torch.optim.Optimizer:
+    """Builds the optimiser of (some of) a network's parameters.
+
+    After each of its steps the constrained parameters of the network are projected (see
+    `search_spaces.module_protocols`), and what a module names as undecayed never decays, whatever `decay` says.
+
+    Args:
+        network: Whose parameters they are.
+        parameters: Those to train, in a fixed order.
+        config: Learning rate, momentum (Adam's beta1), weight decay (an L2 penalty, for Adam too).
+        name: sgd or adam.
+        eps: Adam's, added to the root of the second moment; None: 1e-8.
+        decay: Which weights decay.
+        multipliers: Factor on the learning rate of a parameter, where it is not 1; stored in the parameter's group as
+            `lr_multiplier`, and so with the optimiser's state.
+    """
+    multipliers = multipliers or {}
+    decayed: set[Tensor] = set(network.parameters())
+    if decay != "all":
+        decayed = set(convolution_weights(network, depthwise=decay == "convolutions"))
+    decayed -= set(undecayed(network))
+    alike: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in parameters:
+        key = (multipliers.get(parameter, 1.0), config.weight_decay if parameter in decayed else 0.0)
+        alike.setdefault(key, []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": members, "lr": config.lr * factor, "lr_multiplier": factor, "weight_decay": weight_decay}
+        for (factor, weight_decay), members in alike.items()
+    ]
+    optimizer: torch.optim.Optimizer
+    if name == "adam":
+        betas, eps = (config.momentum, ADAM_BETA2), ADAM_EPS if eps is None else eps
+        optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=FUSED)
+    else:
+        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=FUSED)
+    if any(isinstance(module, Projected) for module in network.modules()):
+        optimizer.register_step_post_hook(lambda *_: project(network))
+    return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
+    """The state of an optimiser by the names of parameters, in plain containers.
+
+    Where a module of the network holds the parameters of several joined (it has `joined`, as the nodes of the fast
+    engine), the state is given for each of them, under the names that they have apart.
+    """
+    joined = _joined(network)
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    state: dict[str, dict[str, Any]] = {}
+    for parameter, values in optimizer.state.items():
+        own = names[parameter]
+        apart, how = joined.get(own, ([own], None))
+        for key, value in values.items():
+            parts = [value] * len(apart)
+            if how is not None and torch.is_tensor(value) and value.shape == parameter.shape:
+                parts = how.separate(value)
+            for name, part in zip(apart, parts, strict=True):
+                state.setdefault(name, {})[key] = part
+    groups = [
+        {key: value for key, value in group.items() if key not in ("params", *HOW)} for group in optimizer.param_groups
+    ]
+    return {"by_name": state, "groups": groups}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, state: Mapping[str, Any]) -> None:
+    """Puts back what `optimizer_state` gave, of this network or of one that holds its parameters otherwise joined.
+
+    Raises:
+        ValueError: The state is of other parameters.
+    """
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
+    if "by_name" not in state:  # a checkpoint from before there were two engines
+        if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
+            raise ValueError("the checkpoint is older than the fast engine: go on with --supernet.engine plain")
+        older = [
+            saved | {key: own[key] for key in HOW if key in own}
+            for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        optimizer.load_state_dict({**state, "param_groups": older})
+        _check_shapes(optimizer, names)
+        return
+    joined = _joined(network)
+    indices: dict[int, Tensor] = {}
+    numbered = optimizer.state_dict()
+    for group, saved, own in zip(numbered["param_groups"], state["groups"], optimizer.param_groups, strict=True):
+        group.update((key, value) for key, value in saved.items() if key not in HOW)
+        indices.update(zip(group["params"], own["params"], strict=True))
+    for index, parameter in indices.items():
+        apart, how = joined.get(names[parameter], ([names[parameter]], None))
+        values = [state["by_name"].get(name) for name in apart]
+        if values[0] is None:
+            continue  # no step was taken yet
+        found: dict[str, Any] = {}
+        for key, first in values[0].items():
+            joins = how is not None and torch.is_tensor(first) and first.shape == how.shape
+            found[key] = how.join([value[key] for value in values]) if joins else first
+            if torch.is_tensor(found[key]) and found[key].shape == parameter.shape:
+                # In memory as the parameter is: a fused step goes through both from end to end.
+                found[key] = torch.empty_like(parameter).copy_(found[key])
+        numbered["state"][index] = found
+    optimizer.load_state_dict(numbered)
+    _check_shapes(optimizer, names)
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
+    """A fused step goes through memory by the parameter's size, whatever size its state has."""
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if torch.is_tensor(value) and value.shape != parameter.shape and value.numel() != 1:
+                raise ValueError(
+                    f"the checkpoint's {key} of {names[parameter]} has shape {list(value.shape)}, the parameter "
+                    f"{list(parameter.shape)}: it is of another network"
+                )
+
+
+def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
+    """(names apart, how they are joined) of every tensor that a module of the network says is several joined."""
+    found = {}
+    for path, module in network.named_modules():
+        if hasattr(module, "joined"):
+            for name, names, how in module.joined():
+                found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
+    return found
+
+
+def multiplier(group: Mapping[str, Any]) -> float:
+    """The factor on a group's learning rate; 1 in a group of another making, or of an older state."""
+    return group.get("lr_multiplier", 1.0)
+
+
+def cosine(progress: float, start: float, end: float) -> float:
+    """Half a cosine from `start` down to `end` (Loshchilov and Hutter, 2017, Eq. 5, one period)."""
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def poly(progress: float, start: float, power: float = 0.9) -> float:
+    """start * (1 - progress) ** power, the schedule of the DeepLab papers."""
+    return start * (1 - progress) ** power

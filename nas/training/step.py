@@ -1,0 +1,202 @@
+"""One optimiser's step on a network: forward, loss, backward, check, update."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nas.config import Precision
+from nas.training.cuda_graphs import Graphed, Pool
+from nas.training.devices import autocast, grad_scaler
+from nas.training.distributed import ALONE, Processes
+from nas.training.losses import LossWatch, check_finite, cross_entropy
+from nas.training.optimizers import load_optimizer_state, multiplier, optimizer_state
+
+__all__ = ["Stepper", "rescaled", "without_tensors"]
+
+
+class Stepper:
+    """Takes steps with one optimiser; only the optimiser's own parameters get gradients.
+
+    On a GPU the host never waits within a step: a loss that is not finite makes the optimiser do nothing, on the GPU,
+    and is reported one step later (see `nas.training.losses.LossWatch`). For that the optimiser must be a fused one,
+    as those of `nas.training.optimizers` are; with others, and on a CPU, the loss is read in its own step.
+
+    Args:
+        name: What steps it takes, for messages.
+        network: (N, 3, H, W) -> logits (N, classes, H, W).
+        optimizer: Of parameters of the network.
+        device: Where the network is.
+        precision: Of the forward pass.
+        clip: Largest norm of the gradient, or None.
+        class_weights: Weight of each class in the loss, [classes]; None: all alike.
+        forward: (N, 3, H, W) -> logits (N, classes, h, w) at the size at which the loss is taken; None: the network.
+        accumulate: Parts in which the images of a step go through the network, one after the other.
+        graph_pool: Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation.
+        processes: Those that take each step together, each with images of its own; the gradient is that of the loss on
+            all of them.
+        penalty: Gives what is added to the loss of a step; None: nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        device: torch.device,
+        precision: Precision,
+        clip: float | None = None,
+        class_weights: Tensor | None = None,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        accumulate: int = 1,
+        graph_pool: Pool | None = None,
+        processes: Processes = ALONE,
+        penalty: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.penalty = penalty
+        self.name, self.network, self.optimizer = name, network, optimizer
+        self.parameters: list[nn.Parameter] = [
+            p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
+        ]
+        own = set(self.parameters)
+        self._others = [p for p in network.parameters() if p.requires_grad and p not in own]
+        self.device, self.precision, self.clip = device, precision, clip
+        self.class_weights = None if class_weights is None else class_weights.to(device)
+        self.accumulate, self.processes = accumulate, processes
+        with _without_gradients(self._others):
+            self.forward = processes.parallel(network, network if forward is None else forward, device)
+        self.scaler = grad_scaler(device, precision)
+        self._mean = processes.mean if processes.several else None
+        self._term = f"cross entropy of the {name} step"
+        self._watch = LossWatch(self._term)
+        self.checks_late = device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
+        self._graphed = None
+        if graph_pool is not None:
+            self._graphed = Graphed(self.gradients, list(network.buffers()), graph_pool)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step, before the groups' multipliers."""
+        group = self.optimizer.param_groups[0]
+        return group["lr"] / multiplier(group)
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * multiplier(group)
+
+    def step(self, images: Tensor, labels: Tensor, where: str) -> Tensor:
+        """One step on images (N, 3, H, W) and labels (N, H, W).
+
+        With `accumulate`, its gradient is the mean of those of as many parts of the images, each with a loss (a mean
+        over its labelled pixels) and batch-norm statistics of its own.
+
+        Returns:
+            The loss before the step, a float64 scalar on the device.
+
+        Raises:
+            NonFiniteLossError: The loss of this step is not a number, or on a GPU that of the step before; nothing was
+                updated. The message has `where`.
+        """
+        images = images.to(self.device, non_blocking=True)
+        labels = labels.to(self.device, non_blocking=True)
+        self.network.train()
+        loss = (self._graphed or self.gradients)(images, labels)
+        if self.checks_late:  # a fused optimiser does nothing where this is 1, and so does GradScaler, by the gradients
+            self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
+        else:
+            check_finite(loss, self._term, where)
+        if self.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self._graphed is None:  # a graph writes to the same gradients again
+            self.optimizer.zero_grad()
+        if self.checks_late:
+            self._watch.add(loss, where)
+        return loss.double()
+
+    def settle(self) -> None:
+        """Waits for the last step, and checks its loss.
+
+        Raises:
+            NonFiniteLossError: It is not a number.
+        """
+        self._watch.settle()
+
+    def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Puts the gradients of the loss on images (N, 3, H, W) and labels (N, H, W) into `grad`; returns the loss."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        losses = []
+        with _without_gradients(self._others):
+            parts = list(zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True))
+            for number, part in enumerate(parts, start=1):
+                with self._exchanging(number == len(parts)):
+                    with autocast(self.device, self.precision):
+                        logits = self.forward(part[0])
+                    loss = cross_entropy(logits, part[1], self.class_weights, self._mean)
+                    if self.penalty is not None:
+                        loss = loss + self.penalty().to(loss.dtype)
+                    if self.accumulate > 1:
+                        loss = loss / self.accumulate
+                    self.scaler.scale(loss).backward()
+                losses.append(loss.detach())
+        loss = losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
+        return self.processes.mean(loss)
+
+    def _exchanging(self, wanted: bool) -> AbstractContextManager[Any]:
+        """Whether processes exchange the gradients of the backward pass in it, those from before included."""
+        return nullcontext() if wanted or not self.processes.several else self.forward.no_sync()  # type: ignore[attr-defined]
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of optimiser and loss scaling, for a checkpoint."""
+        return {"optimizer": optimizer_state(self.optimizer, self.network), "scaler": self.scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Puts back what `state_dict` gave."""
+        load_optimizer_state(self.optimizer, self.network, state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+State = TypeVar("State", bound=Any)
+
+
+@contextmanager
+def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """While it lasts, nothing is computed or kept for gradients of these parameters, which ask for them otherwise."""
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def rescaled(state: State, before: int, now: int) -> State:
+    """The position in a run, for another number of processes: after as large a part of the epoch, of fewer steps.
+
+    Args:
+        state: A dataclass with `step`, and sums over steps named `...loss`.
+        before: Number of processes until now.
+        now: Number of processes from now on.
+    """
+    if before == now:
+        return state
+    step = state.step * before // now
+    losses = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name.endswith("loss")}
+    share = step / max(1, state.step)
+    return dataclasses.replace(state, step=step, **{name: value * share for name, value in losses.items()})
+
+
+def without_tensors(state: Any) -> dict[str, Any]:
+    """The fields of a dataclass of numbers, those that are still on a device as Python's: for a checkpoint."""
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}

@@ -1,0 +1,194 @@
+"""The candidates that a genotype's alpha and beta give: decoded, with what their networks cost.
+
+The table of costs of a space: each distinct part of its networks is measured once.
+
+Parameters and multiply-adds are those that `nas-describe` counts of the built network, to the digit. Latency is a
+model: the parts' times on a device add up, which leaves out what two parts next to each other gain or lose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+import torch
+
+from decoders import Candidate, Relaxed, best_candidates, pareto_front, redecode
+from decoders.candidates import LimitError
+from decoders.costs import Costs, CostTable, Kind, Step
+from nas.evaluation.cost import measure_call, median_seconds
+from retrain.config import CandidateConfig
+from retrain.network_config import NetworkConfig
+from retrain.network_parts import DeepLabParts, FPLNetParts, Part, Parts, Shape
+from retrain.networks.building import build
+from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
+from search_spaces.genotype import Genotype
+from search_spaces.operations import NONE
+from search_spaces.space import SearchSpace
+
+__all__ = [
+    "COUNTED",
+    "Decoded",
+    "LATENCY",
+    "cost_table",
+    "decode_candidates",
+]
+
+
+class Decoded(NamedTuple):
+    """A candidate, and the genotype of it."""
+
+    candidate: Candidate
+    genotype: Genotype
+    """Its provenance has, as `decoding`, how it was found and what it costs."""
+
+
+def decode_candidates(
+    genotype: Genotype,
+    config: CandidateConfig,
+    network: NetworkConfig,
+    classes: int,
+    size: tuple[int, int],
+    latency: torch.device | Measure | None = None,
+) -> list[Decoded]:
+    """Decodes alpha and beta into the candidates that are asked for.
+
+    Args:
+        genotype: With alpha and beta; its cell and path are not read.
+        config: Which candidates.
+        network: What they become.
+        classes: Number of classes.
+        size: H, W of the image in pixels.
+        latency: As of `cost_table`.
+
+    Raises:
+        ValueError: There is no alpha or beta, a setting of the network has no effect, nothing is within the limits
+            (the message has the cheapest), or it would take too long.
+    """
+    greedy = redecode(genotype)
+    with torch.device("meta"):
+        build(greedy, classes, network)  # refuses settings that nothing reads
+    assert greedy.alpha is not None and greedy.beta is not None  # or it could not be decoded
+    relaxed = Relaxed(greedy.alpha, greedy.beta, greedy.space.operations, greedy.edge_weights)
+    table = cost_table(greedy.space, classes, network, size, latency)
+    vary = config.vary or "both"
+    if config.pareto is not None:
+        cost = LATENCY if config.pareto == "latency" else config.pareto
+        candidates = pareto_front(relaxed, table, cost, vary)
+    else:
+        try:
+            candidates = best_candidates(relaxed, config.top or 1, table, config.limits(), vary)
+        except LimitError as error:
+            smaller = f"a smaller --input than {size[0]}x{size[1]}, or "
+            multiplier = network.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
+            raise ValueError(
+                f"{error}, or give {'' if set(config.limits()) == {'parameters'} else smaller}a narrower network: "
+                f"--network.filter-multiplier below {multiplier}, or other widths of stem and head (--network.*)"
+            ) from None
+    asked = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    asked.pop("candidate", None)
+    defaults = NetworkConfig()
+    changed = {
+        f.name: value
+        for f in dataclasses.fields(network)
+        if (value := getattr(network, f.name)) != getattr(defaults, f.name)
+    }
+    decoded = []
+    for number, candidate in enumerate(candidates, start=1):
+        how: dict[str, Any] = {
+            **asked,
+            "candidate": number,
+            "input": list(size),
+            "classes": classes,
+            "network": changed,
+            "log_probability": candidate.log_probability,
+            **candidate.costs,
+        }
+        found = dataclasses.replace(
+            greedy,
+            cell=candidate.cell,
+            path=tuple(greedy.space.strides[level] for level in candidate.levels),
+            provenance={**greedy.provenance, "decoding": how},
+        )
+        decoded.append(Decoded(candidate, found))
+    return decoded
+
+
+COUNTED = ("multiply_adds", "parameters")
+LATENCY = "microseconds"
+PARTS: dict[str, type[Parts]] = {"deeplab": DeepLabParts, "fplnet": FPLNetParts}
+
+Measure = Callable[[Part], int]
+"""The latency of a part, in microseconds."""
+
+
+def cost_table(
+    space: SearchSpace,
+    classes: int,
+    config: NetworkConfig,
+    size: tuple[int, int],
+    latency: torch.device | Measure | None = None,
+) -> CostTable:
+    """Measures the parts of all networks that a decoding in `space` may become.
+
+    Args:
+        space: The space.
+        classes: Number of classes.
+        config: Of the networks.
+        size: H, W of the image in pixels.
+        latency: The device to time the parts on, for one image in float32; or what says how long each takes; None:
+            latency is no cost of the table.
+
+    Returns:
+        Costs `multiply_adds`, `parameters` and, if asked for, `microseconds`.
+    """
+    parts = PARTS[config.kind](space, classes, config, size)
+    known: dict[Hashable, Costs] = {}
+
+    def cost(*of: Part) -> Costs:
+        for part in of:
+            if part.key not in known:
+                known[part.key] = _measured(part, latency)
+        return tuple(map(sum, zip(*(known[part.key] for part in of), strict=True)))
+
+    numbers: dict[Any, int] = {parts.start: 0}
+    states, steps = [parts.start], []
+    for state in states:  # it grows as new ones are reached
+        own = []
+        for level in space.transitions(0, parts.level(state)):
+            move = parts.move(state, level)
+            if move.state not in numbers:
+                numbers[move.state] = len(states)
+                states.append(move.state)
+            own.append(Step(numbers[move.state], move.place, cost(*move.parts)))
+        steps.append(tuple(own))
+    names = COUNTED if latency is None else (*COUNTED, LATENCY)
+    nothing = (0,) * len(names)
+    places = {step.place for own in steps for step in own}
+    operations: dict[Kind, tuple[Costs, ...]] = {}
+    for name in space.operations:
+        for reads_input in (True, False) if name != NONE else ():
+            operations[name, reads_input] = tuple(
+                cost(parts.operation(name, reads_input, place)) if place in places else nothing
+                for place in range(2 * space.levels)
+            )
+    ends = (nothing, *(cost(*parts.end(state)) for state in states[1:]))  # no path is empty: the first has no end
+    return CostTable(names, tuple(map(parts.level, states)), tuple(steps), ends, operations)
+
+
+def _measured(part: Part, latency: torch.device | Measure | None) -> Costs:
+    with torch.device("meta"):
+        cost = measure_call(part.build(), *_arguments(part, torch.device("meta")))
+    counted = (cost.multiply_adds, cost.parameters)
+    if latency is None:
+        return counted
+    if not isinstance(latency, torch.device):
+        return (*counted, latency(part))
+    with latency:
+        module = part.build()
+    return (*counted, round(1e6 * median_seconds(module, *_arguments(part, latency))))
+
+
+def _arguments(part: Part, device: torch.device) -> list[Any]:
+    return [torch.randn(1, *a, device=device) if isinstance(a, Shape) else a for a in part.arguments]

@@ -1,0 +1,217 @@
+"""What a lateral inhibition does to the features of an image: channels before and after it.
+
+Shapes: C channels of h x w pixels at the layer.
+
+Source: Wang et al., 2020 (LI-Convs), Figure 5.
+
+How the coefficients of aggregated smoothing filters changed over a training, from its record.
+
+Source: Ziegler et al., 2019 (Efficient Smoothing), Figure 5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
+
+from search_spaces.drawing import PALETTE
+from search_spaces.lateral_inhibition import LateralInhibition
+
+__all__ = [
+    "Inhibited",
+    "draw_inhibition",
+    "draw_smoothing",
+    "inhibition_layers",
+    "see_inhibition",
+    "smoothing_coefficients",
+    "strongest",
+]
+
+
+MAP_WIDTH, LEFT, CAPTION, GAP, HEADER, ROW_NAME = 1.9, 0.15, 0.45, 0.15, 0.85, 0.75  # inches
+LONGEST_NAME = 60
+MAPS_IN_ROW = 6
+NOTE = "each map from 0 (dark) to its own largest value (bright); W: intensity of the inhibition"
+
+
+@dataclass(frozen=True)
+class Inhibited:
+    """Features before and after a lateral inhibition."""
+
+    layer: str
+    """Name of the layer in the network."""
+    before: np.ndarray
+    """[C, h, w], behind the layer's first ReLU."""
+    after: np.ndarray
+    """[C, h, w], the layer's output."""
+    intensity: np.ndarray
+    """[C], the learned intensities W, 0 to 1."""
+
+
+def inhibition_layers(network: nn.Module) -> dict[str, LateralInhibition]:
+    """The lateral inhibitions of a network by name, in its order."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, LateralInhibition)}
+
+
+@torch.no_grad()
+def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) -> Inhibited:
+    """Runs the network on an image and keeps what goes into a lateral inhibition and what comes out.
+
+    Args:
+        network: In eval mode, on the device of the image.
+        image: (1, 3, H, W) in [-1, 1].
+        layer: Name of the layer; None: the first one.
+
+    Raises:
+        ValueError: The network has no lateral inhibition, or none of that name.
+    """
+    layers = inhibition_layers(network)
+    if not layers:
+        raise ValueError("the network has no lateral inhibition: train one that has, such as mnv2-li-aspp")
+    name = layer or next(iter(layers))
+    if name not in layers:
+        raise ValueError(f"there is no lateral inhibition {name!r}: choose one of {', '.join(layers)}")
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = layers[name].register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    try:
+        network(image)
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError(f"the image does not pass {name}: choose another one of {', '.join(layers)}")
+    before, after = seen[0]
+    intensity = layers[name].intensity.float().cpu().numpy()
+    return Inhibited(name, before[0].relu().float().cpu().numpy(), after[0].float().cpu().numpy(), intensity)
+
+
+def strongest(inhibited: Inhibited, number: int) -> list[int]:
+    """The channels from which the layer takes most away, by the mean over the image, in this order."""
+    taken = (inhibited.before - inhibited.after).mean(axis=(1, 2))  # [C]
+    return [int(channel) for channel in np.argsort(-taken, kind="stable")[:number]]
+
+
+def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) -> Figure:
+    """Draws the image, and a few of its channels before (above) and after (below) the lateral inhibition.
+
+    Every map has a scale of its own, from 0 (dark) to its largest value (bright), so that patterns can be compared;
+    what that value is, and how much less the mean is afterwards, stands beneath.
+
+    Args:
+        image: uint8 [H, W, 3].
+        inhibited: What to draw.
+        channels: How many, at most; those from which most is taken.
+    """
+    chosen = strongest(inhibited, channels)
+    columns = min(len(chosen), MAPS_IN_ROW)
+    rows = -(-len(chosen) // columns)
+    height = MAP_WIDTH * image.shape[0] / image.shape[1]
+    band = 2 * (height + CAPTION)
+    size = (LEFT + (columns + 1) * (MAP_WIDTH + GAP) + ROW_NAME, HEADER + rows * band)
+    figure = Figure(figsize=size, dpi=150, facecolor="white")
+
+    def show(column: int, y: float, picture: np.ndarray, above: str, below: str = "") -> None:
+        x = LEFT + column * (MAP_WIDTH + GAP) + ROW_NAME * (column > 0)
+        box = (x / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1])
+        axes = figure.add_axes(box)
+        axes.set_axis_off()
+        # nearest: an interpolated map would show patterns that are not there.
+        axes.imshow(picture, cmap="viridis", aspect="auto", vmin=0, vmax=max(float(picture.max()), 1e-12),
+                    interpolation="nearest")  # fmt: skip
+        axes.set_title(above, fontsize=11, pad=3, parse_math=False)
+        axes.text(0.5, -0.03, below, fontsize=11, ha="center", va="top", transform=axes.transAxes)
+
+    name = inhibited.layer if len(inhibited.layer) <= LONGEST_NAME else f"...{inhibited.layer[-LONGEST_NAME:]}"
+    for line, (text, letters) in enumerate(
+        ((f"features before and after the lateral inhibition {name}", 12), (NOTE, 11))
+    ):
+        y = 1 - (0.25 + 0.28 * line) / size[1]
+        figure.text(LEFT / size[0], y, text, fontsize=letters, va="center", parse_math=False)
+    show(0, size[1] - HEADER - height - 0.2, image, "image")
+    for number, channel in enumerate(chosen):
+        row, column = divmod(number, columns)
+        top = size[1] - HEADER - row * band - 0.2
+        before, after = inhibited.before[channel], inhibited.after[channel]
+        title = f"channel {channel}, W = {inhibited.intensity[channel]:.2f}"
+        less = 1 - after.mean() / before.mean() if before.mean() > 0 else 0.0
+        show(column + 1, top - height, before, title, f"max {before.max():.2g}")
+        low = top - 2 * height - CAPTION + 0.15
+        if column == 0:
+            x = (LEFT + MAP_WIDTH + GAP + ROW_NAME - 0.08) / size[0]
+            for y, word in ((top - height / 2, "before"), (low + height / 2, "after")):
+                figure.text(x, y / size[1], word, fontsize=11, ha="right", va="center")
+        show(column + 1, low, after, "", f"max {after.max():.2g}, mean \N{MINUS SIGN}{100 * less:.0f} %")
+    return figure
+
+
+NAMES = {"identity": "no filter", "average": "average", "gaussian": "Gaussian", "ss_conv": "SS conv"}
+"""Coefficients of `AggregationCoefficients`, and what the paper calls them."""
+
+STYLES = ("-", "--", "-.", ":")
+MOST_PANELS, COLUMNS = 12, 3
+Curve = list[tuple[int, float]]
+
+
+def smoothing_coefficients(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
+    """The coefficients in the lines of a run's metrics.jsonl: module -> filter -> [(epoch from 1, coefficient)].
+
+    Raises:
+        ValueError: There are none.
+    """
+    found: dict[str, dict[str, Curve]] = {}
+    for line in lines:
+        numbers = line.get("modules")
+        for key, value in numbers.items() if isinstance(numbers, Mapping) else ():
+            match = re.fullmatch(rf"(.*)/(mean )?({'|'.join(NAMES)})", key)
+            if match and isinstance(value, int | float) and 0 <= value <= 1:
+                module = f"mean of all {match[1]}" if match[2] else match[1]
+                curves = found.setdefault(module, {name: [] for name in NAMES})
+                curves[match[3]].append((line["epoch"] + 1, float(value)))
+    if not found:
+        raise ValueError(
+            "the record has no coefficients of aggregated smoothing: train with --network.smoothing aggregated "
+            "(networks with more than 32 recorded numbers have them in TensorBoard only)"
+        )
+    return found
+
+
+def draw_smoothing(coefficients: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """Draws the four coefficients over the epochs, a panel a module, of at most twelve modules."""
+    modules: Sequence[str] = list(coefficients)[:MOST_PANELS]
+    columns = min(COLUMNS, len(modules))
+    rows = -(-len(modules) // columns)
+    size = (max(4.2 * columns, 7.0), 3.1 * rows + 1.0)
+    figure = Figure(figsize=size, dpi=150, facecolor="white")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, module in zip(panels, modules, strict=False):
+        for number, (name, label) in enumerate(NAMES.items()):
+            epochs, values = zip(*coefficients[module][name], strict=True)
+            axes.plot(epochs, values, STYLES[number], color=PALETTE[number], linewidth=2.2, label=label,
+                      marker="o" if len(epochs) == 1 else None)  # fmt: skip
+        axes.set_title(module if len(module) < 40 else f"...{module[-36:]}", fontsize=11, parse_math=False)
+        axes.tick_params(labelsize=11)
+        axes.grid(color="#DDDDDD", linewidth=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch", fontsize=11)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels[len(modules) :]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("coefficient", fontsize=11)
+    left_out = len(coefficients) - len(modules)
+    note = f" ({left_out} more modules are not drawn)" if left_out else ""
+    figure.suptitle(f"coefficients of aggregated smoothing{note}", fontsize=13)
+    figure.subplots_adjust(left=1.0 / size[0], right=1 - 0.2 / size[0], bottom=0.95 / size[1], top=1 - 0.8 / size[1],
+                           wspace=0.12, hspace=0.45)  # fmt: skip
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=len(NAMES), fontsize=11, frameon=False,
+                  bbox_to_anchor=(0.5, 0.05 / size[1]), handlelength=3)  # fmt: skip
+    return figure
