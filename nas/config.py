@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from search_spaces.files import read_yaml
+from search_spaces.registry import Registry
 from search_spaces.space import short
 from search_spaces.validation import expected, fits, require
 
@@ -27,8 +29,8 @@ __all__ = [
     "Engine",
     "HealthConfig",
     "LoaderConfig",
+    "LossNameConfig",
     "MemoryCheck",
-    "OptimizerName",
     "Precision",
     "Recompute",
     "RunConfig",
@@ -37,11 +39,13 @@ __all__ = [
     "SgdConfig",
     "SupernetConfig",
     "SyncBatchNorm",
+    "check_registered",
     "check_seeds",
     "differences",
     "from_plain",
     "full_precision",
     "load_recipe",
+    "named_options",
     "parse_seeds",
     "recipe",
     "require",
@@ -66,9 +70,6 @@ Recompute = Literal["none", "node", "operation"]
 
 
 Cache = Literal["none", "memory", "disk"]
-
-
-OptimizerName = Literal["sgd", "adam"]
 
 
 Decay = Literal["all", "convolutions", "dense_convolutions"]
@@ -141,6 +142,19 @@ class CosineSgdConfig(SgdConfig):
 
 
 @dataclass(frozen=True)
+class LossNameConfig:
+    """The loss that is minimised."""
+
+    name: str = "cross_entropy"
+    """cross_entropy, or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of that loss, by name; cross_entropy has none."""
+
+    def __post_init__(self) -> None:
+        check_registered("loss.name", self.name, "nas.training.losses:LOSSES", "cross_entropy")
+
+
+@dataclass(frozen=True)
 class SupernetConfig:
     """How the supernet is computed; what it computes is the same."""
 
@@ -168,7 +182,7 @@ CostName = Literal["multiply_adds", "parameters"]
 
 @dataclass(frozen=True)
 class ArchitectureConfig:
-    """Adam for alpha and beta, and what is done against a search that collapses."""
+    """The optimiser of alpha and beta, and what is done against a search that collapses."""
 
     lr: float = 3e-3
     """Learning rate, above 0."""
@@ -176,6 +190,11 @@ class ArchitectureConfig:
     """L2 penalty on the logits, at least 0."""
     start_epoch: int = 20
     """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
+    optimizer: str = "adam"
+    """Optimiser of alpha and beta: adam, sgd, or one of your own."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first moment (SGD's momentum) and second moment, each from 0 to below 1. DARTS has 0.5 and
+    0.999."""
     skip_dropout: float = 0.0
     """Probability, from 0 to below 1, with which a step does without the skip of an edge; it falls linearly to 0 over
     the run (operation-level dropout, P-DARTS). 0: off."""
@@ -200,6 +219,12 @@ class ArchitectureConfig:
 
     def __post_init__(self) -> None:
         require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
+        check_registered("architecture.optimizer", self.optimizer, "nas.training.optimizers:OPTIMIZERS", "adam")
+        object.__setattr__(self, "betas", tuple(self.betas))
+        require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            f"architecture.betas is {list(self.betas)}: give two numbers from 0 to below 1, such as [0.9, 0.999]",
+        )
         require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
         require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
         require(
@@ -462,7 +487,9 @@ class SearchConfig(RunConfig):
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    """Adam for alpha and beta, and options against collapse."""
+    """The optimiser of alpha and beta, and options against collapse."""
+    loss: LossNameConfig = field(default_factory=LossNameConfig)
+    """What weights, alpha and beta minimise."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """The discretisation gap, and what ends a search early."""
 
@@ -523,6 +550,45 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         return config(**values)
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def check_registered(setting: str, name: str, registry: str, default: str) -> None:
+    """Refuses a name that a registry does not have.
+
+    Args:
+        setting: The setting, for the message.
+        name: What it names.
+        registry: "module:NAME"; imported for names other than the default only, since the module needs torch.
+        default: The setting's default.
+
+    Raises:
+        ValueError: There is no entry of that name; the message lists those that there are.
+    """
+    if name == default:
+        return
+    module, _, attribute = registry.partition(":")
+    known: Registry[Any] = getattr(import_module(module), attribute)
+    require(name in known, f"{setting} is {name!r}: give one of {', '.join(known)}, or {known.hint}")
+
+
+def named_options(where: str, options: Mapping[str, Any], settings: type[Any] | None) -> dict[str, Any]:
+    """The arguments that `options` give to a registered thing: its defaults, with those values in their place.
+
+    Args:
+        where: The setting that holds them, for messages.
+        options: By name.
+        settings: A dataclass with the fields that there may be; None: there are none.
+
+    Raises:
+        ValueError: An unknown option, or a value that is refused.
+    """
+    if settings is None:
+        require(
+            not options, f"{where} has {', '.join(map(str, options))}, but there are no such options: leave them out"
+        )
+        return {}
+    found: Any = from_plain(settings, options, f"{where}.")
+    return {f.name: getattr(found, f.name) for f in dataclasses.fields(settings)}
 
 
 def load_recipe(config: type[Config], folder: Path, name: str) -> Config:

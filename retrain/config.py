@@ -9,15 +9,16 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from nas.config import (
     AugmentConfig,
     Decay,
     LoaderConfig,
-    OptimizerName,
+    LossNameConfig,
     RunConfig,
     SgdConfig,
+    check_registered,
     check_seeds,
     load_recipe,
     require,
@@ -47,8 +48,10 @@ CONSTANT = 1.02
 class OptimizerConfig(SgdConfig):
     """SGD or Adam, whose learning rate is lr * (1 - progress) ** power."""
 
-    name: OptimizerName = "sgd"
-    """sgd (with momentum), or adam."""
+    name: str = "sgd"
+    """sgd (with momentum), adam, or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of an optimiser of your own, by name; sgd and adam have those listed here."""
     lr: float = 0.05
     """Learning rate at the start, above 0."""
     momentum: float = 0.9
@@ -70,10 +73,9 @@ class OptimizerConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("name", OptimizerName), ("decay", Decay)):
-            allowed = get_args(choices)
-            value = getattr(self, name)
-            require(value in allowed, f"optimizer.{name} is {value!r}: give one of {', '.join(allowed)}")
+        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd")
+        decays = get_args(Decay)
+        require(self.decay in decays, f"optimizer.decay is {self.decay!r}: give one of {', '.join(decays)}")
         require(self.power >= 0, f"optimizer.power is {self.power}: give a number of at least 0")
         require(self.eps is None or self.eps > 0, f"optimizer.eps is {self.eps}: give a number above 0, or null")
         require(
@@ -87,8 +89,8 @@ class OptimizerConfig(SgdConfig):
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """The cross entropy that is minimised."""
+class LossConfig(LossNameConfig):
+    """The loss that is minimised, the weights of the classes in it, and where it is taken."""
 
     class_weights: ClassWeights = "none"
     """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(constant + p), with p the share of
@@ -100,6 +102,7 @@ class LossConfig:
     which the labels are, by nearest neighbour."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, allowed in (("class_weights", get_args(ClassWeights)), ("resolution", ("image", "logits"))):
             value = getattr(self, name)
             require(value in allowed, f"loss.{name} is {value!r}: give one of {', '.join(allowed)}")
@@ -125,7 +128,7 @@ class RetrainConfig(RunConfig):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """SGD or Adam, with the poly schedule."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The cross entropy that is minimised."""
+    """The loss that is minimised."""
     loader: LoaderConfig = field(
         default_factory=lambda: LoaderConfig(batch_size=16, augment=AugmentConfig(crop=(769, 769)))
     )

@@ -28,6 +28,8 @@ def fits(value: object, hint: Any) -> bool:
             return False
         hints = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
         return len(value) == len(hints) and all(map(fits, value, hints))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and len(value) <= MAX_ENTRIES and all(isinstance(key, str) for key in value)
     if parts:
         return any(fits(value, part) for part in parts)
     if isinstance(value, bool):
@@ -45,6 +47,8 @@ def expected(hint: Any) -> str:
         return f"a list of up to {MAX_ENTRIES}" if last is Ellipsis else f"a list of {len(several) + 1}"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is dict:
+        return "a mapping of names to values"
     return words.get(hint) or " or ".join(expected(part) for part in get_args(hint))
 
 

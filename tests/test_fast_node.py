@@ -23,7 +23,7 @@ from nas.supernet.engine.memory_format import deep, wide
 from nas.supernet.engine.pass_context import Layout
 from nas.supernet.network import Supernet
 from nas.training.optimizers import load_optimizer_state, make_optimizer
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from search_spaces.module_protocols import project, reported
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import NONE, OPERATIONS
@@ -221,7 +221,7 @@ def test_a_run_goes_on_in_the_other_engine(first: str) -> None:
         supernet = Supernet(space, CLASSES, engine).double()  # type: ignore[arg-type]
         sgd = make_optimizer(supernet, supernet.weights(), CosineSgdConfig(lr=0.1))
         adam = torch.optim.Adam(supernet.architecture.parameters(), 0.1)
-        return supernet, [Stepper("some", supernet, optimizer, device, "float32") for optimizer in (sgd, adam)]
+        return supernet, [Stepper("some", supernet, optimizer, Execution(device)) for optimizer in (sgd, adam)]
 
     def advance(steppers: list[Stepper]) -> None:
         for stepper in steppers * 2:

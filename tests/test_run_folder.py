@@ -41,7 +41,7 @@ from nas.runs.folder import RunFolder, check_resumable, new_folder, read_config,
 from nas.training.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.training.losses import NonFiniteLossError, check_finite, cross_entropy
 from nas.training.optimizers import cosine, poly
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.network_config import NetworkConfig
 from search_spaces.files import write_atomically
@@ -267,7 +267,7 @@ CONFIGS = [
         optimizer=OptimizerConfig(
             1e-3, 0.1, name="adam", eps=0.01, power=0.0, decay="convolutions", head_bias_lr_multiplier=20.0
         ),
-        loss=LossConfig("inverse_log", 1.1, "logits"),
+        loss=LossConfig(class_weights="inverse_log", constant=1.1, resolution="logits"),
     ),
 ]
 
@@ -529,7 +529,7 @@ class Affine(nn.Module):
 def test_a_step_by_hand(clip: float | None, length: float) -> None:
     # Two classes at probability 1/2, input 10, label 0: the gradient is (-5, 5), the step of rate 1 is (5, -5).
     network = Affine()
-    stepper = Stepper("test", network, torch.optim.SGD([network.weight], 1.0), CPU, "float32", clip)
+    stepper = Stepper("test", network, torch.optim.SGD([network.weight], 1.0), Execution(CPU), clip=clip)
     loss = stepper.step(torch.full((2, 3, 1, 1), 10.0), torch.zeros(2, 1, 1, dtype=torch.int64), "here")
     assert loss == pytest.approx(math.log(2))
     step = network.weight.detach().flatten()
@@ -542,7 +542,7 @@ def test_a_stepper_goes_on_from_its_state() -> None:
     def run(steps: int, state: tuple[Any, Any] | None = None) -> tuple[Any, Any]:
         network = Affine()
         optimizer = torch.optim.SGD([network.weight], 0.1, momentum=0.9)
-        stepper = Stepper("test", network, optimizer, CPU, "float32")
+        stepper = Stepper("test", network, optimizer, Execution(CPU))
         if state is not None:
             network.load_state_dict(state[0])
             stepper.load_state_dict(state[1])

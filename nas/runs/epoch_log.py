@@ -27,17 +27,13 @@ from search_spaces.space import SearchSpace
 from search_spaces.module_protocols import reported
 
 __all__ = [
-    "EachEpoch",
     "decode_supernet",
-    "headline",
     "package_version",
     "record_epoch",
     "report_epoch",
     "show_history",
 ]
 
-EachEpoch = Callable[[int, Mapping[str, float]], None]
-"""Is told the number of an epoch, from 0, and its validation metrics."""
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
 
@@ -78,25 +74,6 @@ def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network
         for name, value in numbers.items():
             run.board.add_scalar(f"modules/{name}", value, epoch)
     run.record(epoch, metrics)
-
-
-def headline(
-    config: SearchConfig,
-    space: SearchSpace,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    split: Sequence[Sized],
-    device: torch.device,
-    folder: Path,
-) -> str:
-    """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
-    return (
-        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {counted(len(space.operations), 'operation')}) on {config.data}: "
-        f"{len(split[0])} + {counted(len(split[1]), 'training image')}, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {counted(config.epochs, 'epoch')} on {device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {folder}"
-    )
 
 
 def report_epoch(

@@ -121,7 +121,7 @@ class Supernet(nn.Module):
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
-        self.space = space
+        self.space, self.classes = space, classes
         self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
