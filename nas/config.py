@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
 from search_spaces.space import short
 from search_spaces.validation import expected, fits, require
@@ -383,10 +384,13 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every run has, whether it searches or retrains."""
+    __doc__ = f"""What every run has, whether it searches or retrains.
+
+    Attributes:
+        data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
+    """
 
     data: str = "shapes"
-    """Data set: shapes (built in), ade20k, camvid, celebamask, cityscapes, folder, voc2012."""
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)

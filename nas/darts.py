@@ -27,6 +27,7 @@ from nas.data.splits import steps_per_epoch, training_split, validation_split
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory, search_memory
+from nas.evaluation.metrics import numbers
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.runs.epoch_log import EachEpoch, decode_supernet, headline, report_epoch, show_history
 from nas.runs.folder import (
@@ -259,7 +260,7 @@ def _search(
             )
             metrics: dict[str, Any] = {
                 "loss": {"weights": float(state.weight_loss) / steps},
-                "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
+                "val": numbers(matrix),
                 "lr": {"weights": weights.lr},
                 "seconds": time.perf_counter() - began,
                 "waiting": waited,

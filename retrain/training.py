@@ -25,6 +25,7 @@ from nas.data.splits import steps_per_epoch, training_split, validation_split
 from nas.evaluation.cost import count_parameters
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory, step_memory
+from nas.evaluation.metrics import numbers
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.runs.epoch_log import EachEpoch, record_epoch
 from nas.runs.folder import (
@@ -219,7 +220,7 @@ def _train(
             matrix = evaluate_network(network, watched, classes, device, config.precision, samples, processes=processes)
             metrics: dict[str, Any] = {
                 "loss": {"training": float(state.loss) / steps},
-                "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
+                "val": numbers(matrix),
                 "lr": {"training": stepper.lr},
                 "seconds": time.perf_counter() - began,
                 "waiting": waited,

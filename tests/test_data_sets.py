@@ -25,11 +25,11 @@ from nas.data import (
     DataError,
     Resized,
     SegmentationDataset,
-    Shapes,
     Subset,
     open_dataset,
     register_dataset,
 )
+from nas.data.readers import Shapes
 from nas.data.readers.camvid import CLASSES as CAMVID_CLASSES
 from nas.data.readers.camvid import COLORS as CAMVID_COLORS
 from nas.data.readers.classes import default_colors
