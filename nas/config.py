@@ -390,7 +390,7 @@ class RunConfig:
         data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
     """
 
-    data: str = "shapes"
+    data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)

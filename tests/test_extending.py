@@ -444,6 +444,9 @@ def test_a_run_has_the_metrics_of_plugins_and_names_them(monkeypatch: pytest.Mon
     search(searching(tmp_path, epochs=1), quiet=True)
     assert "kappa" in read_metrics("run")[0]["val"]
     assert Path("run/log.txt").read_text(encoding="utf-8").splitlines()[0].endswith("extensions: ghost (nas-ghost 1.2)")
+    report = "from retrain.report import make_report, read_run; print('kappa, last' in make_report([read_run('run')]))"
+    done = outside(["-c", report], PYTHONPATH=f"{ROOT}{os.pathsep}{Path('site').resolve()}")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
 
 
 @pytest.mark.parametrize("text", ["x = 1\nraise KeyError('x')\n", "x = 1\nimport no_such_module\n"])

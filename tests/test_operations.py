@@ -267,6 +267,7 @@ def test_registry() -> None:
     registry.register("two", 2)
     assert registry.names() == tuple(registry) == ("one", "two")
     assert registry["two"] == registry.get("two") == 2
+    assert registry.values() == (1, 2)
     assert "one" in registry and "three" not in registry and len(registry) == 2
     with pytest.raises(ValueError, match="number 'one' is registered already"):
         registry.register("one", 3)
@@ -275,3 +276,26 @@ def test_registry() -> None:
         registry.get("three")
     with pytest.raises(ValueError, match=r"candidate operation.*separable_3x3"):
         OPERATIONS.get("separable")
+
+
+def test_what_is_registered_temporarily_is_undone_whatever_happens() -> None:
+    registry: Registry[int] = Registry("number")
+    registry.register("one", 1)
+    with pytest.raises(KeyError), registry.temporarily():
+        registry.register("two", 2)
+        raise KeyError
+    assert registry.names() == ("one",)
+
+
+def test_shipped_entries_are_loaded_at_the_first_look() -> None:
+    loads: list[int] = []
+
+    def load_shipped() -> None:
+        loads.append(1)
+        numbers.register("one", 1)
+
+    numbers: Registry[int] = Registry("number", load_shipped=load_shipped)
+    assert loads == []
+    with pytest.raises(ValueError, match="number 'one' is registered already"):
+        numbers.register("one", 3)
+    assert (numbers["one"], list(numbers), loads) == (1, ["one"], [1])

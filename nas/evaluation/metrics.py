@@ -25,7 +25,16 @@ from numpy.typing import NDArray
 from search_spaces.extensions import HINT, load_plugins
 from search_spaces.registry import Registry
 
-__all__ = ["METRICS", "ConfusionMatrix", "Metric", "epoch_text", "labelled", "numbers", "register_metric"]
+__all__ = [
+    "METRICS",
+    "ConfusionMatrix",
+    "Metric",
+    "all_metrics",
+    "epoch_text",
+    "labelled",
+    "numbers",
+    "register_metric",
+]
 
 
 class ConfusionMatrix:
@@ -192,15 +201,24 @@ register_metric("miou", label="mIoU")(ConfusionMatrix.mean_iou)
 register_metric("pixel_accuracy", label="pixel accuracy", headline=False)(ConfusionMatrix.pixel_accuracy)
 
 
+def all_metrics() -> tuple[Metric, ...]:
+    """Every metric, those of plugins, too: nobody asks for one by its name, at which a plugin would be loaded.
+
+    Raises:
+        ExtensionError: A plugin cannot be loaded.
+    """
+    load_plugins()
+    return METRICS.values()
+
+
 def numbers(matrix: ConfusionMatrix) -> dict[str, float]:
     """All metrics of a confusion matrix, by name.
 
     Raises:
-        ValueError: One cannot be computed, or a plugin, which may have metrics, cannot be loaded.
+        ValueError: One cannot be computed, or a plugin cannot be loaded.
     """
-    load_plugins()  # nobody asks for a metric by its name
     found = {}
-    for metric in METRICS.values():
+    for metric in all_metrics():
         try:
             found[metric.name] = float(metric.compute(matrix))
         except Exception as error:  # it may be the user's code: anything may be raised
@@ -215,4 +233,4 @@ def labelled(metrics: Mapping[str, float | None]) -> list[str]:
 
 def epoch_text(metrics: Mapping[str, float]) -> str:
     """An epoch's headline metrics for its line on the screen, such as "val mIoU 12.34 %, kappa 0.1234"."""
-    return "val " + ", ".join(labelled({m.name: metrics[m.name] for m in METRICS.values() if m.headline}))
+    return "val " + ", ".join(labelled({m.name: metrics[m.name] for m in all_metrics() if m.headline}))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.config import require
-from nas.evaluation.metrics import METRICS
+from nas.evaluation.metrics import METRICS, all_metrics
 from nas.runs.epoch_log import package_version
 from nas.runs.folder import CONFIG
 from nas.runs.names import runs_within
@@ -206,7 +206,7 @@ def _classes(runs: Sequence[RunRecord]) -> Iterator[Section]:
     names = list(dict.fromkeys(name for _, evaluated in columns for name in evaluated.iou))[:MOST_CLASSES]
     iou = METRICS["miou"]
     rows = [(name, *(iou.text(evaluated.iou.get(name), "") for _, evaluated in columns)) for name in names]
-    for metric in METRICS.values():
+    for metric in all_metrics():
         label = "mean" if metric.name == "miou" else metric.label
         rows.append((label, *(metric.text(evaluated.metrics[metric.name], "") for _, evaluated in columns)))
     yield "classes", "IoU of each class", table(head, rows, "In percent, as nas-evaluate measured it.", numbers=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas.evaluation.metrics import METRICS
+from nas.evaluation.metrics import all_metrics
 from nas.runs.folder import GENOTYPE, GENOTYPES, read_config, read_metrics
 from nas.runs.history import Snapshot, read_history
 from retrain.report.series import finite
@@ -150,7 +150,7 @@ def _evaluated(path: Path) -> Evaluated:
     values = data | (further if isinstance(further, dict) else {})
     return Evaluated(
         path.stem.removeprefix("evaluation-"),
-        {name: finite(values.get(name)) for name in METRICS},
+        {metric.name: finite(values.get(metric.name)) for metric in all_metrics()},
         {str(name): finite(value) for name, value in data["iou"].items()},
     )
 
@@ -183,7 +183,7 @@ def headline_numbers(run: RunRecord) -> dict[str, str]:
     numbers["space or network"] = named if run.genotype is None else run.genotype.space.name
     numbers["data"] = settings.get("data", "")
     numbers["epochs"] = f"{len(lines)} of {settings.get('epochs', '?')}" if lines else "none yet"
-    for metric in METRICS.values():
+    for metric in all_metrics():
         values = _values(lines, "val", metric.name)
         if values and metric.headline:
             epoch, best = (max if metric.higher_is_better else min)(values, key=lambda value: value[1])
@@ -192,7 +192,7 @@ def headline_numbers(run: RunRecord) -> dict[str, str]:
             label = f"validation {metric.label}" if metric.headline else metric.label
             numbers[f"{label}, last"] = metric.text(values[-1][1])
     for evaluated in run.evaluations:
-        for metric in METRICS.values():
+        for metric in all_metrics():
             if metric.headline and evaluated.metrics[metric.name] is not None:
                 numbers[f"{metric.label} measured, {evaluated.name}"] = metric.text(evaluated.metrics[metric.name])
     if run.genotype is not None:
