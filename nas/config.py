@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
+from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
 from search_spaces.registry import Registry
 from search_spaces.space import short
@@ -408,10 +409,13 @@ class LoaderConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every run has, whether it searches or retrains."""
+    __doc__ = f"""What every run has, whether it searches or retrains.
 
-    data: str = "shapes"
-    """Data set: shapes (built in), ade20k, camvid, celebamask, cityscapes, folder, voc2012."""
+    Attributes:
+        data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
+    """
+
+    data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -436,12 +440,15 @@ class RunConfig:
     checkpoint_minutes: float = 10.0
     """Longest time between two checkpoints, and so the most that a kill costs; 0: one after every step. There is one
     after every epoch in any case."""
+    best_metric: str = "miou"
+    """Metric on the validation split by which best.pt is chosen: miou, pixel_accuracy, or one of your own."""
     sync_batch_norm: SyncBatchNorm = "gpu"
     """Where several processes share a batch (torchrun): whether batch norms take the statistics of all its parts: on
     GPUs, always or never."""
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
+        check_registered("best_metric", self.best_metric, "nas.evaluation.metrics:METRICS", "miou")
         minutes = self.checkpoint_minutes
         require(
             math.isfinite(minutes) and minutes >= 0,

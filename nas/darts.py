@@ -114,8 +114,8 @@ def search(
                 losses, rates = {"weights": state.weight_loss}, {"weights": weights.lr}
                 if learns:
                     losses["architecture"], rates["architecture"] = state.architecture_loss, architecture.lr
-                metrics, miou = session.metrics(matrix, losses, rates), matrix.mean_iou()
-                done = SearchState(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
+                metrics = session.metrics(matrix, losses, rates)
+                done, miou = session.advanced(epoch, metrics["val"]), metrics["val"]["miou"]
                 genotype = decode_supernet(supernet, _provenance(session, done))
                 try:
                     images = session.validation_images()

@@ -408,8 +408,8 @@ def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(data, dict) and data.get("checkpoint_sha256") == checkpoint_sha256:
-            names = ("data", "split", "images", "resolution", "scales", "flip", "miou", "pixel_accuracy", "iou")
-            found.append({name: data.get(name) for name in names})
+            names = "data split images resolution scales flip miou pixel_accuracy iou metrics"
+            found.append({name: data.get(name) for name in names.split()})
     return found
 
 

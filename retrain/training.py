@@ -16,6 +16,7 @@ from nas.data.loading import Key, epoch_batches
 from nas.data.splits import steps_per_epoch
 from nas.evaluation.cost import count_parameters
 from nas.evaluation.memory import step_memory
+from nas.evaluation.metrics import epoch_text
 from nas.runs.epoch_log import record_epoch
 from nas.runs.folder import GENOTYPE, RunError
 from nas.training.class_weights import class_shares, inverse_log
@@ -87,14 +88,13 @@ def train(
 
                 matrix, samples = session.validate(network)
                 metrics = session.metrics(matrix, {"training": state.loss}, {"training": stepper.lr})
-                miou = matrix.mean_iou()
-                session.state = TrainState(epoch + 1, best_miou=max(state.best_miou, miou), last_miou=miou)
+                session.state = session.advanced(epoch, metrics["val"])
                 if session.processes.first:
                     record_epoch(session.run, epoch, metrics, network)
                     session.run.show_samples(epoch, samples, session.train_set.colors)
                 session.run.log.info(
                     f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
-                    f"val mIoU {100 * miou:.2f} %, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
+                    f"{epoch_text(metrics['val'])}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
                 )
                 session.save_epoch()
                 if each_epoch is not None:

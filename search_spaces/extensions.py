@@ -1,8 +1,10 @@
-"""Operations and data sets of one's own: Python files that the commands load before they begin.
+"""Operations, data sets, metrics and the like from outside: Python files, and installed plugins.
 
-NAS_EXTENSIONS in the environment names them: files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH. What
-passes between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what
-is executed is settled by whoever runs the command.
+NAS_EXTENSIONS in the environment names files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH; the
+commands load them before they begin. A plugin is a module that an installed distribution names as an entry point of the
+group `nas_segmentation.plugins`; it is loaded when a registry is asked for a name that it does not have. What passes
+between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what is
+executed is settled by whoever runs the command.
 """
 
 from __future__ import annotations
@@ -16,16 +18,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "loaded_extensions"]
+__all__ = [
+    "GROUP",
+    "HINT",
+    "VARIABLE",
+    "Extension",
+    "ExtensionError",
+    "Plugin",
+    "load_extensions",
+    "load_plugins",
+    "loaded_extensions",
+]
 
 VARIABLE = "NAS_EXTENSIONS"
+GROUP = "nas_segmentation.plugins"
+"""The entry points of plugins."""
 
 HINT = f"one of your own: {VARIABLE}=FILE.py"
 """For the message about a name that no registry has."""
 
 
 class ExtensionError(ValueError):
-    """An extension that cannot be loaded: the message names the file, the line and what is wrong, in one line."""
+    """An extension or plugin that cannot be loaded: one line with the file, the line and what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +54,50 @@ class Extension:
         return f"{self.file} (SHA-256 {self.digest[:12]})"
 
 
+@dataclass(frozen=True)
+class Plugin:
+    """A module of an installed distribution that was loaded."""
+
+    module: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.module} ({self.distribution} {self.version})"
+
+
 _LOADED: dict[Path, Extension] = {}
+_PLUGINS: list[Plugin] | None = None
 
 
-def loaded_extensions() -> tuple[Extension, ...]:
-    """What was loaded in this process, in that order."""
-    return tuple(_LOADED.values())
+def loaded_extensions() -> tuple[Extension | Plugin, ...]:
+    """What was loaded in this process: extensions, then plugins, each in that order."""
+    return (*_LOADED.values(), *(_PLUGINS or ()))
+
+
+def load_plugins() -> None:
+    """Imports the modules that installed distributions name as plugins, once in a process.
+
+    Raises:
+        ExtensionError: Importing one raises an error; the message names its distribution.
+    """
+    global _PLUGINS
+    if _PLUGINS is not None:
+        return
+    from importlib.metadata import entry_points
+
+    _PLUGINS = []  # first, as a plugin may ask for names, too
+    for entry in entry_points(group=GROUP):
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "unknown")
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:  # it is not our code: anything may be raised
+            _PLUGINS = None
+            raise ExtensionError(
+                f"plugin {entry.value} of {name} {version}: {_where(entry.value, entry.module, error)}{_told(error)}; "
+                f"install another version of {name}, or uninstall it"
+            ) from error
+        _PLUGINS.append(Plugin(entry.value, name, version))
 
 
 def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
@@ -73,7 +125,7 @@ def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
         file = Path(origin).resolve()
         if file not in _LOADED:
             _LOADED[file] = Extension(file, hashlib.sha256(file.read_bytes()).hexdigest())
-    return loaded_extensions()
+    return tuple(_LOADED.values())
 
 
 def _module_of(path: Path) -> str:
@@ -107,9 +159,13 @@ def _import(given: str, module: str) -> ModuleType:
             ) from error
         raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{error}") from error
     except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        text = (error.msg if isinstance(error, SyntaxError) else str(error)) or "no message"
-        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{kind}{text}") from error
+        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{_told(error)}") from error
+
+
+def _told(error: BaseException) -> str:
+    """`TypeError: TEXT`; of a ValueError, which tells all, the text alone."""
+    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+    return kind + ((error.msg if isinstance(error, SyntaxError) else str(error)) or "no message")
 
 
 def _where(given: str, module: str, error: BaseException) -> str:

@@ -24,6 +24,7 @@ import cli.search
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
+from nas.data.readers import DATA_SETS
 from nas.training.interruption import InterruptedRun
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
@@ -679,6 +680,10 @@ def test_describes_the_network_of_the_paper(call: Run) -> None:
     assert facts["parameters"] == 10_147_427
     assert facts["multiply_adds"] == 320_450_382_392
     assert [f["stride"] for f in facts["features"]] == list(auto_deeplab().path)
+
+
+def test_help_lists_the_data_sets(call: Run) -> None:
+    assert f"--data DATA Data set: {', '.join(DATA_SETS)};" in " ".join(call("nas-search", "--help").out.split())
 
 
 def test_help_and_list_have_every_published_network(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,10 @@ from PIL import Image
 import nas.data.caching
 import search_spaces.files
 from nas.config import LoaderConfig, RunConfig
-from nas.data import Cached, DataError, DiskCached, Resized, SegmentationDataset, Shapes, Subset, open_dataset
+from nas.data import Cached, DataError, DiskCached, Resized, SegmentationDataset, Subset, open_dataset
 from nas.data.base import Sample, Wrapper
 from nas.data.caching import default_folder
+from nas.data.readers import Shapes
 from nas.data.splits import training_split, validation_split
 from nas.runs.free_memory import available_memory
 

@@ -26,7 +26,7 @@ from nas.training.optimizers import load_optimizer_state, make_optimizer
 from nas.training.step import Execution, Stepper
 from search_spaces.module_protocols import project, reported
 from search_spaces.modules import BatchNorm
-from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.operations import NONE, OPERATIONS, Cost, register_operation
 from search_spaces.settings import OperationSettings
 from search_spaces.space import Head, SearchSpace, available, load
 
@@ -290,15 +290,13 @@ class Doubled(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_an_operation_without_a_batched_form_falls_back_to_the_loop(
-    training: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_operation_without_a_batched_form_falls_back_to_the_loop(training: bool) -> None:
     def build(channels: int, stride: int, batch_norm: Any, settings: Any = None) -> nn.Module:
         return Doubled(channels, batch_norm)
 
-    record = dataclasses.replace(OPERATIONS["atrous_3x3"], build=build, ends_in=None)
-    monkeypatch.setitem(OPERATIONS._entries, "atrous_3x3", record)
-    check_equal(small(SearchSpace("odd", operations=("atrous_3x3", "atrous_5x5", "skip"))), (17, 22), training)
+    with OPERATIONS.temporarily():
+        register_operation("doubled", label="doubled", color="#000000", cost=lambda *_: Cost())(build)
+        check_equal(small(SearchSpace("odd", operations=("doubled", "atrous_5x5", "skip"))), (17, 22), training)
 
 
 def test_wide_and_deep_are_the_same_memory() -> None:

@@ -27,8 +27,8 @@ from PIL import Image
 
 from nas.config import to_plain
 from nas.darts import search
-from nas.data import Shapes
 from nas.data.caching import TRAILER, DiskCached
+from nas.data.readers import Shapes
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
 from nas.training.optimizers import load_optimizer_state, optimizer_state
 from retrain.networks.backbone_weights import load_backbone_weights

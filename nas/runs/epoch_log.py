@@ -15,6 +15,7 @@ from decoders.decoding import decode
 from decoders.path import path_probability
 from nas.config import SearchConfig
 from nas.data.base import SegmentationDataset
+from nas.evaluation.metrics import epoch_text
 from nas.runs.history import draw_history, read_history, record_genotype
 from nas.runs.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
 from nas.runs.folder import GENOTYPES, RunFolder, read_lines
@@ -120,7 +121,7 @@ def report_epoch(
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
-        f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
+        f"epoch {epoch + 1}/{epochs}: {losses}, {epoch_text(metrics['val'])}, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
     for warning in metrics["warnings"]:

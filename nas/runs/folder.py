@@ -25,7 +25,7 @@ from nas.data.base import DataError
 from nas.runs.names import runs_within
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from search_spaces.messages import counted
-from search_spaces.extensions import loaded_extensions
+from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import YamlError, read_yaml, write_atomically
 import contextlib
 from collections.abc import Iterator
@@ -216,6 +216,7 @@ class RunFolder:
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
+        load_plugins()  # a validation goes through all metrics, and the log names what they are from
         if loaded_extensions():
             self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 

@@ -8,6 +8,7 @@ epoch, sample), so a checkpoint needs only the position in the run to resume wit
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -24,7 +25,7 @@ from nas.data.loading import Key, evaluation_loader, training_loader
 from nas.data.splits import training_split, validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory
-from nas.evaluation.metrics import ConfusionMatrix
+from nas.evaluation.metrics import METRICS, ConfusionMatrix, numbers
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.runs.folder import (
     BEST,
@@ -67,6 +68,9 @@ class RunState:
     step: int = 0
     best_miou: float = -1.0
     last_miou: float = float("nan")
+    score: float = float("nan")
+    """Value of the metric that chooses the best checkpoint, negative where lower is better, after the last epoch."""
+    best_score: float = -math.inf
 
 
 class Step(NamedTuple):
@@ -325,15 +329,27 @@ class Session(Generic[Config, State]):
         """The numbers of an epoch: mean losses, validation metrics, learning rates, seconds, share of waiting."""
         return {
             "loss": {name: float(total) / self.steps_per_epoch for name, total in losses.items()},
-            "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
+            "val": numbers(matrix),
             "lr": dict(rates),
             "seconds": time.perf_counter() - self._began,
             "waiting": self._waited,
         }
 
+    def advanced(self, epoch: int, values: Mapping[str, float]) -> State:
+        """The position behind an epoch with these validation metrics; sums over steps start at 0 again."""
+        before, miou, metric = self.state, values["miou"], METRICS[self.config.best_metric]
+        score = values[metric.name] if metric.higher_is_better else -values[metric.name]
+        return type(before)(
+            epoch + 1,
+            best_miou=max(before.best_miou, miou),
+            last_miou=miou,
+            score=score,
+            best_score=max(before.best_score, score),
+        )
+
     def save_epoch(self) -> None:
         """Writes the checkpoint of an epoch that is done, and the best one if it is that."""
-        self.save(*([BEST] if self.state.last_miou >= self.state.best_miou else []), CHECKPOINT)
+        self.save(*([BEST] if self.state.score >= self.state.best_score else []), CHECKPOINT)
 
 
 def _plain(state: RunState) -> dict[str, Any]:
