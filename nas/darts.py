@@ -28,7 +28,7 @@ from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory, search_memory
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
-from nas.runs.epoch_log import EachEpoch, decode_supernet, headline, report_epoch, show_history
+from nas.runs.epoch_log import EachEpoch, headline, report_epoch, show_history
 from nas.runs.folder import (
     BEST,
     CHECKPOINT,
@@ -43,8 +43,8 @@ from nas.runs.folder import (
     run_to_resume,
 )
 from nas.runs.pictures import SampleKeeper
-from nas.supernet.alpha_sampling import Relaxation
-from nas.supernet.network import Supernet
+from nas.supernet.alpha_sampling import AlphaSampling
+from nas.supernet.network import Supernet, decode_supernet
 from nas.supernet.penalties import architecture_penalty
 from nas.training.cuda_graphs import graph_pool
 from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32
@@ -157,9 +157,9 @@ def _search(
     supernet = Supernet(space, *how).to(device)
     if processes.synchronizes(config.sync_batch_norm, device):
         synchronize(supernet)
-    relaxation = Relaxation(space, config.architecture, config.seed, config.epochs)
+    relaxation = AlphaSampling(space, config.architecture, config.seed, config.epochs)
     if config.architecture.varies:
-        supernet.relaxation = relaxation
+        supernet.alpha_sampling = relaxation
     weights, architecture = _steppers(config, supernet, device, processes)
     state, split = _State(), split_dataset(train_set, config.seed)
     steps = steps_per_epoch(min(len(part) for part in split), config.images_per_update * processes.count)

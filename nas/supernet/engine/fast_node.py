@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import Recompute
-from nas.supernet.engine.alpha_cache import Mixing, leaving
+from nas.supernet.engine.alpha_cache import AlphaCache, leaving
 from nas.supernet.engine.batched_modules import Batch, Part
 from nas.supernet.engine.convolutions import convolve, relu
 from nas.supernet.engine.memory_format import deep, of_rows, reread, rows_of, side_by_side
@@ -78,7 +78,7 @@ class FastNode(nn.Module):
         self.register_load_state_dict_pre_hook(_join)
 
     def forward(
-        self, incoming: Sequence[Tensor], before: Tensor, alpha: Mixing, beta: Tensor, size: tuple[int, int]
+        self, incoming: Sequence[Tensor], before: Tensor, alpha: AlphaCache, beta: Tensor, size: tuple[int, int]
     ) -> Tensor:
         """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W) -> (N, C, H, W)."""
         first = self._preprocessed(self.before, before, size)  # (N, c, H, W)
@@ -115,7 +115,7 @@ class FastNode(nn.Module):
         y = convolve(x, convolution.weight, None, (around, around), (1, 1), 1, recipes, (stride, stride))
         return preprocess.body.batch_norm(y)
 
-    def _added(self, state: int, x: Tensor, mixing: Mixing, scales: Sequence[Tensor]) -> Tensor:
+    def _added(self, state: int, x: Tensor, alpha: AlphaCache, scales: Sequence[Tensor]) -> Tensor:
         """What a state (N, K * c, H, W) adds to the m blocks that read it: [N, H, W, K, m * c]."""
         n, channels, height, width = x.shape
         sources = channels // self.channels
@@ -126,7 +126,7 @@ class FastNode(nn.Module):
         terms = []
         with self.layout.reading(state, x):
             if self.free:
-                terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.mixed_channels)))
+                terms.append(self._free(x, alpha.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
                 if self.recompute == "operation":
                     uses = self.layout.uses(batch.parameters())
@@ -134,13 +134,13 @@ class FastNode(nn.Module):
                 else:
                     terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):
-                terms.append(self._loop(state, list(members.children()), x, mixing.rows(state)[:, column]))
+                terms.append(self._loop(state, list(members.children()), x, alpha.rows(state)[:, column]))
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         if self.partial_channels > 1:
             mixed = rows_of(total, sources, self.mixed_channels)  # [N, H, W, K, m, c / P]
-            joined = torch.cat([mixed, mixing.bypassing(state).to(x.dtype) * bypassed], dim=-1)
+            joined = torch.cat([mixed, alpha.bypassing(state).to(x.dtype) * bypassed], dim=-1)
             return joined.flatten(-2)
         return reread(total, n, height, width, sources, total.shape[1] // sources)
 
