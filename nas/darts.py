@@ -24,10 +24,10 @@ from nas.data.loading import Key, epoch_batches, split_dataset
 from nas.data.splits import steps_per_epoch
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
 from nas.evaluation.memory import search_memory
-from nas.runs.epoch_log import decode_supernet, report_epoch, show_history
+from nas.runs.epoch_log import report_epoch, show_history
 from nas.runs.folder import GENOTYPE, SPACE, RunError
-from nas.supernet.alpha_sampling import Relaxation
-from nas.supernet.network import Supernet
+from nas.supernet.alpha_sampling import AlphaSampling
+from nas.supernet.network import Supernet, decode_supernet
 from nas.supernet.penalties import architecture_penalty
 from nas.training.cuda_graphs import graph_pool
 from nas.training.distributed import ALONE, Processes
@@ -152,7 +152,7 @@ class _Search(NamedTuple):
     supernet: Supernet
     weights: Stepper
     architecture: Stepper
-    sampling: Relaxation
+    sampling: AlphaSampling
     health: Checkup
     halves: Halves
     """Indices of trainA and of trainB."""
@@ -167,9 +167,9 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     how = config.supernet.engine, config.supernet.recompute, config.partial_channels
     supernet = session.build(lambda: Supernet(space, session.classes, *how), partial(search_memory, config=config))
     supernet = supernet.to(session.device)
-    sampling = Relaxation(space, config.architecture, config.seed, config.epochs)
+    sampling = AlphaSampling(space, config.architecture, config.seed, config.epochs)
     if config.architecture.varies:
-        supernet.relaxation = sampling
+        supernet.alpha_sampling = sampling
     weights, architecture = make_steppers(config, supernet, session.device, processes)
     session.parts = {"supernet": supernet, "weights": weights, "architecture": architecture}
     session.state = SearchState()

@@ -19,11 +19,11 @@ from nas.data.splits import open_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.inference import PLAIN_SCALES, Inference, Viewing
 from nas.evaluation.metrics import labelled, numbers
-from nas.runs.epoch_log import package_version
 from nas.runs.folder import BEST
 from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
+from search_spaces.genotype import package_version
 from search_spaces.messages import counted
 
 __all__ = ["Evaluation", "evaluate"]

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from search_spaces.files import write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError, short
 
-__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "state_names"]
+__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names"]
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -41,6 +42,14 @@ class GenotypeError(ValueError):
 def state_names(blocks: int) -> tuple[str, ...]:
     """Names of a cell's states: `l-2`, `l-1`, then `block1` ... `blockB`."""
     return ("l-2", "l-1", *(f"block{number}" for number in range(1, blocks + 1)))
+
+
+def package_version() -> str:
+    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
+    try:
+        return version("nas-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @dataclass(frozen=True)

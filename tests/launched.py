@@ -21,10 +21,9 @@ from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchCo
 from nas.darts import make_steppers, search
 from nas.diagnostics.discretization import forced_miou
 from nas.evaluation.evaluate import evaluate_network
-from nas.runs.epoch_log import decode_supernet
 from nas.runs.folder import RunError
-from nas.supernet.alpha_sampling import Relaxation
-from nas.supernet.network import Supernet
+from nas.supernet.alpha_sampling import AlphaSampling
+from nas.supernet.network import Supernet, decode_supernet
 from nas.training.distributed import Processes, process_group
 from retrain.config import RetrainConfig
 from retrain.training import train
@@ -87,8 +86,8 @@ def steps(
         synchronize(supernet)
     config = SearchConfig(accumulate=accumulate, architecture=options or ArchitectureConfig())
     if options is not None:
-        supernet.relaxation = Relaxation(supernet.space, options, 0, 40)
-        supernet.relaxation.begin("architecture", 30, 2, 5, CPU)
+        supernet.alpha_sampling = AlphaSampling(supernet.space, options, 0, 40)
+        supernet.alpha_sampling.begin("architecture", 30, 2, 5, CPU)
     images, labels = (processes.part(part[list(order)]) for part in batch())
     losses = [
         stepper.step(images, labels, "test").item() for stepper in make_steppers(config, supernet, CPU, processes)

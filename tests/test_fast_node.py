@@ -18,9 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nas.supernet.engine.pass_context
 import strategies
 from nas.config import CosineSgdConfig
-from nas.supernet.engine.batched_modules import Batch
-from nas.supernet.engine.memory_format import deep, wide
-from nas.supernet.engine.pass_context import Layout
+from nas.supernet.engine.batched_modules import BatchedOperation
+from nas.supernet.engine.memory_format import from_columns, to_columns
+from nas.supernet.engine.pass_context import PassContext
 from nas.supernet.network import Supernet
 from nas.training.optimizers import load_optimizer_state, make_optimizer
 from nas.training.step import Execution, Stepper
@@ -299,18 +299,20 @@ def test_an_operation_without_a_batched_form_falls_back_to_the_loop(training: bo
         check_equal(small(SearchSpace("odd", operations=("doubled", "atrous_5x5", "skip"))), (17, 22), training)
 
 
-def test_wide_and_deep_are_the_same_memory() -> None:
+def test_channels_and_columns_are_the_same_memory() -> None:
     x = torch.randn(2, 3 * 4, 5, 6).contiguous(memory_format=torch.channels_last)
-    y = wide(x, 3)
+    y = to_columns(x, 3)
     assert y.shape == (2, 4, 5, 18) and y.data_ptr() == x.data_ptr()
     for source in range(3):
         assert torch.equal(y[..., source::3], x[:, 4 * source : 4 * source + 4])
-    assert torch.equal(deep(y, 3), x) and deep(y, 3).data_ptr() == x.data_ptr()
+    assert torch.equal(from_columns(y, 3), x) and from_columns(y, 3).data_ptr() == x.data_ptr()
 
 
 def test_modules_that_cannot_be_batched_are_refused() -> None:
     with pytest.raises(ValueError, match="Linear cannot be computed for many edges at once"):
-        Batch([nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", Layout([2], 2))
+        BatchedOperation(
+            [nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", PassContext([2], 2)
+        )
 
 
 class Counted(TorchDispatchMode):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from decoders.decoding import decode
 from decoders.path import path_probability
 from nas.config import SearchConfig
 from nas.data.base import SegmentationDataset
@@ -28,8 +26,6 @@ from search_spaces.space import SearchSpace
 from search_spaces.module_protocols import reported
 
 __all__ = [
-    "decode_supernet",
-    "package_version",
     "record_epoch",
     "report_epoch",
     "show_history",
@@ -37,26 +33,6 @@ __all__ = [
 
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
-
-
-def package_version() -> str:
-    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
-    try:
-        return version("nas-segmentation")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
-    """Decodes the architecture as it stands: greedy cell, Viterbi path."""
-    alpha, beta = (_array(p) for p in supernet.architecture())
-    weights = supernet.architecture.edge_weights()
-    provenance = {"package_version": package_version(), **provenance}
-    return decode(supernet.space, alpha, beta, provenance, None if weights is None else _array(weights))
-
-
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
 
 
 def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:

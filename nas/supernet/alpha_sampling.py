@@ -25,15 +25,15 @@ from torch import Tensor
 from nas.config import ArchitectureConfig
 from search_spaces.space import SearchSpace
 
-__all__ = ["Relaxation"]
+__all__ = ["AlphaSampling"]
 
 SKIP = "skip"
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
 Kind = Literal["weight", "architecture"]
 
 
-class Relaxation:
-    """Alpha as a step uses it.
+class AlphaSampling:
+    """Alpha as a step uses it: `begin` draws for a step, a call applies what was drawn.
 
     Args:
         space: The search space.
@@ -101,6 +101,6 @@ class Relaxation:
         return alpha
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """What the architecture's loss has beside the cross entropy: the weight times the mean relative entropy."""
+        """The penalty in the architecture's loss: the weight times the mean relative entropy, a scalar."""
         entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)  # [E]
         return self._weight * entropies.mean() / max(np.log(self._shape[1]), 1e-12)

@@ -63,15 +63,14 @@ class ExpectedCost:
 
     def __call__(self) -> Tensor:
         """The cost of the relaxed architecture as it is: a scalar."""
-        weights = self.architecture.edge_weights()
-        kept = self._kept if weights is None else (KEPT * weights).clamp(max=1)
-        alpha, beta = self.architecture()
-        return self._of(alpha, beta, kept)
+        sample = self.architecture()
+        kept = self._kept if sample.edge_weights is None else (KEPT * sample.edge_weights).clamp(max=1)
+        return self._of(sample.alpha, sample.beta, kept)
 
     def decoded(self, genotype: Genotype) -> float:
         """The cost of a genotype."""
-        alpha, beta, _ = self.architecture.decided(genotype)
-        return float(self._of(alpha, beta, torch.ones_like(self._kept)))
+        sample = self.architecture.decided(genotype)
+        return float(self._of(sample.alpha, sample.beta, torch.ones_like(self._kept)))
 
     def shares(self, genotype: Genotype) -> dict[str, float]:
         """Costs relative to `start`: `expected_cost` of the relaxed architecture, `decoded_cost` of a genotype."""
@@ -107,10 +106,10 @@ def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
 
 def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[Tensor], Tensor] | None:
     """Gives the sum of the penalties in force at a step, a scalar, given its logits; None: there is none."""
-    settings, relaxation = config.architecture, supernet.relaxation
+    settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
-    if settings.entropy > 0 and relaxation is not None:
-        terms.append(partial(relaxation.penalty, supernet.architecture.alpha))
+    if settings.entropy > 0 and sampling is not None:
+        terms.append(partial(sampling.penalty, supernet.architecture.alpha))
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
         terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))

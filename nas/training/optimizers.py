@@ -148,8 +148,8 @@ def make_optimizer(
 def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
     """The state of an optimiser by the names of parameters, in plain containers.
 
-    Where a module of the network holds the parameters of several joined (it has `joined`, as the nodes of the fast
-    engine), the state is given for each of them, under the names that they have apart.
+    Where a module of the network holds the parameters of several joined (it has `stacked_tensors`, as the fast engine's
+    nodes), the state is given for each of them, under the names that they have apart.
     """
     joined = _joined(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
@@ -214,8 +214,8 @@ def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
     """(names apart, how they are joined) of every tensor that a module of the network says is several joined."""
     found = {}
     for path, module in network.named_modules():
-        if hasattr(module, "joined"):
-            for name, names, how in module.joined():
+        if hasattr(module, "stacked_tensors"):
+            for name, names, how in module.stacked_tensors():
                 found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
     return found
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from nas.config import require
 from nas.evaluation.metrics import METRICS, all_metrics
-from nas.runs.epoch_log import package_version
 from nas.runs.folder import CONFIG
 from nas.runs.names import runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
@@ -21,6 +20,7 @@ from retrain.report.runs import RunRecord, different_settings, headline_numbers,
 from retrain.report.series import read_series
 from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
+from search_spaces.genotype import package_version
 
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
