@@ -28,7 +28,7 @@ from search_spaces.files import write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError, short
 
-__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names"]
+__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names", "transition_mask"]
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -261,6 +261,16 @@ def _check_path(space: SearchSpace, path: tuple[int, ...]) -> None:
         level = space.strides.index(stride)
 
 
+def transition_mask(space: SearchSpace) -> np.ndarray:
+    """Boolean [layers, levels, 3], in the order of `Genotype.beta`: whether the trellis has the edge."""
+    mask = np.zeros((space.layers, space.levels, 3), dtype=bool)
+    for layer in range(space.layers):
+        for level in space.node_levels(layer):
+            for target in space.transitions(layer, level):
+                mask[layer, level, target - level + 1] = True
+    return mask
+
+
 def _check_alpha(space: SearchSpace, alpha: np.ndarray) -> None:
     shape = (len(space.edges), len(space.operations))
     if alpha.shape != shape:
@@ -272,11 +282,7 @@ def _check_beta(space: SearchSpace, beta: np.ndarray) -> None:
     shape = (space.layers, space.levels, 3)
     if beta.shape != shape:
         raise GenotypeError(f"beta has shape {list(beta.shape)}: expected [layers, levels, 3] = {list(shape)}")
-    exists = np.zeros(shape, dtype=bool)
-    for layer in range(space.layers):
-        for level in space.node_levels(layer):
-            for target in space.transitions(layer, level):
-                exists[layer, level, target - level + 1] = True
+    exists = transition_mask(space)
     _check_distributions("beta", beta, np.any(exists, axis=2))
     if np.any(beta[~exists] != 0):
         layer, level, step = (int(i) for i in np.argwhere((beta != 0) & ~exists)[0])

@@ -12,27 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from search_spaces.genotype import Genotype, state_names
+from search_spaces.genotype import Genotype, state_names, transition_mask
 from search_spaces.space import SearchSpace
 
-__all__ = ["Architecture", "ArchitectureSample", "transition_mask"]
+__all__ = ["Architecture", "ArchitectureSample"]
 
 INITIAL_SPREAD = 1e-3
 """Standard deviation of the initial logits: nearly uniform, but not the same for two operations (as in DARTS)."""
-
-
-def transition_mask(space: SearchSpace) -> Tensor:
-    """Boolean [layers, levels, 3]: whether the trellis has the edge.
-
-    Entry [l, s, d] is the edge from the node at level s of layer l (layer 0 is the stem) to level s + d - 1 of
-    the next.
-    """
-    mask = torch.zeros(space.layers, space.levels, 3, dtype=torch.bool)
-    for layer in range(space.layers):
-        for level in space.node_levels(layer):
-            for target in space.transitions(layer, level):
-                mask[layer, level, target - level + 1] = True
-    return mask
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,7 @@ class Architecture(nn.Module):
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges), len(space.operations)))
         self.beta = nn.Parameter(INITIAL_SPREAD * torch.randn(space.layers, space.levels, 3))
         self.edges = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges))) if weighs_edges else None
-        self.register_buffer("mask", transition_mask(space), persistent=False)
+        self.register_buffer("mask", torch.from_numpy(transition_mask(space)), persistent=False)
 
     def forward(self) -> ArchitectureSample:
         """The probabilities that the logits stand for."""

@@ -201,17 +201,9 @@ class Supernet(nn.Module):
             return {"alpha": alpha, "edge_weights": edge_weights}
         return {"alpha": AlphaCache(self.space, alpha, edge_weights)}
 
-    def _unshared(
-        self,
-        node: nn.Module,
-        size: tuple[int, int],
-        alpha: Tensor,
-        edge_weights: Tensor | None,
-        beta: Tensor,
-        before: Tensor,
-        *incoming: Tensor,
-    ) -> Tensor:
+    def _unshared(self, node: nn.Module, size: tuple[int, int], *tensors: Any) -> Tensor:
         """The output of a node that shares nothing with others, so that it can be computed twice."""
+        alpha, edge_weights, beta, before, *incoming = tensors
         return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, edge_weights))
 
     def node_names(self, layer: int) -> list[str]:

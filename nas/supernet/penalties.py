@@ -1,9 +1,10 @@
-"""What the architecture that alpha and beta stand for costs, on average: a number with a gradient.
+"""Penalties on the architecture, which its loss has next to the cross entropy: expected cost, and entropy of alpha.
 
-As in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is
-the probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that
-of the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
-preprocessing are not.
+The expected cost is what the architecture that alpha and beta stand for costs on average, a number with a gradient. As
+in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is the
+probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that of
+the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
+preprocessing are not. The entropy is that of `nas.supernet.alpha_sampling`.
 
 Shapes: alpha [E, O], beta [layers, levels, 3] as in `nas.supernet.architecture`.
 """
@@ -23,12 +24,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import SearchSpace
 
-__all__ = [
-    "ExpectedCost",
-    "architecture_cost",
-    "architecture_penalty",
-]
-
+__all__ = ["ExpectedCost", "architecture_cost", "architecture_penalty"]
 
 KEPT = 2
 """Edges into a block that decoding keeps."""

@@ -2,8 +2,8 @@
 
 The edges of a cell carry the same candidate operations with weights of their own, and those that leave a state read
 the same tensor. `BatchedOperation` takes the modules of one operation on all edges. It has the structure of one of them
-and runs its code, with leaves (`BATCHED`) that compute all edges that leave the state, and all of its sources, together:
-the K cells that flow into a node share all weights, but no statistics.
+and runs its code, with leaves (`BATCHED`) that compute all edges that leave the state together. The same goes for its
+sources: the K cells that flow into a node share all weights, but no statistics.
 
 A leaf takes the modules of all edges, stacks their parameters, and finds what it must know of the state that is being
 read in the `PassContext` of its node. Shapes: as in `nas.supernet.engine.memory_format`.
@@ -324,8 +324,8 @@ class BatchedResidual(BatchedModule):
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         sources = self.context.view.sources
-        y, x = (to_rows(tensor, sources, x.shape[1] // sources) for tensor in (y, x))
-        return from_rows(y + x)
+        channels = x.shape[1] // sources
+        return from_rows(to_rows(y, sources, channels) + to_rows(x, sources, channels))
 
 
 BATCHED: dict[type[nn.Module], Callable[[list[Any], PassContext], nn.Module]] = {
@@ -380,17 +380,13 @@ class BatchedOperation(nn.Module):
         for name, tensor in self.state_dict(keep_vars=True).items():
             path, _, leaf = name.rpartition(".")
             inner = f"{self.last_name}.{leaf}" if path == "last" else name.removeprefix("body.")
-            part, rows = self.get_submodule(path), len(tensor) // sum(edges)
+            leaf_module, rows = self.get_submodule(path), len(tensor) // sum(edges)
+            shape, sources = (rows, *tensor.shape[1:]), getattr(leaf_module, "sources", 1)
             if leaf == "num_batches_tracked":
-                yield name, inner, StackedTensors(edges, torch.Size())
-            elif isinstance(part, BatchedBatchNorm) and part.sources > 1:
-                yield (
-                    name,
-                    inner,
-                    StackedTensors(edges, torch.Size((part.sources, rows // part.sources)), by_source=True),
-                )
-            else:
-                yield name, inner, StackedTensors(edges, torch.Size((rows, *tensor.shape[1:])))
+                shape, sources = (), 1
+            elif sources > 1:  # running statistics
+                shape = sources, rows // sources
+            yield name, inner, StackedTensors(edges, torch.Size(shape), by_source=sources > 1)
 
 
 def _leaves(module: nn.Module) -> list[tuple[str, Callable[[list[Any], PassContext], nn.Module]]]:

@@ -26,7 +26,7 @@ from nas.config import Recompute
 from nas.supernet.engine.alpha_cache import AlphaCache, leaving
 from nas.supernet.engine.batched_modules import BatchedModule, BatchedOperation
 from nas.supernet.engine.convolutions import convolve, relu
-from nas.supernet.engine.memory_format import concatenate_columns, from_columns, from_rows, reinterpret, to_rows
+from nas.supernet.engine.memory_format import from_columns, from_rows, join_columns, reinterpret, to_rows
 from nas.supernet.engine.pass_context import NodePass, PassContext
 from nas.supernet.engine.stacked_tensors import StackedTensors
 from nas.supernet.node import Node, Preprocess, Source
@@ -92,9 +92,8 @@ class FastNode(nn.Module, Stacking):
         states = len(self.context.edges)
         sources = (first.shape[1] // self.channels, *[self.sources] * (states - 1))
         scales = alpha.scales(self.batch_columns, self.mixed_channels, sources)
-        n, _, height, width = first.shape
-        size = n * self.mixed_channels * height * width * first.element_size()
-        node_pass = NodePass(self.context, sources, size)
+        state_bytes = len(first) * self.mixed_channels * size[0] * size[1] * first.element_size()
+        node_pass = NodePass(self.context, sources, state_bytes)
         for module in self.stacking:
             module.prepare(node_pass)
         pending = self._added(node_pass, 0, first, alpha, scales[0])  # [N, H, W, 1 or K, B * c]
@@ -159,7 +158,7 @@ class FastNode(nn.Module, Stacking):
         """Operations without weights: once for all edges, and alpha as the 1x1 convolution of their outputs."""
         view = self.context.view
         outputs = [operation(x) for operation in self.free.values()]
-        x = view.recomputable(partial(concatenate_columns, view.sources), *outputs)  # (N, T * c, H, W * K)
+        x = view.recomputable(partial(join_columns, view.sources), *outputs)  # (N, T * c, H, W * K)
         return from_columns(convolve(x, kernel, None, (0, 0), (1, 1), 1, view.recipes), view.sources)
 
     def _loop(self, state: int, members: Sequence[nn.Module], x: Tensor, alpha: Tensor) -> Tensor:

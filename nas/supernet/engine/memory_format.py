@@ -11,7 +11,7 @@ by edge, and memory is channels-last, so that one and the same memory can be rea
                                     with K times the dilation
     rows      [N, H, W, K, m, C]    `to_rows`, `from_rows`: the order of memory, to add, repeat and join
 
-To change the form moves no number. `repeat_per_edge` and `concatenate_columns` copy.
+To change the form moves no number. `repeat_per_edge` and `join_columns` copy.
 """
 
 from __future__ import annotations
@@ -22,15 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = [
-    "concatenate_columns",
-    "from_columns",
-    "from_rows",
-    "reinterpret",
-    "repeat_per_edge",
-    "to_columns",
-    "to_rows",
-]
+__all__ = ["from_columns", "from_rows", "join_columns", "reinterpret", "repeat_per_edge", "to_columns", "to_rows"]
 
 
 class _Reinterpret(torch.autograd.Function):
@@ -112,12 +104,12 @@ class _RepeatPerEdge(torch.autograd.Function):
         return rows.as_strided(ctx.shape, _strides(ctx.shape)), None, None
 
 
-def concatenate_columns(sources: int, *tensors: Tensor) -> Tensor:
+def join_columns(sources: int, *tensors: Tensor) -> Tensor:
     """T tensors (N, K * C, H, W) as one in columns, (N, T * C, H, W * K)."""
-    return _ConcatenateColumns.apply(sources, *tensors)
+    return _JoinColumns.apply(sources, *tensors)
 
 
-class _ConcatenateColumns(torch.autograd.Function):
+class _JoinColumns(torch.autograd.Function):
     """In place of `to_columns` and `torch.cat`: the backward pass copies once, not once for each tensor."""
 
     @staticmethod
