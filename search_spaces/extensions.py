@@ -18,17 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-__all__ = [
-    "GROUP",
-    "HINT",
-    "VARIABLE",
-    "Extension",
-    "ExtensionError",
-    "Plugin",
-    "load_extensions",
-    "load_plugins",
-    "loaded_extensions",
-]
+__all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "load_plugins", "loaded_extensions"]
 
 VARIABLE = "NAS_EXTENSIONS"
 GROUP = "nas_segmentation.plugins"
@@ -44,34 +34,23 @@ class ExtensionError(ValueError):
 
 @dataclass(frozen=True)
 class Extension:
-    """A file that was loaded."""
+    """A file or a plugin that was loaded."""
 
-    file: Path
-    digest: str
-    """SHA-256 of its content, so that a log tells two versions of it apart."""
-
-    def __str__(self) -> str:
-        return f"{self.file} (SHA-256 {self.digest[:12]})"
-
-
-@dataclass(frozen=True)
-class Plugin:
-    """A module of an installed distribution that was loaded."""
-
-    module: str
-    distribution: str
+    name: str
+    """Path of the file, or module of the plugin."""
     version: str
+    """So that a log tells two versions apart: of a file the SHA-256 of its content, of a plugin its distribution's."""
 
     def __str__(self) -> str:
-        return f"{self.module} ({self.distribution} {self.version})"
+        return f"{self.name} ({self.version})"
 
 
 _LOADED: dict[Path, Extension] = {}
-_PLUGINS: list[Plugin] | None = None
+_PLUGINS: list[Extension] | None = None
 
 
-def loaded_extensions() -> tuple[Extension | Plugin, ...]:
-    """What was loaded in this process: extensions, then plugins, each in that order."""
+def loaded_extensions() -> tuple[Extension, ...]:
+    """What was loaded in this process: files, then plugins, each in that order."""
     return (*_LOADED.values(), *(_PLUGINS or ()))
 
 
@@ -88,16 +67,16 @@ def load_plugins() -> None:
 
     _PLUGINS = []  # first, as a plugin may ask for names, too
     for entry in entry_points(group=GROUP):
-        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "unknown")
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "")
         try:
             entry.load()
         except (Exception, SystemExit) as error:  # it is not our code: anything may be raised
             _PLUGINS = None
+            reason = _reason(entry.value, entry.module, error)
             raise ExtensionError(
-                f"plugin {entry.value} of {name} {version}: {_where(entry.value, entry.module, error)}{_told(error)}; "
-                f"install another version of {name}, or uninstall it"
+                f"plugin of {name} {version}: {reason}; install another version of {name}, or uninstall it"
             ) from error
-        _PLUGINS.append(Plugin(entry.value, name, version))
+        _PLUGINS.append(Extension(entry.value, f"{name} {version}"))
 
 
 def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
@@ -124,7 +103,7 @@ def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
             raise ExtensionError(f"{VARIABLE}: {name} is no file of Python: name the file that is to be loaded")
         file = Path(origin).resolve()
         if file not in _LOADED:
-            _LOADED[file] = Extension(file, hashlib.sha256(file.read_bytes()).hexdigest())
+            _LOADED[file] = Extension(str(file), f"SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}")
     return tuple(_LOADED.values())
 
 
@@ -152,29 +131,25 @@ def _module_of(path: Path) -> str:
 def _import(given: str, module: str) -> ModuleType:
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+    except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
+        named = error.name if isinstance(error, ModuleNotFoundError) else None
+        if named is not None and f"{module}.".startswith(f"{named}."):
             raise ExtensionError(
                 f"{VARIABLE}: there is no module {given}; a file is named with its ending, such as ./{given}.py"
             ) from error
-        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{error}") from error
-    except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
-        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{_told(error)}") from error
+        raise ExtensionError(f"{VARIABLE}: {_reason(given, module, error)}") from error
 
 
-def _told(error: BaseException) -> str:
-    """`TypeError: TEXT`; of a ValueError, which tells all, the text alone."""
-    kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-    return kind + ((error.msg if isinstance(error, SyntaxError) else str(error)) or "no message")
-
-
-def _where(given: str, module: str, error: BaseException) -> str:
-    """`FILE, line N: `, the last line of the extension's own that led to the error."""
+def _reason(given: str, module: str, error: BaseException) -> str:
+    """`FILE, line N: TypeError: TEXT`, with the last line of the extension's own that led to the error."""
+    tells_all = isinstance(error, ValueError | ModuleNotFoundError)
+    text = (error.msg if isinstance(error, SyntaxError) else str(error)) or "no message"
+    text = text if tells_all else f"{type(error).__name__}: {text}"
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}: "
+        return f"{error.filename}, line {error.lineno}: {text}"
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__") == module:
             line = trace.tb_lineno
         trace = trace.tb_next
-    return f"{given}, line {line}: " if line else f"{given}: "
+    return f"{given}, line {line}: {text}" if line else f"{given}: {text}"

@@ -296,7 +296,7 @@ def test_every_command_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_file_is_loaded_once_by_whatever_name() -> None:
     path = Path("partial_convolution.py")
     names = os.pathsep.join(map(str, [path, path.resolve(), f"./{path}", "", path.stem]))
-    assert [extension.file for extension in load_extensions(names)] == [path.resolve()]
+    assert [extension.name for extension in load_extensions(names)] == [str(path.resolve())]
     assert load_extensions(str(path)) == loaded_extensions() != ()
 
 
@@ -393,7 +393,6 @@ def test_metrics_in_words() -> None:
     [
         ("miou", len, "metric 'miou' is registered already"),
         ("mean IoU", len, "metric 'mean IoU': give a name of letters, digits and underscores"),
-        ("mine", 3, "metric 'mine': compute is 3: give a function"),
     ],
 )
 def test_a_metric_that_cannot_be(name: str, compute: Any, expected: str) -> None:
@@ -401,7 +400,7 @@ def test_a_metric_that_cannot_be(name: str, compute: Any, expected: str) -> None
         register_metric(name, label="x")(compute)
 
 
-@pytest.mark.parametrize("compute", [lambda matrix: None, lambda matrix: 1 / 0])
+@pytest.mark.parametrize("compute", [3, lambda matrix: None, lambda matrix: 1 / 0])
 def test_a_metric_that_fails_is_named(compute: Any) -> None:
     register_metric("mine", label="mine")(compute)
     with pytest.raises(ValueError, match=r"^metric 'mine': (TypeError|ZeroDivisionError): [^\n]*; mend its function$"):
@@ -453,7 +452,7 @@ def test_a_run_has_the_metrics_of_plugins_and_names_them(monkeypatch: pytest.Mon
 def test_a_plugin_that_cannot_be_loaded_is_named_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(install("ghost", text))
     said = refused("nas-describe", "--space", "partial.yaml")
-    assert said.startswith("nas-describe: plugin ghost of nas-ghost 1.2: ghost, line 2: ")
+    assert said.startswith("nas-describe: plugin of nas-ghost 1.2: ghost, line 2: ")
     assert said.endswith("; install another version of nas-ghost, or uninstall it\n")
     assert command("nas-describe", "--space", "autodeeplab").code == 0, "nothing unknown was asked for"
 

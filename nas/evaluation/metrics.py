@@ -140,13 +140,16 @@ class ConfusionMatrix:
         return float(np.trace(self._counts) / total) if total else float("nan")
 
 
+Compute = Callable[[ConfusionMatrix], float]
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number that tells how good a segmentation is."""
 
     name: str
     """In files: `val` of metrics.jsonl, evaluation-*.json."""
-    compute: Callable[[ConfusionMatrix], float]
+    compute: Compute
     """NaN where it is not defined."""
     label: str
     """For people, such as "mIoU"."""
@@ -160,8 +163,6 @@ class Metric:
     def __post_init__(self) -> None:
         if not (isinstance(self.name, str) and self.name.isidentifier()):
             raise ValueError(f"metric {self.name!r:.60}: give a name of letters, digits and underscores")
-        if not callable(self.compute):
-            raise ValueError(f"metric {self.name!r}: compute is {self.compute!r:.60}: give a function of the matrix")
 
     def text(self, value: float | None, unit: str = " %") -> str:
         """A value as people read it: "12.34 %", or "0.1234" where it is no share; "--" for none."""
@@ -176,21 +177,14 @@ METRICS: Registry[Metric] = Registry("metric", HINT)
 
 def register_metric(
     name: str, *, label: str, percent: bool = True, higher_is_better: bool = True, headline: bool = True
-) -> Callable[[Callable[[ConfusionMatrix], float]], Callable[[ConfusionMatrix], float]]:
-    """Decorate a function of a confusion matrix so that every validation and evaluation computes it.
-
-    Args:
-        name: As all below, see `Metric`.
-        label: See there.
-        percent: See there.
-        higher_is_better: See there.
-        headline: See there.
+) -> Callable[[Compute], Compute]:
+    """Decorates a function so that every validation and evaluation computes it; see `Metric` for the arguments.
 
     Raises:
-        ValueError: The name is taken, or a field cannot be.
+        ValueError: The name is taken, or cannot be one.
     """
 
-    def register(compute: Callable[[ConfusionMatrix], float]) -> Callable[[ConfusionMatrix], float]:
+    def register(compute: Compute) -> Compute:
         METRICS.register(name, Metric(name, compute, label, percent, higher_is_better, headline))
         return compute
 
