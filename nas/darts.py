@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import SearchConfig, from_plain, to_plain
+from nas.config import SearchConfig
 from nas.data.loading import Key, epoch_batches, evaluation_loader, split_dataset, training_loader
 from nas.data.splits import steps_per_epoch, training_split, validation_split
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
@@ -59,6 +59,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.messages import counted
 from search_spaces.space import SearchSpace, available, load
 from search_spaces.synchronized import synchronize
+from search_spaces.validation import from_plain, to_plain
 
 __all__ = [
     "SearchResult",

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.config import from_plain, to_plain
 from nas.data.base import SegmentationDataset
 from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
 from nas.data.splits import steps_per_epoch, training_split, validation_split
@@ -55,6 +54,7 @@ from retrain.networks.base import SegmentationNetwork
 from search_spaces.genotype import load_genotype
 from search_spaces.messages import counted
 from search_spaces.synchronized import synchronize
+from search_spaces.validation import from_plain, to_plain
 
 __all__ = ["TrainResult", "train"]
 
@@ -265,7 +265,7 @@ def _begin(
     said = [] if loaded is None else [f"starting from {loaded}"]
     if config.loss.class_weights == "none":
         return None, said
-    class_weights = inverse_log(class_shares(train_set, config.loader.workers), config.loss.constant)
+    class_weights = inverse_log(class_shares(train_set, config.loader.workers))
     weighed = zip(train_set.classes, class_weights.tolist(), strict=True)
     return class_weights, [*said, f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in weighed)}"]
 

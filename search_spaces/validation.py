@@ -1,4 +1,4 @@
-"""The validator: whether plain values, as YAML, JSON, a command line or a checkpoint has them, are what a setting takes.
+"""The validator: whether plain values, from YAML, JSON, options or checkpoints, are what a setting takes.
 
 Config dataclasses derive from `Settings`, which checks every field's type; `limit` checks ranges. No torch.
 """
@@ -13,10 +13,12 @@ import reprlib
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 __all__ = [
+    "Interval",
     "Settings",
     "choice",
     "did_you_mean",
@@ -43,7 +45,7 @@ MAX_QUOTED = 200
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_QUOTED
-_REPR.maxlist = _REPR.maxtuple = 16
+_REPR.maxlist = _REPR.maxtuple = 16  # entries
 
 
 def require(condition: bool, message: str) -> None:
@@ -74,32 +76,47 @@ def short(value: object) -> str:
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
+class Interval(NamedTuple):
+    """Limits of a number; None: there is none."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is within the limits."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = {" from": self.least, " above": self.above, " to": self.most, " to below": self.below}
+        return "".join(f"{word} {limit}" for word, limit in words.items() if limit is not None)
+
+
 def whole(name: str, value: object, low: int | None = None, high: int | None = None, note: str = "") -> None:
     """Checks that a value is a whole number from `low` to `high`; true and false are none.
 
     Raises:
         ValueError: It is not; the message has the name, the value, what to give, and `note`.
     """
-    good = fits(value, int) and _within(value, low, high)
-    require(good, f"{name} is {short(value)}: give a whole number{_interval(low, high)}{note}")
+    limits = Interval(low, high)
+    good = fits(value, int) and limits.holds(value)
+    require(good, f"{name} is {short(value)}: give a whole number{limits}{note}")
 
 
-def number(
-    name: str,
-    value: object,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    note: str = "",
-) -> None:
-    """Checks that a value is a finite number within limits; true and false are none.
+def number(name: str, value: object, note: str = "", **limits: float) -> None:
+    """Checks that a value is a finite number within the limits of an `Interval`; true and false are none.
 
     Raises:
         ValueError: It is not; the message has the name, the value, what to give, and `note`.
     """
-    good = fits(value, float) and _within(value, least, most, above, below)
-    require(good, f"{name} is {short(value)}: give a number{_interval(least, most, above, below)}{note}")
+    good = fits(value, float) and Interval(**limits).holds(value)
+    require(good, f"{name} is {short(value)}: give a number{Interval(**limits)}{note}")
 
 
 def choice(name: str, value: object, choices: Collection[str], note: str = "") -> None:
@@ -110,29 +127,6 @@ def choice(name: str, value: object, choices: Collection[str], note: str = "") -
     """
     good = isinstance(value, str) and value in choices
     require(good, f"{name} is {short(value)}: give one of {', '.join(choices)}{note}")
-
-
-def _within(
-    value: Any,
-    least: float | None = None,
-    most: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-) -> bool:
-    return (
-        (least is None or value >= least)
-        and (most is None or value <= most)
-        and (above is None or value > above)
-        and (below is None or value < below)
-    )
-
-
-def _interval(
-    least: float | None = None, most: float | None = None, above: float | None = None, below: float | None = None
-) -> str:
-    start = f" from {least}" if least is not None else f" above {above}" if above is not None else ""
-    end = f" to {most}" if most is not None else f" to below {below}" if below is not None else ""
-    return f"{start}{end}" if least is not None else f"{start}{' and up' * bool(start and end)}{end}"
 
 
 def fits(value: object, hint: Any) -> bool:
@@ -167,7 +161,7 @@ def expected(hint: Any) -> str:
         return f"a list of {len(parts)}, each {expected(parts[0])}"
     if origin is Literal:
         return f"one of {', '.join(map(str, parts))}"
-    if isinstance(origin, type) and issubclass(origin, Mapping) or dataclasses.is_dataclass(hint):
+    if (isinstance(origin, type) and issubclass(origin, Mapping)) or dataclasses.is_dataclass(hint):
         return "`name: value`, one a line"
     return _WORDS.get(hint) or ", or ".join(expected(part) for part in parts)
 
@@ -179,15 +173,16 @@ def hints(config: type) -> dict[str, Any]:
     return {f.name: types[f.name] for f in dataclasses.fields(config)}
 
 
+@dataclass(frozen=True)
 class Settings:
     """Base of the config dataclasses: every field is of the type that its hint says, and lists become tuples.
 
     Dataclasses do not look at types: a value of another one would be found in the middle of a run, or never.
     """
 
-    prefix = ""
+    prefix: ClassVar[str] = ""
     """In front of the fields' names in messages, such as "loader."; names on the command line are dotted, too."""
-    error: type[ValueError] = ValueError
+    error: ClassVar[type[ValueError]] = ValueError
     """What is raised."""
 
     def __post_init__(self) -> None:
@@ -198,25 +193,27 @@ class Settings:
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 
-    def limit(
-        self,
-        *names: str,
-        least: float | None = None,
-        most: float | None = None,
-        above: float | None = None,
-        below: float | None = None,
-        note: str = "",
-    ) -> None:
-        """Checks that the numbers in these fields are within limits, also each one in a list; None is left alone."""
+    def limit(self, *names: str, note: str = "", **limits: float) -> None:
+        """Checks that the numbers in these fields, also in lists, are within an `Interval`; None is left alone."""
         for name in names:
             hint, value = hints(type(self))[name], getattr(self, name)
-            word = "a whole number" if "float" not in str(hint) else "a number"
+            word = "a number" if "float" in str(hint) else "a whole number"
             null = ", or null" if type(None) in get_args(hint) else ""
             for part, entry in enumerate(value if isinstance(value, tuple) else (value,)):
                 where = f"{self.prefix}{name}{f'[{part}]' if isinstance(value, tuple) else ''}"
-                if entry is not None and not _within(entry, least, most, above, below):
-                    what = f"{word}{_interval(least, most, above, below)}{null}"
-                    raise self.error(f"{where} is {short(entry)}: give {what}{note}")
+                if entry is not None and not Interval(**limits).holds(entry):
+                    raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{null}{note}")
+
+    def entries(
+        self, name: str, least: int = 1, most: int = MAX_ENTRIES, note: str = "", distinct: bool = False
+    ) -> None:
+        """Checks how many entries the list in this field has, and that none is there twice; None is left alone."""
+        given = getattr(self, name)
+        count = least if given is None else len(given)
+        if not least <= count <= most:
+            raise self.error(f"{self.prefix}{name} has {count} entries: give {least} to {most}{note}")
+        if distinct and len(set(given)) < count:
+            raise self.error(f"{self.prefix}{name} is {short(list(given))}: give each one once")
 
 
 def to_plain(config: Any) -> Any:
@@ -244,12 +241,12 @@ def from_plain(config: type[Config], data: object, where: str = "") -> Config:
         require(key in types, f"unknown setting {short(f'{where}{key}')[1:-1]}: give one of {', '.join(types)}")
     for key, hint in types.items():
         require(key in data or not _required(config, key), f"{where}{key} is missing: give {expected(hint)}")
-    return config(
-        **{
-            key: from_plain(types[key], value, f"{where}{key}.") if dataclasses.is_dataclass(types[key]) else value
-            for key, value in data.items()
-        }
-    )
+    values = {
+        key: from_plain(types[key], value, f"{where}{key}.") if dataclasses.is_dataclass(types[key]) else value
+        for key, value in data.items()
+    }
+    with raised_as(ValueError, "" if getattr(config, "prefix", "") else where):
+        return config(**values)
 
 
 def _required(config: Any, name: str) -> bool:

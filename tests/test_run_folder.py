@@ -31,9 +31,6 @@ from nas.config import (
     RunConfig,
     SearchConfig,
     SupernetConfig,
-    differences,
-    from_plain,
-    to_plain,
 )
 from nas.data.splits import steps_per_epoch
 from nas.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -45,6 +42,7 @@ from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.network_config import NetworkConfig
 from search_spaces.files import write_atomically
+from search_spaces.validation import differences, from_plain, to_plain
 
 CPU = torch.device("cpu")
 

@@ -26,7 +26,7 @@ import nas.runs.epoch_log
 import nas.training.step
 import retrain
 from decoders.decoding import decode, redecode
-from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
+from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig
 from nas.darts import search
 from nas.data.loading import epoch_batches, split_dataset
 from nas.data.splits import training_split
@@ -42,6 +42,7 @@ from retrain.network_config import NetworkConfig
 from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
+from search_spaces.validation import from_plain
 
 TINY = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3"))
 LOADER = LoaderConfig(train_limit=12, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))

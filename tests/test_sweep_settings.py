@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.config import SearchConfig, from_plain, to_plain
+from nas.config import SearchConfig
 from nas.config import recipe as search_recipe
 from retrain.config import RetrainConfig, recipe
 from retrain.networks import NETWORKS
 from retrain.sweeps.settings import Parameter, StudyConfig, load_sweep, parse_sweep, shipped
 from retrain.sweeps.space import Space, corners, from_label, hint_of, setting_names
+from search_spaces.validation import from_plain, to_plain
 
 LI = from_plain(RetrainConfig, {"genotype": "li-mnv2-li-aspp", "network": {"li_init": [0.0, 0.0]}})
 

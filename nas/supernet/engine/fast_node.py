@@ -22,14 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import Recompute
 from nas.supernet.engine.alpha_cache import Mixing, leaving
 from nas.supernet.engine.batched_modules import Batch, Part
 from nas.supernet.engine.convolutions import convolve, relu
 from nas.supernet.engine.memory_format import deep, of_rows, reread, rows_of, side_by_side
 from nas.supernet.engine.pass_context import Joined, Layout
 from nas.supernet.node import Node, Preprocess, Source
-from nas.supernet.recomputation import Recipes, recomputed
+from nas.supernet.recomputation import Recipes
 from search_spaces.modules import resize
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
@@ -48,7 +47,7 @@ class FastNode(nn.Module):
         incoming: Sequence[Source],
         before: Source,
         partial_channels: int = 1,
-        recompute: Recompute = "none",
+        keep: bool = False,
     ) -> None:
         super().__init__()
         plain = Node(space, level, incoming, before, partial_channels)
@@ -57,8 +56,7 @@ class FastNode(nn.Module):
         self.before, self.incoming = plain.before, plain.incoming
         by_state = [leaving(space.edges, state) for state in range(1 + space.blocks)]
         self.edges = [edge for edges in by_state for edge in edges]
-        self.layout = Layout([len(edges) for edges in by_state], self.mixed_channels, keep=recompute != "none")
-        self.recompute = recompute
+        self.layout = Layout([len(edges) for edges in by_state], self.mixed_channels, keep)
         self.batches, self.free, self.loops = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         columns: dict[nn.Module, list[int]] = {self.batches: [], self.free: [], self.loops: []}
         for column, name in enumerate(space.operations):
@@ -128,11 +126,7 @@ class FastNode(nn.Module):
             if self.free:
                 terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
-                if self.recompute == "operation":
-                    uses = self.layout.uses(batch.parameters())
-                    terms.append(recomputed(self.layout.again_in(batch, state), [x, scale], uses))
-                else:
-                    terms.append(batch(x, scale))
+                terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):
                 terms.append(self._loop(state, list(members.children()), x, mixing.rows(state)[:, column]))
         total = terms[0]
