@@ -20,7 +20,8 @@ import yaml
 __all__ = ["YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
 
 MAX_YAML_BYTES = 2**18
-MAX_DIGITS = 400
+MAX_DIGITS = 309
+"""A number of so many may not be a float."""
 
 
 class YamlError(ValueError):
@@ -52,12 +53,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: Any) -> Any:
+        if len(node.value) >= MAX_DIGITS:  # more than Python makes a number of: the setting refuses the text
+            return node.value
         try:
             check_numbers(node.value)
         except ValueError as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
-        if len(node.value) > MAX_DIGITS:  # more than Python makes a number of: the setting refuses the text
-            return node.value
         return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
 
 
@@ -82,6 +83,8 @@ def check_numbers(text: str) -> None:
         raise ValueError(
             f"{match[0]:.40} is a number to the base 60 in YAML: write it without the colon, or a text in quotes"
         )
+    if match := re.search(rf"[0-9]{{{MAX_DIGITS},}}", text):
+        raise ValueError(f"a number has {len(match[0])} digits: write a smaller one")
 
 
 def parse_yaml(text: str) -> Any:

@@ -48,7 +48,7 @@ class OperationSettings(Settings):
         self.limit("li_sigma", "smoothing_sigma", above=0)
         self.limit("li_init", least=0, most=1)
         low, high = self.li_init
-        require(low <= high, f"li_init is {short([low, high])}: the smallest value comes first")
+        require(low <= high, f"li_init is {short([low, high])}: give the smallest value first")
         self.entries("fpl_rates", most=16, note=", such as [2, 4, 8, 16]")
 
     def changed(self) -> dict[str, Any]:

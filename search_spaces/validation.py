@@ -11,7 +11,7 @@ import functools
 import math
 import reprlib
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +42,7 @@ MAX_ENTRIES = 256
 MAX_QUOTED = 200
 """Characters of a value in a message."""
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "null"}
 _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_QUOTED
 _REPR.maxlist = _REPR.maxtuple = 16  # entries
@@ -94,8 +94,9 @@ class Interval(NamedTuple):
         )
 
     def __str__(self) -> str:
-        words = {" from": self.least, " above": self.above, " to": self.most, " to below": self.below}
-        return "".join(f"{word} {limit}" for word, limit in words.items() if limit is not None)
+        up = " to" if self.least is not None else " up to"
+        words = {" from": self.least, " above": self.above, up: self.most, " to below": self.below}
+        return "".join(f"{word} {limit:.10g}" for word, limit in words.items() if limit is not None)
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None, note: str = "") -> None:
@@ -166,11 +167,23 @@ def expected(hint: Any) -> str:
     return _WORDS.get(hint) or ", or ".join(expected(part) for part in parts)
 
 
-@functools.cache
-def hints(config: type) -> dict[str, Any]:
-    """The type of each field of a dataclass, by name."""
+def _refusal(name: str, value: object, hint: Any) -> str:
+    """What to say of a value that does not fit; of a list, the first entry that does not."""
+    parts = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is tuple), ())
+    if isinstance(value, list | tuple) and parts and len(value) <= MAX_ENTRIES:
+        for number, (entry, part) in enumerate(zip(value, parts[:1] * len(value), strict=True)):
+            if not fits(entry, part):
+                return _refusal(f"{name}[{number}]", entry, part)
+    return f"{name} is {short(value)}: give {expected(hint)}"
+
+
+def _hints(config: Any) -> dict[str, Any]:
     types = typing.get_type_hints(config)
     return {f.name: types[f.name] for f in dataclasses.fields(config)}
+
+
+hints: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
+"""The type of each field of a dataclass, by name."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +202,7 @@ class Settings:
         for name, hint in hints(type(self)).items():
             value = getattr(self, name)
             if not fits(value, hint):
-                raise self.error(f"{self.prefix}{name} is {short(value)}: give {expected(hint)}")
+                raise self.error(_refusal(f"{self.prefix}{name}", value, hint))
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
 
@@ -202,7 +215,7 @@ class Settings:
             for part, entry in enumerate(value if isinstance(value, tuple) else (value,)):
                 where = f"{self.prefix}{name}{f'[{part}]' if isinstance(value, tuple) else ''}"
                 if entry is not None and not Interval(**limits).holds(entry):
-                    raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{null}{note}")
+                    raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{note}{null}")
 
     def entries(
         self, name: str, least: int = 1, most: int = MAX_ENTRIES, note: str = "", distinct: bool = False
@@ -211,7 +224,9 @@ class Settings:
         given = getattr(self, name)
         count = least if given is None else len(given)
         if not least <= count <= most:
-            raise self.error(f"{self.prefix}{name} has {count} entries: give {least} to {most}{note}")
+            what = f"has {count} entries" if count else "is empty"
+            wanted = f"{least} to {most}" if most < MAX_ENTRIES else f"{least} or more"
+            raise self.error(f"{self.prefix}{name} {what}: give {wanted}{note}")
         if distinct and len(set(given)) < count:
             raise self.error(f"{self.prefix}{name} is {short(list(given))}: give each one once")
 

@@ -8,7 +8,7 @@ Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -116,7 +116,7 @@ class Supernet(nn.Module):
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
-        node = {"plain": Node, "fast": partial(FastNode, keep=recompute == "node")}[engine]
+        node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
         self.engine, self.recompute = engine, recompute
         keep_kernels()
         if classes < 2:

@@ -211,15 +211,18 @@ def parse_sweep(data: object) -> Sweep:
     for name in data:
         known = sorted(own | hints(StudyConfig).keys())
         require(name in known, f"unknown setting {short(name)}: give some of {', '.join(known)}")
-    parameters = data.get("parameters", {})
+    for name in ("command", "parameters"):
+        require(name in data, f"{name} is missing")
+    parameters = data["parameters"]
     require(isinstance(parameters, Mapping), f"parameters is {short(parameters)}: give `name: value`, one a line")
     values = {name: data[name] for name in data if name in own} | {
         "parameters": [_parameter(name, entry) for name, entry in parameters.items()],
         "study": StudyConfig(**{name: data[name] for name in study}),
     }
-    return Sweep(**{"command": None} | values)
+    return Sweep(**values)
 
 
 def _parameter(name: object, data: object) -> Parameter:
     with raised_as(ValueError, f"parameter {name if isinstance(name, str) else short(name)}: "):
+        require(not isinstance(data, Mapping) or "name" not in data, "it has its name already: leave name out")
         return from_plain(Parameter, {**data, "name": name} if isinstance(data, Mapping) else data)
