@@ -317,8 +317,8 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
 def test_however_data_is_read_the_run_is_the_same_and_goes_on_exactly(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: dict[str, Any]
 ) -> None:
-    folder = {"cache_folder": str(tmp_path / "cache")} if reading.get("cache") == "disk" else {}
-    loader = dataclasses.replace(LOADER, **reading, **folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loader = dataclasses.replace(LOADER, **reading)
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), loader=loader)
     with monkeypatch.context() as patch:
         on_step(patch, STEPS + 3, interrupt)  # in the middle of the second epoch, with the weights' step done

@@ -123,7 +123,7 @@ def test_what_cannot_be_is_refused(change: dict[Any, Any], message: str) -> None
     assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(("name", "message"), [("name", "name is missing: give"), ("operations", "operations is empty")])
+@pytest.mark.parametrize(("name", "message"), [("name", "name is missing"), ("operations", "operations is empty")])
 def test_missing_fields(name: str, message: str) -> None:
     with pytest.raises(SpaceError, match=message):
         SearchSpace.from_dict({key: value for key, value in VALID.items() if key != name})

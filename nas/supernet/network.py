@@ -116,6 +116,8 @@ class Supernet(nn.Module):
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
+        choice("engine", engine, get_args(Engine))
+        choice("recompute", recompute, get_args(Recompute))
         node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
         self.engine, self.recompute = engine, recompute
         keep_kernels()
