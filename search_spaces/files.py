@@ -29,11 +29,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only, each written out: a few lines of aliases of aliases would unfold to more than any memory.
-
-    A key stands once in its mapping. Numbers are read as people mean them: 1e-3, which YAML 1.1 takes for a text, is a
-    number; 010 (8 in YAML 1.1) and 1:30 (90) are refused.
-    """
+    """Plain values only, each written out: a few lines of aliases of aliases would unfold to more than any memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -43,28 +39,8 @@ class _Loader(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        marks: dict[tuple[str, str], Any] = {}
-        for key, _ in node.value:
-            first = marks.setdefault((key.tag, str(key.value)), key.start_mark)
-            if first is not key.start_mark:
-                problem = f"{key.value:.100} stands twice, first in line {first.line + 1}: leave one of them out"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-        return super().construct_mapping(node, deep)
 
-    def construct_number(self, node: Any) -> Any:
-        if len(node.value) >= MAX_DIGITS:  # more than Python makes a number of: the setting refuses the text
-            return node.value
-        try:
-            check_numbers(node.value)
-        except ValueError as error:
-            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
-        return self.construct_yaml_int(node) if node.tag.endswith(":int") else self.construct_yaml_float(node)
-
-
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
-_Loader.add_implicit_resolver(
+_Loader.add_implicit_resolver(  # 1e-3, which YAML 1.1 takes for a text
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
@@ -76,13 +52,11 @@ def check_numbers(text: str) -> None:
         ValueError: There is one; the message says what to write.
     """
     if match := re.search(r"(?<![\w.+-])[-+]?0+_*([1-9][0-9_]*)(?![\w.])", text):
-        written, digits = match[0][:40], match[1][:40].replace("_", "")
-        octal = "" if set(digits) & set("89") else f"{int(digits, 8)} or "
-        raise ValueError(f"{written} begins with 0, which YAML reads as octal: write {octal}{digits}")
-    if match := re.search(r"(?<![\w.])[0-9_]+(:[0-9]+)+", text):
-        raise ValueError(
-            f"{match[0]:.40} is a number to the base 60 in YAML: write it without the colon, or a text in quotes"
-        )
+        digits = match[1][:40].replace("_", "")
+        octal = "" if set(digits) & set("89") or digits == "1" else f"{int(digits, 8)} or "
+        raise ValueError(f"a number that begins with 0 is octal in YAML: write {octal}{digits}")
+    if re.search(r"(?<![\w.])[0-9_]+(:[0-9]+)+", text):
+        raise ValueError("numbers with a colon are to the base 60 in YAML: write it without, or a text in quotes")
     if match := re.search(rf"[0-9]{{{MAX_DIGITS},}}", text):
         raise ValueError(f"a number has {len(match[0])} digits: write a smaller one")
 
@@ -94,12 +68,41 @@ def parse_yaml(text: str) -> Any:
         YamlError: It is something else.
     """
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, "")
+        return loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise YamlError(f"{where}{_one_line(error.problem)}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # an impossible date, a number of thousands of digits
+    except YamlError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
         raise YamlError(_one_line(error)) from error
+
+
+def _check(node: yaml.Node, name: str) -> None:
+    """Refuses a key that stands twice in its mapping, and numbers that are read as others than they seem."""
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            line, part = key.start_mark.line + 1, f"{name}.{key.value}".lstrip(".")
+            first = lines.get((key.tag, str(key.value)))
+            if first is not None:
+                raise YamlError(f"line {line}: {part:.100} stands twice, first in line {first}: leave one of them out")
+            lines[key.tag, str(key.value)] = line
+            _check(value, part)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, entry in enumerate(node.value):
+            _check(entry, f"{name}[{number}]")
+    elif node.tag.endswith((":int", ":float")):
+        try:
+            check_numbers(node.value)
+        except ValueError as error:
+            raise YamlError(f"line {line}: {name:.100} is {node.value:.40}: {error}") from None
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from nas.training.devices import keep_kernels
 from search_spaces.genotype import Genotype
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
+from search_spaces.validation import choice
 
 __all__ = ["SearchHead", "SearchStem", "Supernet"]
 
