@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cli import common
-from cli.messages import did_you_mean
+from search_spaces.validation import did_you_mean
 
 DESCRIPTION = """\
 Looks at data sets. Each verb has options of its own: see nas-data VERB --help."""

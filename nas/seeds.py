@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.config import RunConfig, SearchConfig, check_seeds, differences, from_plain, require, to_plain
+from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
@@ -21,6 +21,7 @@ from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
+from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import to_plain
 from nas.data.loading import evaluation_loader
 from nas.data.splits import open_split
 from nas.evaluation.evaluate import evaluate_network
@@ -25,6 +24,7 @@ from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
 from search_spaces.messages import counted
+from search_spaces.validation import to_plain
 
 __all__ = ["Evaluation", "evaluate"]
 

@@ -31,12 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.config import to_plain
 from nas.evaluation.cost import measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import write_atomically
 from search_spaces.genotype import load_genotype, package_version
+from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

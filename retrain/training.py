@@ -161,7 +161,7 @@ def _class_weights(session: Session[RetrainConfig, TrainState]) -> Tensor | None
     settings, train_set = session.config.loss, session.train_set
     if settings.class_weights == "none":
         return None
-    weights = inverse_log(class_shares(train_set, session.config.loader.workers), settings.constant)
+    weights = inverse_log(class_shares(train_set, session.config.loader.workers))
     pairs = zip(train_set.classes, weights.tolist(), strict=True)
     session.notes.append(f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in pairs)}")
     return weights

@@ -19,7 +19,7 @@ from PIL import Image
 import nas.training.losses
 import nas.training.session
 import retrain.training
-from nas.config import AugmentConfig, LoaderConfig, from_plain
+from nas.config import AugmentConfig, LoaderConfig
 from nas.data.base import open_dataset
 from nas.data.splits import training_split
 from nas.evaluation.metrics import ConfusionMatrix
@@ -42,6 +42,7 @@ from runs import Killed, check_same_run, equal, kill, on_step
 from search_spaces.genotype import Block, Genotype
 from search_spaces.modules import BatchNorm
 from search_spaces.space import SearchSpace
+from search_spaces.validation import from_plain
 
 SPACE = SearchSpace("tiny", 3, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
 CELL = (Block(("l-2", "l-1"), ("separable_3x3", "skip")), Block(("block1", "l-1"), ("skip", "max_pooling_3x3")))

@@ -27,7 +27,7 @@ import nas.training.losses
 import nas.training.session
 import retrain
 from decoders.decoding import decode, redecode
-from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
+from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig
 from nas.darts import search
 from nas.data.loading import epoch_batches, split_dataset
 from nas.data.splits import training_split
@@ -43,6 +43,7 @@ from retrain.network_config import NetworkConfig
 from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
+from search_spaces.validation import from_plain
 
 TINY = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3"))
 LOADER = LoaderConfig(train_limit=12, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
@@ -317,8 +318,8 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
 def test_however_data_is_read_the_run_is_the_same_and_goes_on_exactly(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: dict[str, Any]
 ) -> None:
-    folder = {"cache_folder": str(tmp_path / "cache")} if reading.get("cache") == "disk" else {}
-    loader = dataclasses.replace(LOADER, **reading, **folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loader = dataclasses.replace(LOADER, **reading)
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), loader=loader)
     with monkeypatch.context() as patch:
         on_step(patch, STEPS + 3, interrupt)  # in the middle of the second epoch, with the weights' step done

@@ -25,7 +25,6 @@ import torch
 import yaml
 from PIL import Image
 
-from nas.config import to_plain
 from nas.darts import search
 from nas.data.caching import TRAILER, DiskCached
 from nas.data.readers import Shapes
@@ -36,6 +35,7 @@ from retrain.training import train
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, SpaceError, load
+from search_spaces.validation import to_plain
 from tiny import GENOTYPE, SPACE, command, refused, searching, training, without_pictures
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nas.config import RunConfig, to_plain
+from nas.config import RunConfig
 from nas.data.loading import Key, evaluation_loader, training_loader
 from nas.data.splits import training_split, validation_split
 from nas.evaluation.evaluate import evaluate_network
@@ -45,6 +45,7 @@ from nas.training.losses import check_weights
 from nas.training.progress import StepProgress, Waiting
 from nas.training.step import Stepper
 from search_spaces.synchronized import synchronize
+from search_spaces.validation import to_plain
 
 __all__ = ["EachEpoch", "RunState", "Session", "Step", "moved", "open_session"]
 

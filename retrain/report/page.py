@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.config import require
 from nas.evaluation.metrics import METRICS, all_metrics
 from nas.runs.folder import CONFIG
 from nas.runs.names import runs_within
@@ -21,6 +20,7 @@ from retrain.report.series import read_series
 from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
+from search_spaces.validation import require
 
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
