@@ -72,7 +72,7 @@ class OptimizerConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd")
+        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd", self.options)
         self.limit("power", least=0)
         self.limit("eps", "head_lr_multiplier", "head_bias_lr_multiplier", above=0)
         require(

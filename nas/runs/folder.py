@@ -12,38 +12,58 @@ log.txt          what was said on the screen
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
 import yaml
+
 from nas.config import CHANGEABLE, RunConfig
-from search_spaces.validation import differences, to_plain
 from nas.data.base import DataError
-from nas.runs.names import runs_within
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from search_spaces.messages import counted
+from nas.runs.names import runs_within
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import YamlError, read_yaml, write_atomically
-import contextlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
+from search_spaces.messages import counted
+from search_spaces.validation import differences, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.utils.tensorboard import SummaryWriter
+
     from nas.runs.pictures import SampleKeeper
 
-__all__ = ["BEST", "CHECKPOINT", "CONFIG", "GENOTYPE", "GENOTYPES", "METRICS", "RunError", "RunFolder", "SPACE", "check_resumable", "claimed", "has_begun", "new_folder", "read_config", "read_lines", "read_metrics", "run_to_resume",]
+__all__ = [
+    "BEST",
+    "CHECKPOINT",
+    "CONFIG",
+    "GENOTYPE",
+    "GENOTYPES",
+    "METRICS",
+    "RunError",
+    "RunFolder",
+    "SPACE",
+    "check_resumable",
+    "claimed",
+    "has_begun",
+    "new_folder",
+    "read_config",
+    "read_lines",
+    "read_metrics",
+    "run_to_resume",
+]
 
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
 GENOTYPES = "genotypes.jsonl"
+
 
 class RunError(ValueError):
     """A run folder that cannot be used: the message says what to do."""
@@ -286,6 +306,7 @@ def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, flo
         elif isinstance(value, int | float) and not isinstance(value, bool):
             scalars.append((f"{prefix}{name}", float(value)))
     return scalars
+
 
 try:
     import fcntl
