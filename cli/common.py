@@ -24,7 +24,7 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
 from cli.messages import did_you_mean, explain, with_hyphens
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import runs_within
+from nas.runs.names import COMMANDS, RunError, command_of, runs_within
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, read_yaml
 
@@ -70,6 +70,10 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        """The settings in a file; the line of a config.yaml that names the command of the run is none of them."""
+        return super().parse_string(re.sub(r"(?m)^command:.*$", "", content), *args, **kwargs)
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """The settings as YAML, for --print-config, without the options that are no settings."""
@@ -166,13 +170,13 @@ def _names_data(file: Path) -> bool:
 
 
 def _check_kind(command: str, path: Path) -> None:
-    """Checks that a run is of the command that shall go on with it: a retraining has a genotype, a search has none."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    owners = {"genotype": "nas-retrain", "space": "nas-search"}
-    found = [owner for name, owner in owners.items() if re.search(rf"^{name}:", text, re.MULTILINE)]
-    if len(found) == 1 and found[0] != command:  # a broken file is not spoken of here
-        owner = found[0]
-        raise UsageError(f"{path.parent} is a run of {owner}: go on with it by {owner} --resume {path.parent}")
+    """Checks that a run was made by the command that is to resume it."""
+    try:
+        owner = command_of(path.parent)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    if owner != command:
+        raise UsageError(f"{path.parent} is a run of {owner}: resume it with {owner} --resume {path.parent}")
 
 
 def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -213,7 +217,7 @@ def _check_file(parser: Parser, file: str) -> None:
                 raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
             if name in groups:
                 check(value, f"{name}.")
-            elif name not in leaves:
+            elif name not in leaves and not (name == "command" and value in COMMANDS):
                 raise UsageError(f"{file}: there is no setting {name}{did_you_mean(name, leaves)}")
 
     check(data, "")

@@ -14,9 +14,10 @@ import yaml
 from cli import common
 from cli.retrain import small_recipe
 from nas.config import RunConfig, to_plain
+from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
 from retrain.networks.published import NETWORKS
-from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
+from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Varies settings of nas-search or nas-retrain as a sweep says, a shipped one or a YAML file: each trial is a run of its
 own, and what was best becomes a file for --config. The same command goes on with a study, and started several times, on
-one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
+one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP_FILE --help."""
 
 PORT = 13000
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-sweep: only for its help, as the verbs have their own."""
-    parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP|report|proxy")
+    parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP_FILE|report|proxy")
     choices = "A shipped sweep, a YAML file, or a verb: report or proxy; see below."
-    parser.add_argument("sweep", metavar="SWEEP", type=str, help=choices)
+    parser.add_argument("sweep", metavar="SWEEP_FILE", type=str, help=choices)
     lines = [f"  {name:<8}  {load_sweep(name).description}" for name in shipped()]
     lines += ["", "verbs (nas-sweep VERB --help):", f"  {'report':<8}  tables and pictures of a study, and best.yaml"]
     lines += [f"  {'proxy':<8}  lets other machines at a storage, by gRPC"]
@@ -110,7 +111,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
 
     check_networks(space)
     check_data(base)
-    if (folder / "config.yaml").exists():
+    if (folder / CONFIG).exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out")
@@ -170,14 +171,14 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
 
 
 def _best_line(study: Study) -> str:
-    from retrain.sweeps.report import BEST, best_trial
+    from retrain.sweeps.report import best_trial
     from retrain.sweeps.study import written
 
     best = best_trial(study)
     if best is None:
         return "no trial is complete"
     value = written("miou", best.values[study.config.objectives.index("miou")])
-    return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST}"
+    return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST_SETTINGS}"
 
 
 def _report(arguments: list[str]) -> None:

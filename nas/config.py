@@ -342,9 +342,8 @@ class LoaderConfig:
     """Processes that read and augment, for the whole run; 0 does it in a thread of the main one."""
     prefetch: int = 2
     """Training batches made ahead of the step, by each worker or by the thread; 0 makes each when it is needed."""
-    cache: Cache | bool = "none"
-    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again. (true
-    and false, of older runs, are memory and none.)"""
+    cache: Cache = "none"
+    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again."""
     cache_folder: str | None = None
     """Folder of the files of cache disk; None is nas-segmentation in $XDG_CACHE_HOME or ~/.cache."""
     batch_size: int = 2
@@ -354,8 +353,6 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.resolution <= 4, f"loader.resolution is {self.resolution}: give a factor above 0, at most 4")
-        if isinstance(self.cache, bool):
-            object.__setattr__(self, "cache", "memory" if self.cache else "none")
         require(self.workers >= 0, f"loader.workers is {self.workers}: give a whole number from 0")
         require(self.prefetch >= 0, f"loader.prefetch is {self.prefetch}: give a whole number from 0")
         require(
@@ -384,6 +381,8 @@ class LoaderConfig:
 @dataclass(frozen=True)
 class RunConfig:
     """What every run has, whether it searches or retrains."""
+
+    command = ""  # that makes such a run, as its config.yaml says; no setting, as it has no type
 
     data: str = "shapes"
     """Data set: shapes (built in), ade20k, camvid, celebamask, cityscapes, folder, voc2012."""
@@ -443,6 +442,8 @@ class RunConfig:
 @dataclass(frozen=True)
 class SearchConfig(RunConfig):
     """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
+
+    command = "nas-search"
 
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""

@@ -29,19 +29,8 @@ from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory, search_memory
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.runs.epoch_log import EachEpoch, decode_supernet, headline, report_epoch, show_history
-from nas.runs.folder import (
-    BEST,
-    CHECKPOINT,
-    GENOTYPE,
-    SPACE,
-    RunError,
-    RunFolder,
-    check_resumable,
-    claimed,
-    has_begun,
-    new_folder,
-    run_to_resume,
-)
+from nas.runs.folder import RunFolder, check_resumable, claimed, has_begun, new_folder, run_to_resume
+from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, SPACE, RunError
 from nas.runs.pictures import SampleKeeper
 from nas.supernet.alpha_sampling import Relaxation
 from nas.supernet.network import Supernet

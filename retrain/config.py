@@ -115,6 +115,8 @@ class LossConfig:
 class RetrainConfig(RunConfig):
     """Settings of `nas-retrain`; the defaults are the protocol of Auto-DeepLab, section 5.2, on Cityscapes."""
 
+    command = "nas-retrain"
+
     genotype: str = ""
     """A genotype.json file, or the name of a published network."""
     network: NetworkConfig = field(default_factory=NetworkConfig)

@@ -20,7 +20,7 @@ from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.inference import PLAIN_SCALES, Inference, Viewing
 from nas.evaluation.metrics import ConfusionMatrix
 from nas.runs.epoch_log import package_version
-from nas.runs.folder import BEST
+from nas.runs.names import BEST
 from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically

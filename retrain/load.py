@@ -23,9 +23,8 @@ from nas.config import Precision, from_plain
 from nas.data.base import MAX_CLASSES
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
-from nas.runs.folder import BEST, CHECKPOINT, GENOTYPE
 from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import runs_within
+from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, runs_within
 from nas.training.devices import choose_device, set_float32
 from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.folding import fold_batch_norms

@@ -27,18 +27,8 @@ from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory, step_memory
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
 from nas.runs.epoch_log import EachEpoch, record_epoch
-from nas.runs.folder import (
-    BEST,
-    CHECKPOINT,
-    GENOTYPE,
-    RunError,
-    RunFolder,
-    check_resumable,
-    claimed,
-    has_begun,
-    new_folder,
-    run_to_resume,
-)
+from nas.runs.folder import RunFolder, check_resumable, claimed, has_begun, new_folder, run_to_resume
+from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, RunError
 from nas.runs.pictures import SampleKeeper
 from nas.training.class_weights import class_shares, inverse_log
 from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32

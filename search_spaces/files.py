@@ -12,7 +12,10 @@ from typing import IO, Any
 
 import yaml
 
-__all__ = ["YamlError", "read_yaml", "write_atomically"]
+__all__ = ["GENOTYPE", "YamlError", "read_yaml", "write_atomically"]
+
+GENOTYPE = "genotype.json"
+"""In a run folder: what was found, or what is trained."""
 
 MAX_YAML_BYTES = 2**18
 

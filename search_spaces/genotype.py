@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.files import write_atomically
+from search_spaces.files import GENOTYPE, write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError, short
 
@@ -155,8 +155,8 @@ def load_genotype(path: str | Path) -> Genotype:
     """
     path = Path(path)
     if path.is_dir():
-        inside = path / "genotype.json"
-        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else 'a genotype.json file'}")
+        inside = path / GENOTYPE
+        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else f'a {GENOTYPE} file'}")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no genotype is")

@@ -22,7 +22,7 @@ from nas.darts import _steppers, search
 from nas.diagnostics.discretization import forced_miou
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.epoch_log import decode_supernet
-from nas.runs.folder import RunError
+from nas.runs.names import RunError
 from nas.supernet.alpha_sampling import Relaxation
 from nas.supernet.network import Supernet
 from nas.training.distributed import Processes, joined

@@ -24,6 +24,7 @@ import cli.search
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
+from nas.runs.names import read_config
 from nas.training.interruption import InterruptedRun
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
@@ -777,7 +778,7 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
 
     # The run is repeated from its own settings.
     repeated = call("nas-search", "--config=search/config.yaml", "--out=again", "--print_config")
-    assert settings_of(repeated) == {**yaml.safe_load(Path("search/config.yaml").read_text()), "out": "again"}
+    assert settings_of(repeated) == {**read_config(Path("search")), "out": "again"}
     assert_refused(call("nas-search", "--config=search/config.yaml"), "nas-search", "holds a run already")
 
     # It goes on to more epochs, and only as the same run.
@@ -824,7 +825,12 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
     written = json.loads(Path("trained/evaluation-val-best-scales-0.5-1-1.75-flip.json").read_text())
     assert (written["scales"], written["flip"]) == ([0.5, 1.0, 1.75], True)
     assert json.loads(Path("trained/evaluation-val-best.json").read_text()) == measured
-    assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained is a run of nas-retrain")
+    for command, run, owner in (("nas-search", "trained", "nas-retrain"), ("nas-retrain", "search", "nas-search")):
+        right = f"{run} is a run of {owner}: resume it with {owner} --resume {run}"
+        assert_refused(call(command, f"--resume={run}"), command, right)
+    Path("search/config.yaml").write_text("epochs: 3\n")
+    says = "search/config.yaml does not name the command"
+    assert_refused(call("nas-search", "--resume=search"), "nas-search", says)
 
     Path("images").mkdir()
     generator = np.random.default_rng(0)

@@ -23,7 +23,7 @@ from nas.config import from_plain
 from nas.data.base import DataError
 from nas.data.prefetch import Loader
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import read_config
+from nas.runs.names import read_config
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import check_same_run, on_step

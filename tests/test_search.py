@@ -31,7 +31,8 @@ from nas.darts import search
 from nas.data.loading import epoch_batches, split_dataset
 from nas.data.splits import training_split
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
-from nas.runs.folder import read_config, read_metrics
+from nas.runs.folder import read_metrics
+from nas.runs.names import read_config
 from nas.supernet.network import Supernet
 from nas.training.devices import seed_everything
 from nas.training.interruption import InterruptedRun

@@ -71,6 +71,7 @@ def test_a_sweep_trains_and_its_best_settings_train_again(
     assert "2 complete; best: trial" in out
     for number in (0, 1):
         run = yaml.safe_load((tmp_path / f"study/trial-{number}/config.yaml").read_text())
+        assert run["command"] == "nas-retrain"
         assert run["epochs"] == len(read_metrics(tmp_path / f"study/trial-{number}")) == 2
         assert 1e-4 <= run["optimizer"]["lr"] <= 1e-2
         assert run["network"]["modules"][0] == 0

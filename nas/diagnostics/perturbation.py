@@ -24,7 +24,7 @@ from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.epoch_log import decode_supernet
-from nas.runs.folder import CHECKPOINT, read_config
+from nas.runs.names import CHECKPOINT, read_config
 from nas.supernet.network import Supernet
 from nas.training.devices import choose_device, set_float32
 from nas.training.progress import StepProgress

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from nas.runs.folder import RunFolder, read_lines
+from nas.runs.names import GENOTYPE, GENOTYPES, RunError
 from nas.runs.pictures import draw_paths, figure_to_array
-from nas.runs.folder import GENOTYPE, GENOTYPES, RunError, RunFolder, read_lines
 from search_spaces.drawing import draw_cell, draw_changes
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype, GenotypeError, load_genotype

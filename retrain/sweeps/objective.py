@@ -13,7 +13,7 @@ from nas.config import Precision, RunConfig, SearchConfig
 from nas.darts import resolve_space, search
 from nas.data.splits import open_split
 from nas.evaluation.cost import measure
-from nas.runs.folder import GENOTYPE
+from nas.runs.names import GENOTYPE
 from nas.training.devices import autocast, choose_device, set_float32
 from retrain.config import RetrainConfig
 from retrain.networks import build
