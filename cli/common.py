@@ -15,7 +15,8 @@ import sys
 import threading
 import warnings
 from argparse import ArgumentError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -298,27 +299,39 @@ def settings(config_class: Any, values: Namespace) -> Any:
     return config_class(**vars(_only_settings(values)))
 
 
+@contextmanager
+def _handlers(name: str) -> Iterator[None]:
+    """What the process does with warnings, failed threads and SIGTERM while a command runs; then as it was before."""
+    before = threading.excepthook, warnings.showwarning
+    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
+    threading.excepthook = lambda failure: (
+        None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
+    )
+    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
+    takes_signals = threading.current_thread() is threading.main_thread()
+    if takes_signals:  # SIGTERM is as Ctrl-C, also before a run takes them over
+        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        threading.excepthook, warnings.showwarning = before
+        if takes_signals:
+            signal.signal(signal.SIGTERM, terminate)
+        sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
+
+
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: every failure that a user can cause ends in one line on standard error.
 
     With NAS_TRACEBACK=1 in the environment the traceback is shown. The extensions that NAS_EXTENSIONS names are loaded
     first.
     """
-    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
-    threading.excepthook = lambda failure: (
-        None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also before a run takes them over
-    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     code, message = 0, ""
     failure: BaseException | None = None
     try:
-        try:
+        with _handlers(name):
             load_extensions()
             main(list(sys.argv[1:] if arguments is None else arguments))
-        finally:
-            sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "interrupted"
     except BrokenPipeError:  # the reader of our output went away, as in `nas-describe ... | head`

@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Varies settings of nas-search or nas-retrain as a sweep says, a shipped one or a YAML file: each trial is a run of its
 own, and what was best becomes a file for --config. The same command goes on with a study, and started several times, on
-one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP_FILE --help."""
+one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
 
 PORT = 13000
 
 
 def make_parser() -> common.Parser:
     """The parser of nas-sweep: only for its help, as the verbs have their own."""
-    parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP_FILE|report|proxy")
+    parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP|report|proxy")
     choices = "A shipped sweep, a YAML file, or a verb: report or proxy; see below."
-    parser.add_argument("sweep", metavar="SWEEP_FILE", type=str, help=choices)
+    parser.add_argument("sweep", metavar="SWEEP", type=str, help=choices)
     lines = [f"  {name:<8}  {load_sweep(name).description}" for name in shipped()]
     lines += ["", "verbs (nas-sweep VERB --help):", f"  {'report':<8}  tables and pictures of a study, and best.yaml"]
     lines += [f"  {'proxy':<8}  lets other machines at a storage, by gRPC"]

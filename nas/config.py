@@ -26,6 +26,7 @@ __all__ = [
     "Decay",
     "Engine",
     "HealthConfig",
+    "INVERSE_LOG",
     "LoaderConfig",
     "MemoryCheck",
     "OptimizerName",
@@ -79,6 +80,10 @@ _SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "
 
 
 Config = TypeVar("Config")
+
+
+INVERSE_LOG = 1.02
+"""c of the class weights 1 / ln(c + p) in ENet (Paszke et al., 2016)."""
 
 
 RECIPES = Path(__file__).parent / "recipes"

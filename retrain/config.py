@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from nas.config import (
+    INVERSE_LOG,
     AugmentConfig,
     Decay,
     LoaderConfig,
@@ -40,7 +41,6 @@ __all__ = [
 
 RECIPES = Path(__file__).parent / "recipes"
 ClassWeights = Literal["none", "inverse_log"]
-CONSTANT = 1.02
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class LossConfig:
     class_weights: ClassWeights = "none"
     """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(constant + p), with p the share of
     its class among the labelled pixels of the training split."""
-    constant: float = CONSTANT
+    constant: float = INVERSE_LOG
     """The constant of inverse_log, above 1: the smaller, the more a rare class counts."""
     resolution: Literal["image", "logits"] = "image"
     """Where the loss is taken: at the image's size, to which the logits are resized; or at the logits' own stride, to
@@ -103,9 +103,9 @@ class LossConfig:
         for name, allowed in (("class_weights", get_args(ClassWeights)), ("resolution", ("image", "logits"))):
             value = getattr(self, name)
             require(value in allowed, f"loss.{name} is {value!r}: give one of {', '.join(allowed)}")
-        require(self.constant > 1, f"loss.constant is {self.constant}: give a number above 1, such as {CONSTANT}")
+        require(self.constant > 1, f"loss.constant is {self.constant}: give a number above 1, such as {INVERSE_LOG}")
         require(
-            self.constant == CONSTANT or self.class_weights != "none",
+            self.constant == INVERSE_LOG or self.class_weights != "none",
             f"loss.constant is {self.constant}, but loss.class_weights is none: leave it out, or give "
             "--loss.class-weights inverse_log",
         )

@@ -27,7 +27,10 @@ from search_spaces.files import GENOTYPE, write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError, short
 
-__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "state_names"]
+__all__ = ["CELL_INPUTS", "Block", "Genotype", "GenotypeError", "load_genotype", "state_names"]
+
+CELL_INPUTS = ("l-2", "l-1")
+"""Names of the outputs of the cells two layers and one layer before."""
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -40,7 +43,7 @@ class GenotypeError(ValueError):
 
 def state_names(blocks: int) -> tuple[str, ...]:
     """Names of a cell's states: `l-2`, `l-1`, then `block1` ... `blockB`."""
-    return ("l-2", "l-1", *(f"block{number}" for number in range(1, blocks + 1)))
+    return (*CELL_INPUTS, *(f"block{number}" for number in range(1, blocks + 1)))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["FplFusion", "OperationSettings", "SmoothingWindow"]
+__all__ = ["FplFusion", "OperationSettings", "Smoothing", "SmoothingWindow"]
 
+Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 SmoothingWindow = Literal["paper", "official"]
 FplFusion = Literal["stage1", "pair", "none"]
 

@@ -8,11 +8,15 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -464,10 +468,31 @@ def test_hyphens_are_for_options_alone() -> None:
     assert with_hyphens(text) == "give --loader.batch-size 2, data_root or runs/--my_file --x=a_b"
 
 
-def test_an_interrupt_while_a_command_is_imported_is_one_line() -> None:
-    program = "import cli\nraise KeyboardInterrupt"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("program", ["/usr/bin/nas-search", "-m"])
+def test_an_interrupt_while_a_command_is_imported_is_one_line(program: str) -> None:
+    text = f"import sys\nsys.argv = [{program!r}]\nimport cli\nraise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode in (130, -2), done.stderr) == (True, "interrupted\n")
+
+
+def hooks() -> tuple[Any, ...]:
+    return sys.excepthook, threading.excepthook, warnings.showwarning, signal.getsignal(signal.SIGTERM)
+
+
+def test_a_program_that_imports_and_runs_a_command_keeps_its_hooks(capsys: pytest.CaptureFixture[str]) -> None:
+    before = hooks()
+    importlib.reload(cli)
+    assert hooks() == before
+    during: list[tuple[Any, ...]] = []
+    for error in (ValueError("no"), KeyboardInterrupt(), SystemExit(0)):
+
+        def main(arguments: list[str], error: BaseException = error) -> None:
+            during.append(hooks())
+            raise error
+
+        run_main(main, capsys)
+        assert hooks() == before
+    assert all(old != new for old, new in zip(before[1:], during[0][1:], strict=True))
 
 
 # Settings
@@ -537,14 +562,6 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
     assert settings_of(second).keys().isdisjoint({"config", "recipe", "resume", "quiet", "source"})
     if command == "nas-retrain":
         assert settings_of(second)["genotype"] == ("auto-deeplab-m" if arguments[0] == "auto-deeplab-m" else "g.json")
-
-
-@pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
-def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
-    file = tmp_path / "old.yaml"
-    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
-    values = common.parse(cli.search.make_parser(), ["--config", str(file)])
-    assert values.loader.cache == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:

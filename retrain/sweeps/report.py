@@ -119,10 +119,12 @@ def counted(trials: Sequence[FrozenTrial]) -> str:
 def described(study: Study) -> str:
     """What was done, in a sentence or two."""
     base = study.space.base
+    places = sorted({trial.user_attrs["timed_on"] for trial in study.trials if "timed_on" in trial.user_attrs})
+    latency = f" Latency was measured on {' and on '.join(places)}." if places else ""
     return (
         f"{counted(shown_trials(study))}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} "
         f"epochs; sampler {study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that "
-        f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one."
+        f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one.{latency}"
     )
 
 
