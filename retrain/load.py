@@ -68,7 +68,7 @@ class TrainedNetwork:
     epoch: int
     """Epochs that the weights were trained for."""
     val_miou: float
-    """Validation mIoU behind its last epoch, 0 to 1; NaN where the file does not say."""
+    """Validation mIoU after its last epoch, 0 to 1; NaN before the first epoch has ended."""
 
 
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
@@ -108,8 +108,8 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
-        epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"].get("last_miou", "nan"))
-        mirror = {int(one): int(other) for one, other in saved.get("mirror", {}).items()}  # an older run has none
+        epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"]["last_miou"])
+        mirror = {int(one): int(other) for one, other in saved["mirror"].items()}
     network = network.to(device or torch.device("cpu")).eval()
     return TrainedNetwork(network, config, classes, colors, mirror, path, epoch, val_miou)
 

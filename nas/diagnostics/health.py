@@ -134,8 +134,7 @@ def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tupl
 
     Args:
         genotype: As decoded after the epoch, with its alpha and beta.
-        before: What this gave for the last epoch; empty at the first one, and where an older release wrote the
-            checkpoint.
+        before: What this gave for the last epoch; empty at the first one.
         learns: Whether alpha and beta learned in the epoch.
 
     Returns:

@@ -71,7 +71,7 @@ def read_history(folder: str | Path) -> list[Snapshot]:
     """The genotypes of a search, epoch by epoch.
 
     Raises:
-        RunError: There are none, as in a run of an older release or of nas-retrain; or a line is wrong.
+        RunError: There are none, as in a run of nas-retrain, or a line is wrong.
         GenotypeError: The run's genotype.json cannot be read.
     """
     folder = Path(folder)
