@@ -13,7 +13,6 @@ import nas.evaluation.cost
 from nas.config import Precision
 from nas.evaluation.cost import (
     Cost,
-    breakdown,
     call_seconds,
     count_parameters,
     describe,
@@ -49,11 +48,11 @@ def test_by_hand() -> None:
     parameters = (8 * 3 * 9 + 8) + (8 * 9 + 16) + 4 * 8 + (4 * 2 + 2)
     assert count_parameters(network) == parameters
     assert measure(network, (9, 11)) == Cost(parameters, first + depthwise + functional + linear)
-    assert breakdown(network, (9, 11)) == {
-        "first": Cost(8 * 3 * 9 + 8, first),
-        "rest": Cost(8 * 9 + 16, depthwise),
-        "linear": Cost(4 * 2 + 2, linear),
-    }
+    assert describe(network, (9, 11))["parts"] == [
+        {"name": "first", "parameters": 8 * 3 * 9 + 8, "multiply_adds": first},
+        {"name": "rest", "parameters": 8 * 9 + 16, "multiply_adds": depthwise},
+        {"name": "linear", "parameters": 4 * 2 + 2, "multiply_adds": linear},
+    ]
 
 
 def test_frozen_and_shared_parameters() -> None:

@@ -24,7 +24,6 @@ from search_spaces.operations import Cost
 __all__ = [
     "Cost",
     "WARM_UP",
-    "breakdown",
     "call_seconds",
     "count_parameters",
     "describe",
@@ -70,12 +69,6 @@ def measure_call(module: nn.Module, *arguments: object) -> Cost:
     with torch.no_grad(), counter:
         module(*arguments)
     return Cost(count_parameters(module), counter.get_total_flops() // 2)
-
-
-def breakdown(network: nn.Module, size: tuple[int, int], channels: int = 3) -> dict[str, Cost]:
-    """As `measure`, for each child of `network` by its name."""
-    costs = _measure(network, size, channels)
-    return {name: cost for name, cost in costs.items() if name}
 
 
 def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

@@ -8,23 +8,7 @@ from typing import Any
 
 from search_spaces.files import GENOTYPE, YamlError, read_yaml
 
-__all__ = [
-    "BEST",
-    "BEST_SETTINGS",
-    "CHECKPOINT",
-    "COMMANDS",
-    "CONFIG",
-    "GENOTYPE",
-    "GENOTYPES",
-    "LOG",
-    "METRICS",
-    "RunError",
-    "SPACE",
-    "SWEEP_FILE",
-    "command_of",
-    "read_config",
-    "runs_within",
-]
+__all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "runs_within"]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
@@ -47,8 +31,7 @@ def command_of(folder: Path) -> str:
     Raises:
         RunError: The folder has no config.yaml, or it is broken or does not name the command.
     """
-    command: str = _read(folder)["command"]
-    return command
+    return str(_read(folder)["command"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
