@@ -284,6 +284,11 @@ def test_settings_come_back_from_yaml_and_checkpoints_as_they_were(config: RunCo
     assert differences(load_checkpoint(tmp_path / "c.pt", "search")["config"], plain) == []
 
 
+def test_every_kind_of_run_has_its_command() -> None:
+    kinds = [config for config in RunConfig.__subclasses__() if not config.__module__.startswith("test")]
+    assert sorted(config.command for config in kinds) == sorted(COMMANDS)
+
+
 @pytest.mark.parametrize("config", [SearchConfig, RetrainConfig])
 def test_a_run_folder_says_which_command_made_it(config: type[RunConfig], tmp_path: Path) -> None:
     assert config.command in COMMANDS
