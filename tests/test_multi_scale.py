@@ -164,6 +164,7 @@ def evaluation(**changes: Any) -> Evaluation:
         "epoch": 3,
         "seed": 0,
         "confusion": [[1, 0], [0, 0]],
+        "metrics": {},
         "scales": [1.0],
         "flip": False,
         "window": None,

@@ -105,7 +105,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
 
 
 def retrain_plain(config: retrain.RetrainConfig) -> dict[str, Any]:
-    from nas.config import to_plain
+    from search_spaces.validation import to_plain
 
     return {"command": config.command, **to_plain(config)}
 

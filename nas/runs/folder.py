@@ -24,13 +24,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import yaml
 
-from nas.config import RunConfig, differences, to_plain
+from nas.config import CHANGEABLE, RunConfig
 from nas.data.base import DataError
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
-from search_spaces.extensions import loaded_extensions
+from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import write_atomically
 from search_spaces.messages import counted
+from search_spaces.validation import differences, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,22 +49,6 @@ __all__ = [
     "read_metrics",
     "run_to_resume",
 ]
-
-
-CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
-    *(
-        "health.gap_batches",
-        "health.gap_every",
-        "health.eigenvalue_steps",
-        "health.stop_when_stable",
-        "health.stop_on_collapse",
-    ),
-    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
-    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
-}
-"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
-another file: its content is in the checkpoint and compared there.)"""
 
 
 def new_folder(config: RunConfig, name: str) -> Path:
@@ -202,6 +187,7 @@ class RunFolder:
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
+        load_plugins()  # a validation goes through all metrics, and the log names what they are from
         if loaded_extensions():
             self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nas.config import INVERSE_LOG
 from nas.data.base import IGNORE, DataError, SegmentationDataset
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["class_shares", "inverse_log", "inverse_log_weights", "median_frequency_weights"]
+__all__ = ["CONSTANT", "class_shares", "inverse_log", "inverse_log_weights", "median_frequency_weights"]
+
+CONSTANT = 1.02
+"""c of 1 / ln(c + p) in ENet."""
 
 
 def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.float64]:
@@ -49,14 +51,14 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
     return pixels / pixels.sum()
 
 
-def inverse_log(shares: ArrayLike, constant: float = INVERSE_LOG) -> Tensor:
+def inverse_log(shares: ArrayLike, constant: float = CONSTANT) -> Tensor:
     """:func:`inverse_log_weights` for the loss: float32 [classes]."""
     import torch
 
     return torch.from_numpy(inverse_log_weights(shares, constant)).float()
 
 
-def inverse_log_weights(shares: ArrayLike, constant: float = INVERSE_LOG) -> NDArray[np.float64]:
+def inverse_log_weights(shares: ArrayLike, constant: float = CONSTANT) -> NDArray[np.float64]:
     """1 / ln(constant + share): a rare class weighs more, at most 1 / ln(constant).
 
     Args:

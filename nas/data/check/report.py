@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from nas.config import INVERSE_LOG
 from nas.data.check.checking import Problem, Report
 from nas.data.check.statistics import SplitCounts
-from nas.training.class_weights import inverse_log_weights, median_frequency_weights
+from nas.training.class_weights import CONSTANT, inverse_log_weights, median_frequency_weights
 
 __all__ = ["SHOWN", "as_data", "as_text", "summary"]
 
@@ -159,7 +158,7 @@ def _split_lines(split: str, counts: SplitCounts, classes: tuple[str, ...], weig
     rows = [["id", "class", "pixels", "share", "images"]]
     median, inverse_log = _weights(counts, len(classes))
     if weights:
-        rows[0] += ["median frequency", f"1/ln({INVERSE_LOG}+share)"]
+        rows[0] += ["median frequency", f"1/ln({CONSTANT}+share)"]
     for number, (name, share) in enumerate(zip(classes, counts.shares(len(classes)).tolist(), strict=True)):
         row = [str(number), name, f"{counts.labels[number]:,}", f"{share:.2%}", f"{counts.images[number]:,}"]
         rows.append(row + [_number(column[number]) for column in (median, inverse_log)] * weights)
