@@ -347,6 +347,8 @@ class RunConfig(Settings):
         data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
     """
 
+    command = ""  # that makes such a run, as its config.yaml says; no setting, as it has no type
+
     data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
@@ -396,6 +398,8 @@ class RunConfig(Settings):
 @dataclass(frozen=True)
 class SearchConfig(RunConfig):
     """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
+
+    command = "nas-search"
 
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""

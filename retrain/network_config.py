@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
+from search_spaces.settings import FplFusion, OperationSettings, Smoothing, SmoothingWindow
 from search_spaces.space import MAX_CHANNELS
 from search_spaces.validation import Settings, require
 
@@ -24,10 +24,8 @@ __all__ = [
     "Factorization",
     "Fusion",
     "NetworkConfig",
-    "Smoothing",
 ]
 
-Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 Fusion = Literal["fir", "if", "isff-add", "isff-concat", "if+isff-add", "if+isff-concat"]
 Factorization = Literal["composite", "none", "all"]
 

@@ -31,9 +31,9 @@ from retrain.networks.fplnet import (
     module_factory,
 )
 from retrain.networks.searched_fplnet import INITIAL_CONVOLUTIONS
-from search_spaces.genotype import Block, Genotype
+from search_spaces.genotype import CELL_INPUTS, Block, Genotype
 from search_spaces.modules import BatchNorm, resize
-from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.operations import NONE, OPERATIONS, SKIP
 from search_spaces.settings import OperationSettings
 from search_spaces.space import SearchSpace
 
@@ -122,7 +122,7 @@ class Parts:
 
     def cell(self, key: Hashable, before: Shape, last: Shape, level: int, stride: int) -> Part:
         """All of a cell but its operations: projections, resizing, sums and concatenation."""
-        blocks = (Block(("l-2", "l-1"), (NONE, NONE)),) * self.space.blocks
+        blocks = (Block(CELL_INPUTS, (NONE, NONE)),) * self.space.blocks
 
         def build() -> nn.Module:
             channels = self.multiplier * 2**level
@@ -213,8 +213,8 @@ class DeepLabParts(Parts):
         # The operations' settings are given by the space: a network refuses those that none of its operations reads.
         unset: dict[str, Any] = {f.name: None for f in dataclasses.fields(OperationSettings)}
         config = dataclasses.replace(self.config, **unset)
-        space = dataclasses.replace(self.space, layers=len(path), operations=("skip",), settings=self.settings)
-        cell = (Block(("l-2", "l-1"), ("skip", "skip")),) * space.blocks
+        space = dataclasses.replace(self.space, layers=len(path), operations=(SKIP,), settings=self.settings)
+        cell = (Block(CELL_INPUTS, (SKIP, SKIP)),) * space.blocks
         return DeepLab(Genotype(space, cell, tuple(space.strides[level] for level in path)), self.classes, config)
 
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from search_spaces.modules import BatchNormFactory
 
-__all__ = ["NONE", "OPERATIONS", "Cost", "Operation", "register_operation"]
+__all__ = ["NONE", "OPERATIONS", "SKIP", "Cost", "Operation", "register_operation"]
 
-NONE = "none"
+NONE, SKIP = "none", "skip"
 """Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
 
 DEFAULTS = OperationSettings()
@@ -246,12 +246,12 @@ def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
 
 
 SEPARABLE, ATROUS, DILATED_SEPARABLE = "#0072B2", "#D55E00", "#E69F00"
-POOLING, SKIP, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
+POOLING, IDENTITY, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
 INHIBITED, SMOOTHED, FACTORIZED = "#56B4E9", "#F0E442", "#CC79A7"
 WITH_SETTINGS = "channels stride batch_norm settings"
 
 _register_class(NONE, "none", NO_CONNECTION, _free, "modules:NoConnection", "stride", has_weights=False)
-_register_class("skip", "skip", SKIP, _skip_cost, "modules:Skip", has_weights=False)
+_register_class(SKIP, "skip", IDENTITY, _skip_cost, "modules:Skip", has_weights=False)
 for _kind, _label in (("max", "max"), ("average", "avg")):
     _register_class(
         f"{_kind}_pooling_3x3",

@@ -519,7 +519,7 @@ def test_a_run_has_the_metrics_of_plugins_and_names_them(monkeypatch: pytest.Mon
 def test_a_plugin_that_cannot_be_loaded_is_named_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(install("ghost", text))
     said = refused("nas-describe", "--space", "partial.yaml")
-    assert said.startswith("nas-describe: plugin of nas-ghost 1.2: ghost, line 2: ")
+    assert said.startswith("nas-describe: partial.yaml: plugin of nas-ghost 1.2: ghost, line 2: ")
     assert said.endswith("; install another version of nas-ghost, or uninstall it\n")
     assert command("nas-describe", "--space", "autodeeplab").code == 0, "nothing unknown was asked for"
 

@@ -10,8 +10,9 @@ from torch import nn
 
 from decoders.path import path_probability
 from nas.evaluation.metrics import epoch_text
-from nas.runs.folder import GENOTYPES, RunFolder, read_lines
+from nas.runs.folder import RunFolder, read_lines
 from nas.runs.history import draw_history, read_history, record_genotype
+from nas.runs.names import GENOTYPES
 from nas.runs.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
 from nas.supernet.network import Supernet
 from nas.training.progress import waiting_advice
