@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.files import write_atomically
+from search_spaces.files import parse_json, write_atomically
 from search_spaces.operations import NONE
-from search_spaces.space import SearchSpace, SpaceError, short
+from search_spaces.space import SearchSpace, SpaceError
+from search_spaces.validation import short
 
 __all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names", "transition_mask"]
 
@@ -173,8 +174,8 @@ def load_genotype(path: str | Path) -> Genotype:
     except OSError as error:
         raise GenotypeError(f"{path}: cannot be read: {error.strerror}. Name a genotype.json file") from error
     try:
-        data = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of thousands of digits
+        data = parse_json(text)
+    except ValueError as error:  # not UTF-8, not JSON, a key twice, a number of thousands of digits
         raise GenotypeError(
             f"{path}: not valid JSON: {error}. Mend that place, or take a whole copy if the file was cut short"
         ) from error

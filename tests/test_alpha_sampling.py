@@ -30,7 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "skip dropout": {"skip_dropout": 0.6},
     "entropy": {"entropy": 2.0},
     "gumbel": {"sampling": "gumbel"},
-    "all": {"skip_dropout": 0.6, "entropy": 2.0, "sampling": "gumbel", "temperature": 5.0},
+    "all": {"skip_dropout": 0.6, "entropy": 2.0, "sampling": "gumbel"},
 }
 
 
@@ -94,13 +94,13 @@ def test_gumbel_draws_one_operation_by_its_probability() -> None:
 
 
 def test_the_gradient_of_a_drawn_alpha_is_that_of_the_soft_one_at_its_temperature() -> None:
-    made = sampling(sampling="gumbel", temperature=4.0, temperature_end=1.0, epochs=3)
+    made = sampling(sampling="gumbel", epochs=3)
     made.begin("architecture", 1, 5, 10, CPU)
     hard, soft = (logits().requires_grad_() for _ in range(2))
     slope = torch.arange(20, dtype=torch.float64).view(5, 4)
     (made(hard, training=True) * slope).sum().backward()
     noise = np.random.default_rng([0, 1, 5, 1, 4]).gumbel(size=(5, 4))
-    temperature = 4 - 3 * (1.5 / 3)
+    temperature = 10 - 9.9 * (1.5 / 3)
     (((soft.log_softmax(-1) + torch.from_numpy(noise)) / temperature).softmax(-1) * slope).sum().backward()
     torch.testing.assert_close(hard.grad, soft.grad)
 
@@ -129,7 +129,7 @@ def test_the_penalty_is_the_mean_relative_entropy_and_rises_from_the_first_epoch
 
 @pytest.mark.parametrize("partial_channels", [1, 2])
 @pytest.mark.parametrize("name", ["skip dropout", "gumbel", "all"])
-@pytest.mark.parametrize("recompute", ["none", "node", "operation"])
+@pytest.mark.parametrize("recompute", ["none", "node"])
 def test_both_engines_compute_the_same_with_all_gradients(name: str, partial_channels: int, recompute: Any) -> None:
     searched = space()
     plain, fast = engines(searched, partial_channels=partial_channels, recompute=recompute)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.config import SearchConfig, from_plain
+from nas.config import SearchConfig
 from nas.data.loading import evaluation_loader
 from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
@@ -30,6 +30,7 @@ from nas.training.progress import StepProgress
 from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
+from search_spaces.validation import from_plain
 
 __all__ = ["Perturbed", "decode_by_perturbation", "perturbed_cell", "validations"]
 

@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.config import Precision, RunConfig, SearchConfig, full_precision
 from nas.runs.free_memory import ADVICE, available_memory
 from nas.training.distributed import ALONE, Processes
-from nas.training.step import Stepper
+from nas.training.optimizers import OPTIMIZERS
+from nas.training.step import Execution, Stepper
 
 if TYPE_CHECKING:
     from nas.supernet.network import Supernet
@@ -161,7 +162,7 @@ def step_memory(
         for parameters, _ in trained:
             optimizer = torch.optim.SGD([twins[p] for p in parameters])
             logits = getattr(network, forward)
-            stepper = Stepper("meta", network, optimizer, CPU, "float32", forward=logits, accumulate=accumulate)
+            stepper = Stepper("meta", network, optimizer, Execution(CPU, accumulate=accumulate), forward=logits)
             network.train()
             live.peak = live.now
             with _grown(network, repeated, live) as grown:
@@ -218,8 +219,11 @@ def search_memory(supernet: Supernet, config: SearchConfig) -> int:
         supernet = supernet.first_layers(full)
         repeated = Repeated([f"nodes.{name}" for name in supernet.node_names(full)], space.layers - full)
     trained = [
-        (supernet.weights(), 1 if config.optimizer.momentum else 0),
-        (list(supernet.architecture.parameters()), 2),
+        (supernet.weights(), OPTIMIZERS["sgd"].states(config.optimizer.momentum)),
+        (
+            list(supernet.architecture.parameters()),
+            OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0]),
+        ),
     ]
     images = (config.loader.batch_size, *config.loader.augment.crop)
     return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)

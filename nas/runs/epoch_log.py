@@ -13,6 +13,7 @@ from torch import nn
 from decoders.path import path_probability
 from nas.config import SearchConfig
 from nas.data.base import SegmentationDataset
+from nas.evaluation.metrics import epoch_text
 from nas.runs.history import draw_history, read_history, record_genotype
 from nas.runs.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
 from nas.runs.folder import GENOTYPES, RunFolder, read_lines
@@ -25,15 +26,11 @@ from search_spaces.space import SearchSpace
 from search_spaces.module_protocols import reported
 
 __all__ = [
-    "EachEpoch",
-    "headline",
     "record_epoch",
     "report_epoch",
     "show_history",
 ]
 
-EachEpoch = Callable[[int, Mapping[str, float]], None]
-"""Is told the number of an epoch, from 0, and its validation metrics."""
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
 
@@ -54,25 +51,6 @@ def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network
         for name, value in numbers.items():
             run.board.add_scalar(f"modules/{name}", value, epoch)
     run.record(epoch, metrics)
-
-
-def headline(
-    config: SearchConfig,
-    space: SearchSpace,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    split: Sequence[Sized],
-    device: torch.device,
-    folder: Path,
-) -> str:
-    """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
-    return (
-        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {counted(len(space.operations), 'operation')}) on {config.data}: "
-        f"{len(split[0])} + {counted(len(split[1]), 'training image')}, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {counted(config.epochs, 'epoch')} on {device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {folder}"
-    )
 
 
 def report_epoch(
@@ -119,7 +97,7 @@ def report_epoch(
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
-        f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
+        f"epoch {epoch + 1}/{epochs}: {losses}, {epoch_text(metrics['val'])}, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
     for warning in metrics["warnings"]:

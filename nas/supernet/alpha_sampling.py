@@ -28,6 +28,8 @@ from search_spaces.space import SearchSpace
 __all__ = ["AlphaSampling"]
 
 SKIP = "skip"
+TEMPERATURE, TEMPERATURE_END = 10.0, 0.1
+"""Of the Gumbel-softmax at the start and at the end of a run; the way there is linear."""
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
 Kind = Literal["weight", "architecture"]
 
@@ -55,7 +57,7 @@ class AlphaSampling:
         self._skip = np.array([name == SKIP for name in space.operations])
         self._shape = (len(space.edges), len(space.operations))
         self._weight = 0.0
-        self._temperature = config.temperature
+        self._temperature = TEMPERATURE
         self._noise: Tensor | None = None  # [E, O]
         self._factors: Tensor | None = None  # [E, O]
 
@@ -75,7 +77,7 @@ class AlphaSampling:
         done = epoch + step / steps  # epochs
         rng = np.random.default_rng([self.seed, epoch, step, int(kind == "architecture"), _SAMPLING])
         if config.sampling == "gumbel":
-            self._temperature = config.temperature + done / self.epochs * (config.temperature_end - config.temperature)
+            self._temperature = TEMPERATURE + done / self.epochs * (TEMPERATURE_END - TEMPERATURE)
             self._noise = torch.from_numpy(rng.gumbel(size=self._shape)).to(device)
         if config.skip_dropout > 0:
             probability = config.skip_dropout * (1 - done / self.epochs)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from nas.training.devices import keep_kernels
 from search_spaces.genotype import Genotype, package_version
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
+from search_spaces.validation import choice
 
 __all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet"]
 
@@ -96,7 +97,7 @@ class Supernet(nn.Module):
         engine: plain, the loop over operations as the paper writes it (`nas.supernet.node`); or fast, in far fewer
             calls (`nas.supernet.engine.fast_node`). Both draw the same weights from the same seed, and state dicts of
             one load in the other.
-        recompute: none; or what the backward pass computes a second time to save memory, node or operation.
+        recompute: none; or node: the backward pass computes each node a second time, to save memory.
         partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
             edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no weights of edges.
 
@@ -118,12 +119,14 @@ class Supernet(nn.Module):
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
-        node = {"plain": Node, "fast": FastNode}[engine]
+        choice("engine", engine, get_args(Engine))
+        choice("recompute", recompute, get_args(Recompute))
+        node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
         self.engine, self.recompute = engine, recompute
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
-        self.space = space
+        self.space, self.classes = space, classes
         self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
@@ -136,7 +139,7 @@ class Supernet(nn.Module):
                 self.incoming.append(len(sources))
                 incoming = [self._source(layer - 1, s) for s in sources]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels, recompute)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels)
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))

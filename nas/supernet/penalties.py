@@ -100,8 +100,8 @@ def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
     return ExpectedCost(supernet.space, supernet.architecture, config.architecture.cost, size)
 
 
-def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[], Tensor] | None:
-    """Gives the sum of the penalties in force at a step, a scalar; None: there is none."""
+def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[Tensor], Tensor] | None:
+    """Gives the sum of the penalties in force at a step, a scalar, given its logits; None: there is none."""
     settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
     if settings.entropy > 0 and sampling is not None:
@@ -109,4 +109,4 @@ def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
         terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))
-    return (lambda: torch.stack([term().double() for term in terms]).sum()) if terms else None
+    return (lambda logits: torch.stack([term().double() for term in terms]).sum()) if terms else None

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import Recompute
 from nas.supernet.engine.alpha_cache import AlphaCache, leaving
 from nas.supernet.engine.batched_modules import BatchedModule, BatchedOperation
 from nas.supernet.engine.convolutions import convolve, relu
@@ -30,7 +29,7 @@ from nas.supernet.engine.memory_format import from_columns, from_rows, join_colu
 from nas.supernet.engine.pass_context import NodePass, PassContext
 from nas.supernet.engine.stacked_tensors import StackedTensors
 from nas.supernet.node import Node, Preprocess, Source
-from nas.supernet.recomputation import Recipes, recomputed
+from nas.supernet.recomputation import Recipes
 from search_spaces.module_protocols import Stacking
 from search_spaces.modules import resize
 from search_spaces.operations import NONE, OPERATIONS
@@ -50,7 +49,7 @@ class FastNode(nn.Module, Stacking):
         incoming: Sequence[Source],
         before: Source,
         partial_channels: int = 1,
-        recompute: Recompute = "none",
+        keep: bool = False,
     ) -> None:
         super().__init__()
         plain = Node(space, level, incoming, before, partial_channels)
@@ -59,8 +58,7 @@ class FastNode(nn.Module, Stacking):
         self.before, self.incoming = plain.before, plain.incoming
         by_state = [leaving(space.edges, state) for state in range(1 + space.blocks)]
         self.edges = [edge for edges in by_state for edge in edges]
-        self.context = PassContext(list(map(len, by_state)), self.mixed_channels, keep=recompute != "none")
-        self.recompute = recompute
+        self.context = PassContext(list(map(len, by_state)), self.mixed_channels, keep)
         self.batches, self.free, self.loops = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         columns: dict[nn.Module, list[int]] = {self.batches: [], self.free: [], self.loops: []}
         for column, name in enumerate(space.operations):
@@ -132,11 +130,7 @@ class FastNode(nn.Module, Stacking):
             if self.free:
                 terms.append(self._free(x, alpha.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
-                if self.recompute == "operation":
-                    uses = node_pass.made_of(batch.parameters(), state)
-                    terms.append(recomputed(node_pass.repeatable(batch, state), [x, scale], uses))
-                else:
-                    terms.append(batch(x, scale))
+                terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):
                 terms.append(self._loop(state, list(members.children()), x, alpha.rows(state)[:, column]))
         total = terms[0]
