@@ -1,1 +1,1 @@
-"""The folder of a run and what stands in it: checkpoints, settings, the record of epochs, pictures."""
+"""A run folder: its files and their names, checkpoints, the record of each epoch, memory that is left."""
