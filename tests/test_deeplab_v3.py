@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas import cost
+from nas.evaluation import cost
 from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nas import cost
+from nas.evaluation import cost
 from retrain.network_config import COMMON_SETTINGS, NetworkConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
