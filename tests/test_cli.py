@@ -24,7 +24,6 @@ import torch
 import yaml
 from PIL import Image
 
-import cli.search
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
@@ -368,7 +367,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-retrain", ["fplnet", "--network.modules", "4"], "is '4': expected a list such as [1, 2]"),
         ("nas-retrain", ["li-mnv2-aspp", "--network.li_init", "0.5"], "is '0.5': expected a list such as [0, 0.1]"),
         ("nas-evaluate", [".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
-        ("nas-evaluate", [".", "--scales", "0.5,0"], "scale 0 is out of range: give factors above 0"),
+        ("nas-evaluate", [".", "--scales", "0.5,0"], "scales[1] is 0.0: give a number above 0 up to 8"),
         ("nas-evaluate", [".", "--window", "9"], "--window is '9': give HEIGHTxWIDTH in pixels"),
         ("nas-evaluate", [".", "--window", "9x9", "--stride", "4x10"], "stride 4x10 is larger than the window, 9x9"),
         ("nas-evaluate", [".", "--stride", "9x9"], "stride is 9x9, but there is no window: give --window, too"),
@@ -378,11 +377,11 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-draw", [], "RUN is missing"),
         ("nas-draw", ["nothing"], "nothing is not a run folder"),
         ("nas-draw", [".", "--what", "moon"], "there is no picture 'moon': choose of trellis, cell"),
-        ("nas-draw", [".", "--channels", "0"], "channels is 0: give a number from 1"),
-        ("nas-draw", [".", "--paths", "0"], "paths is 0: give a number from 1 to 50"),
+        ("nas-draw", [".", "--channels", "0"], "channels is 0: give a whole number from 1"),
+        ("nas-draw", [".", "--paths", "0"], "paths is 0: give a whole number from 1 to 50"),
         ("nas-draw", [".", "--what", "cell", "--paths", "3"], "paths has no effect on the picture cell: leave it out"),
-        ("nas-draw", [".", "--size", "8"], "size is 8: give a number from 9"),
-        ("nas-draw", [".", "--samples", "0"], "samples is 0: give a number from 1"),
+        ("nas-draw", [".", "--size", "8"], "size is 8: give a whole number from 9"),
+        ("nas-draw", [".", "--samples", "0"], "samples is 0: give a whole number from 1"),
         ("nas-draw", [".", "--image="], "image is empty: give a name"),
         (
             "nas-draw",
