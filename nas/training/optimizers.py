@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nas.config import Decay, SgdConfig, named_options
 from search_spaces.extensions import HINT
-from search_spaces.module_protocols import Projected, project, undecayed
+from search_spaces.module_protocols import Projected, Stacking, project, undecayed
 from search_spaces.registry import Registry
 from search_spaces.validation import Settings
 
@@ -166,12 +166,12 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dic
     Where a module of the network holds the parameters of several joined (it has `stacked_tensors`, as the fast engine's
     nodes), the state is given for each of them, under the names that they have apart.
     """
-    joined = _joined(network)
+    stacked = _stacked(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     state: dict[str, dict[str, Any]] = {}
     for parameter, values in optimizer.state.items():
         own = names[parameter]
-        apart, how = joined.get(own, ([own], None))
+        apart, how = stacked.get(own, ([own], None))
         for key, value in values.items():
             parts = [value] * len(apart)
             if how is not None and torch.is_tensor(value) and value.shape == parameter.shape:
@@ -191,14 +191,14 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
         ValueError: The state is of other parameters.
     """
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
-    joined = _joined(network)
+    stacked = _stacked(network)
     indices: dict[int, Tensor] = {}
     numbered = optimizer.state_dict()
     for group, saved, own in zip(numbered["param_groups"], state["groups"], optimizer.param_groups, strict=True):
         group.update((key, value) for key, value in saved.items() if key not in HOW)
         indices.update(zip(group["params"], own["params"], strict=True))
     for index, parameter in indices.items():
-        apart, how = joined.get(names[parameter], ([names[parameter]], None))
+        apart, how = stacked.get(names[parameter], ([names[parameter]], None))
         values = [state["by_name"].get(name) for name in apart]
         if values[0] is None:
             continue  # no step was taken yet
@@ -225,11 +225,11 @@ def _check_shapes(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str])
                 )
 
 
-def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
-    """(names apart, how they are joined) of every tensor that a module of the network says is several joined."""
+def _stacked(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
+    """(names apart, how they are stacked) of every tensor that stands for those of several modules."""
     found = {}
     for path, module in network.named_modules():
-        if hasattr(module, "stacked_tensors"):
+        if isinstance(module, Stacking):
             for name, names, how in module.stacked_tensors():
                 found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
     return found
