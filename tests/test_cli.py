@@ -24,6 +24,7 @@ import torch
 import yaml
 from PIL import Image
 
+import cli
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode

@@ -163,8 +163,8 @@ def make_optimizer(
 def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
     """The state of an optimiser by the names of parameters, in plain containers.
 
-    Where a module of the network holds the parameters of several joined (it has `stacked_tensors`, as the fast engine's
-    nodes), the state is given for each of them, under the names that they have apart.
+    Where a module holds the parameters of several in one tensor (`search_spaces.module_protocols.Stacking`), as the fast
+    engine's nodes do, the state is given for each of them, under the names that they have apart.
     """
     stacked = _stacked(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
@@ -185,7 +185,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dic
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Puts back what `optimizer_state` gave, of this network or of one that holds its parameters otherwise joined.
+    """Puts back what `optimizer_state` gave, of this network or of one that stacks its parameters otherwise.
 
     Raises:
         ValueError: The state is of other parameters.
