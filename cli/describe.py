@@ -45,20 +45,8 @@ def make_parser() -> common.Parser:
     )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.add_class_arguments(NetworkConfig, "network")
-    networks.explain_option(parser)
+    networks.shorten_kind(parser)
     return parser
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH as two numbers of pixels.
-
-    Raises:
-        ValueError: It is not of that form.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
-        raise ValueError(f"--input is {text!r}: give HEIGHTxWIDTH in pixels, such as 1025x2049")
-    return int(parts[0]), int(parts[1])
 
 
 def describe_space(name: str, classes: int) -> dict[str, Any]:
@@ -120,10 +108,11 @@ def main(arguments: list[str]) -> None:
     from cli import networks
     from retrain.network_config import NetworkConfig
 
-    arguments = networks.with_kind(arguments)
-    values = common.parse(make_parser(), arguments)
+    parser = make_parser()
+    given = common.given(parser, arguments)
+    values = common.complete(parser, given)
     if values.networks:
-        if len(arguments) > 1 + values.json:
+        if set(given.keys()) - {"networks", "json"}:
             raise ValueError("--networks lists all published networks: give nothing else, but for --json")
         print(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
         return
@@ -135,7 +124,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError("--yaml and --json exclude each other: give one of them")
     if values.space is not None and (values.input is not None or values.network != NetworkConfig()):
         raise ValueError("--input and --network.* are for a network, not for a space: leave them out")
-    networks.check_kind(values.source or "", arguments)
+    networks.check_kind(values.source or "", given)
     is_run = values.source is not None and Path(values.source).is_dir()
     if is_run and (values.classes is not None or values.network != NetworkConfig()):
         raise ValueError("a run has its own --classes and --network.*: leave them out")
@@ -152,7 +141,9 @@ def main(arguments: list[str]) -> None:
     if values.space is not None:
         facts = describe_space(values.space, classes)
     else:
-        facts = describe_network(values.source, classes, parse_size(values.input or "512x1024"), values.network)
+        facts = describe_network(
+            values.source, classes, common.parse_size("--input", values.input or "512x1024"), values.network
+        )
     print(json.dumps(facts) if values.json else _text(facts))
 
 

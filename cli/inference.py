@@ -10,7 +10,7 @@ from cli import common
 from nas.config import Precision
 from nas.evaluation.inference import WINDOW_BATCH, Inference
 
-__all__ = ["SCALE_SETS", "add_inference_options", "inference", "parse_scales", "parse_size"]
+__all__ = ["SCALE_SETS", "add_inference_options", "inference", "parse_scales"]
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "li3": (0.5, 1.0, 1.75),
@@ -83,8 +83,8 @@ def inference(values: Namespace) -> Inference:
     return Inference(
         parse_scales(values.scales),
         values.flip,
-        None if values.window is None else parse_size("--window", values.window),
-        None if values.stride is None else parse_size("--stride", values.stride),
+        None if values.window is None else common.parse_size("--window", values.window),
+        None if values.stride is None else common.parse_size("--stride", values.stride),
         values.window_batch,
         values.precision,
         not values.no_fold,
@@ -106,15 +106,3 @@ def parse_scales(text: str) -> tuple[float, ...]:
         raise ValueError(
             f"--scales is {text!r}: give factors with commas, such as 0.5,1,1.75, or one of {', '.join(SCALE_SETS)}"
         ) from None
-
-
-def parse_size(option: str, text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, or [HEIGHT, WIDTH], as two numbers of pixels.
-
-    Raises:
-        ValueError: It is of neither form; the message names the option.
-    """
-    parts = [part.strip() for part in text.lower().strip("[]() ").replace(",", "x").split("x")]
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
-        raise ValueError(f"{option} is {text!r}: give HEIGHTxWIDTH in pixels, such as 512x1024")
-    return int(parts[0]), int(parts[1])

@@ -16,7 +16,8 @@ from nas.config import RunConfig, SearchConfig, check_seeds, differences, from_p
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
+from nas.runs.folder import CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
+from nas.runs.names import CHANGEABLE
 from nas.training.distributed import joined
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype

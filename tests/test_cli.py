@@ -349,7 +349,8 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-describe", ["g.json", "--network", "espnet"], "--network is 'espnet': give deeplab or fplnet"),
         ("nas-retrain", ["g.json", "--network", "mine.yaml"], "a file of settings by --config"),
         ("nas-retrain", ["g.json", "--network=fplnet-encoder"], "is named in place of the genotype"),
-        ("nas-retrain", ["g.json", "--network"], "--network is '': give deeplab or fplnet"),
+        ("nas-retrain", ["g.json", "--network="], "--network is '': give deeplab or fplnet"),
+        ("nas-retrain", ["g.json", "--network"], "--network needs a value"),
         ("nas-retrain", ["mnv2-aspp", "--network", "deeplab"], "mnv2-aspp is a published network: leave it out"),
         ("nas-retrain", ["fplnet", "--network.aspp_channels", "8"], "network.aspp_channels has no effect on fplnet"),
         ("nas-retrain", ["fplnet", "--recipe", "small"], "has no effect on fplnet"),
@@ -539,11 +540,10 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
 
 
 @pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
-def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
-    file = tmp_path / "old.yaml"
-    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
-    values = common.parse(cli.search.make_parser(), ["--config", str(file)])
-    assert values.loader.cache == new
+def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, call: Run, tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text(f"data: shapes\nloader:\n  cache: {old}\n")
+    printed = settings_of(call("nas-search", "--config", "old.yaml", "--print_config"))
+    assert printed["loader"]["cache"] == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from nas.config import RunConfig, differences, to_plain
 from nas.data.base import DataError
-from nas.runs.names import runs_within
+from nas.runs.names import CHANGEABLE, runs_within
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from search_spaces.messages import counted
 from search_spaces.extensions import loaded_extensions
@@ -43,21 +43,6 @@ __all__ = ["BEST", "CHECKPOINT", "CONFIG", "GENOTYPE", "GENOTYPES", "METRICS", "
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
 GENOTYPES = "genotypes.jsonl"
-
-CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
-    *(
-        "health.gap_batches",
-        "health.gap_every",
-        "health.eigenvalue_steps",
-        "health.stop_when_stable",
-        "health.stop_on_collapse",
-    ),
-    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
-    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
-}
-"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
-another file: its content is in the checkpoint and compared there.)"""
 
 
 class RunError(ValueError):

@@ -23,7 +23,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.config import RunConfig, differences, from_plain, require, to_plain
-from nas.runs.folder import CHANGEABLE, CONFIG, RunError, claimed, read_metrics
+from nas.runs.folder import CONFIG, RunError, claimed, read_metrics
+from nas.runs.names import CHANGEABLE
 from nas.runs.free_memory import is_out_of_memory
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, load_sweep
