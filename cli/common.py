@@ -84,6 +84,10 @@ class Parser(ArgumentParser):
         self.add_class_arguments(config_class, None, skip=set(skip))
         self.settings |= {field.name for field in dataclasses.fields(config_class)}.difference(skip)
 
+    def add_optional(self, option: str, help: str, kind: Any = str) -> None:
+        """Adds an option that is None where it is not given."""
+        self.add_argument(option, type=kind | None, default=None, help=help)
+
     def setting_names(self) -> list[str]:
         """The dotted names of all settings."""
         return [name for name in self.get_defaults().keys() if name.partition(".")[0] in self.settings]  # noqa: SIM118
@@ -171,15 +175,13 @@ def add_run_options(parser: Parser, recipes: Path, resumes: bool = True) -> None
             " Without --data, --recipe, --config and --resume a small one is taken, whose values replace the defaults "
             "below; --print_config shows what is in force."
         )
-        parser.add_argument("--recipe", type=str | None, default=None, help=recipe_help)
-        parser.add_argument(
+        parser.add_optional("--recipe", recipe_help)
+        parser.add_optional(
             "--resume",
-            type=str | None,
-            default=None,
-            help=f"Run folder to resume, exactly and with its own settings, of which these may change: {changeable}.",
+            f"Run folder to resume, exactly and with its own settings, of which these may change: {changeable}.",
         )
     else:
-        parser.add_argument("--recipe", type=str | None, default=None, help=recipe_help)
+        parser.add_optional("--recipe", recipe_help)
         parser.add_argument("--resume", nargs="?", default=SUPPRESS, help=SUPPRESS)
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
 
@@ -300,7 +302,7 @@ def check_file_name(option: str, name: str | None) -> None:
         UsageError: It is one.
     """
     if name is not None and (not Path(name).name or Path(name).is_dir()):
-        raise UsageError(f"--{option} is {name!r}, a folder: name a file in it")
+        raise UsageError(f"--{option} is {name!r}, a folder: give the name of a file in it")
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from cli import common
-from cli.messages import did_you_mean
 
 DESCRIPTION = """\
 Looks at data sets. Each verb has options of its own: see nas-data VERB --help."""
@@ -25,11 +24,8 @@ MOST_SAMPLES = 300
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-data: only for its help, as the verb's own parser reads the command line."""
-    parser = common.parser("nas-data", DESCRIPTION, "VERB")
-    parser.add_argument("verb", metavar="VERB", choices=tuple(VERBS), help="What to do; see below.")
-    parser.notes = "verbs:\n" + "\n".join(f"  {verb}  {text}" for verb, text in VERBS.items())
-    return parser
+    """The parser of nas-data: only for its help."""
+    return common.verbs_parser("nas-data", DESCRIPTION, VERBS)
 
 
 def make_check_parser() -> common.Parser:
@@ -53,11 +49,8 @@ def make_check_parser() -> common.Parser:
         metavar="FILE.png",
         help="A picture to write: samples with their classes in colour.",
     )
-    parser.add_argument(
-        "--samples",
-        type=int | None,
-        default=None,
-        help=f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.",
+    parser.add_optional(
+        "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
     parser.add_argument("--json", action="store_true", help="Print the report as JSON, with all problems.")
     return parser
@@ -65,12 +58,7 @@ def make_check_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, checks, prints."""
-    verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if not verb or verb.startswith("-"):
-        common.parse(make_parser(), arguments)  # prints the help, or raises
-    if verb not in VERBS:
-        near = did_you_mean(verb, VERBS) or ":"
-        raise common.UsageError(f"no verb {verb!r}{near} choose one of {', '.join(VERBS)} (see nas-data --help)")
+    _, rest = common.take_verb(make_parser, arguments, VERBS)
     check(rest)
 
 
@@ -115,14 +103,10 @@ def _check_picture(path: str | None, samples: int | None) -> None:
         raise common.UsageError(f"--samples is {samples}: give 1 to {MOST_SAMPLES}")
     if path is not None and Path(path).suffix.lower() != ".png":
         raise common.UsageError(f"--contact-sheet is {path!r}: give the name of a PNG file, such as sheet.png")
-    if path is not None and Path(path).is_dir():
-        raise common.UsageError(f"--contact-sheet is {path!r}, a folder: give the name of a file in it")
+    common.check_file_name("contact-sheet", path)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-data", main)
-
+entry = common.command("nas-data", main)
 
 if __name__ == "__main__":
     entry()

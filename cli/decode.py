@@ -74,11 +74,9 @@ def make_parser() -> common.Parser:
     parser.add_argument(
         "--as_is", action="store_true", help="Show the cell and the path that stand in the file, without decoding."
     )
-    parser.add_argument(
+    parser.add_optional(
         "--draw",
-        type=str | None,
-        default=None,
-        help="Draw the cell into this .svg, .png or .pdf file, and the trellis beside it: into trellis.svg beside "
+        "Draw the cell into this .svg, .png or .pdf file, and the trellis beside it: into trellis.svg beside "
         "cell.svg, else into NAME-trellis.svg.",
     )
     parser.add_argument(
@@ -89,30 +87,22 @@ def make_parser() -> common.Parser:
         "(DARTS-PT), which takes a validation for every operation of every edge: FILE is then a search's own, in its "
         "run folder, with checkpoint and data at hand.",
     )
-    parser.add_argument(
-        "--images", type=int | None, default=None, help="Validation images for --by perturbation; else the run's."
-    )
-    parser.add_argument("--data_root", type=str | None, default=None, help="Folder of the data set, if it has moved.")
+    parser.add_optional("--images", "Validation images for --by perturbation; else the run's.", int)
+    parser.add_optional("--data_root", "Folder of the data set, if it has moved.")
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
-    parser.add_class_arguments(CandidateConfig, None)
-    parser.add_argument(
-        "--input",
-        type=str | None,
-        default=None,
-        help="Image size of the candidates' costs, HEIGHTxWIDTH in pixels; 512x1024 if not given.",
+    parser.add_settings(CandidateConfig)
+    parser.add_optional(
+        "--input", "Image size of the candidates' costs, HEIGHTxWIDTH in pixels; 512x1024 if not given."
     )
-    parser.add_argument(
+    parser.add_optional(
         "--classes",
-        type=int | None,
-        default=None,
-        help="Number of classes of the candidates; if not given, that of the search's data set where the file has it, "
+        "Number of classes of the candidates; if not given, that of the search's data set where the file has it, "
         "else 19.",
+        int,
     )
-    parser.add_argument(
+    parser.add_optional(
         "--device",
-        type=str | None,
-        default=None,
-        help="auto, cpu, cuda, cuda:N: measure the candidates' latency there (cpu, where latency is limited); or "
+        "auto, cpu, cuda, cuda:N: measure the candidates' latency there (cpu, where latency is limited); or "
         "compute --by perturbation there (auto).",
     )
     parser.add_class_arguments(NetworkConfig, "network")
@@ -241,10 +231,7 @@ def _draw(genotype: Genotype, file: str | None) -> list[Path]:
     return [save_figure(draw(genotype), path) for draw, path in pictures]
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-decode", main)
-
+entry = common.command("nas-decode", main)
 
 if __name__ == "__main__":
     entry()

@@ -29,20 +29,15 @@ def make_parser() -> common.Parser:
         default=None,
         help="A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
     )
-    parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
+    parser.add_optional("--space", "A shipped search space or a YAML file.")
     parser.add_argument(
         "--networks", action="store_true", help="List the published networks, with the numbers their papers print."
     )
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
-    parser.add_argument(
-        "--classes",
-        type=int | None,
-        default=None,
-        help="Number of classes; if not given, that of a genotype's search where the file has it, else 19.",
+    parser.add_optional(
+        "--classes", "Number of classes; if not given, that of a genotype's search where the file has it, else 19.", int
     )
-    parser.add_argument(
-        "--input", type=str | None, default=None, help="Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given."
-    )
+    parser.add_optional("--input", "Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.add_class_arguments(NetworkConfig, "network")
     networks.shorten_kind(parser)
@@ -177,10 +172,7 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-describe", main)
-
+entry = common.command("nas-describe", main)
 
 if __name__ == "__main__":
     entry()

@@ -40,26 +40,19 @@ def add_inference_options(parser: common.Parser) -> None:
         f"{named}.",
     )
     parser.add_argument("--flip", action="store_true", help="See each image mirrored left and right, too.")
-    parser.add_argument(
-        "--window",
-        type=str | None,
-        default=None,
-        help="HEIGHTxWIDTH in pixels: see larger images in overlapping windows of that size, at each scale.",
+    parser.add_optional(
+        "--window", "HEIGHTxWIDTH in pixels: see larger images in overlapping windows of that size, at each scale."
     )
-    parser.add_argument(
-        "--stride",
-        type=str | None,
-        default=None,
-        help="HEIGHTxWIDTH: steps from a window to the next; two thirds of the window, if not given.",
+    parser.add_optional(
+        "--stride", "HEIGHTxWIDTH: steps from a window to the next; two thirds of the window, if not given."
     )
     parser.add_argument(
         "--window_batch", type=int, default=WINDOW_BATCH, help="Windows in one pass through the network."
     )
-    parser.add_argument(
+    parser.add_optional(
         "--precision",
-        type=Precision | None,
-        default=None,
-        help="In place of the run's own: float32, tf32 (NVIDIA GPUs), bfloat16 or float16; fp32, bf16, fp16 for short.",
+        "In place of the run's own: float32, tf32 (NVIDIA GPUs), bfloat16 or float16; fp32, bf16, fp16 for short.",
+        Precision,
     )
     parser.add_argument(
         "--no_fold",

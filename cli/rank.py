@@ -86,10 +86,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"{count} of the trainings failed, as the ranking says: the same command tries again")
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-rank", main)
-
+entry = common.command("nas-rank", main)
 
 if __name__ == "__main__":
     entry()

@@ -74,10 +74,7 @@ def _check_genotype(file: str) -> None:
     load_genotype(file)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-retrain", main)
-
+entry = common.command("nas-retrain", main)
 
 if __name__ == "__main__":
     entry()

@@ -35,11 +35,9 @@ def make_parser() -> common.Parser:
     parser = common.parser("nas-search", DESCRIPTION)
     parser.add_settings(SearchConfig)
     common.add_run_options(parser, RECIPES)
-    parser.add_argument(
+    parser.add_optional(
         "--seeds",
-        type=str | None,
-        default=None,
-        help="Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
+        "Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
         "... of --out (runs/search-SPACE-DATA-seeds if not given). The same command goes on with what was stopped.",
     )
     return parser
@@ -102,10 +100,7 @@ def _table(results: Sequence[SeedResult]) -> str:
     return "\n".join(lines)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-search", main)
-
+entry = common.command("nas-search", main)
 
 if __name__ == "__main__":
     entry()

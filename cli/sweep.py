@@ -42,19 +42,13 @@ def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
     """The parser of a sweep: its own options, and the settings of its runs."""
     parser = common.parser(f"nas-sweep {name}", sweep.description or "A sweep of your own.")
     common.add_run_options(parser, sweep.recipes, resumes=False)
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="Folder of the study; runs/sweep-NAME-DATA if not given."
-    )
-    parser.add_argument(
+    parser.add_optional("--out", "Folder of the study; runs/sweep-NAME-DATA if not given.")
+    parser.add_optional(
         "--storage",
-        type=str | None,
-        default=None,
-        help="Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
+        "Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
         "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
     )
-    parser.add_argument(
-        "--study", type=str | None, default=None, help="Name of the study in the storage; the folder's if not given."
-    )
+    parser.add_optional("--study", "Name of the study in the storage; the folder's if not given.")
     parser.add_settings(StudyConfig)
     parser.set_defaults(to_plain(sweep.study))
     parser.add_settings(sweep.config_class, skip={"out"})
@@ -64,9 +58,7 @@ def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, and runs a sweep or a verb."""
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if not name or name.startswith("-"):
-        common.parse(make_parser(), arguments)  # prints the help, or raises
+    name, rest = common.take_verb(make_parser, arguments)
     if name == "report":
         return _report(rest)
     if name == "proxy":
@@ -169,8 +161,8 @@ def _best_line(study: Study) -> str:
 def _report(arguments: list[str]) -> None:
     parser = common.parser("nas-sweep report", "Writes a study's report.md, pictures and best.yaml.", "STUDY")
     parser.add_argument("folder", metavar="STUDY", type=str, help="The study's folder.")
-    parser.add_argument("--storage", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
-    parser.add_argument("--study", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
+    parser.add_optional("--storage", "As nas-sweep had it, if it had any.")
+    parser.add_optional("--study", "As nas-sweep had it, if it had any.")
     values = common.parse(parser, arguments)
 
     from retrain.sweeps.report import REPORT, counted, write_report
@@ -207,10 +199,7 @@ def _proxy(arguments: list[str]) -> None:
     run_grpc_proxy_server(storage, host=values.host, port=values.port)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-sweep", main)
-
+entry = common.command("nas-sweep", main)
 
 if __name__ == "__main__":
     entry()

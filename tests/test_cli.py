@@ -540,10 +540,12 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
 
 
 @pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
-def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, call: Run, tmp_path: Path) -> None:
-    (tmp_path / "old.yaml").write_text(f"data: shapes\nloader:\n  cache: {old}\n")
-    printed = settings_of(call("nas-search", "--config", "old.yaml", "--print_config"))
-    assert printed["loader"]["cache"] == new
+def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
+    parser = cli.search.make_parser()
+    base, files = common.layers(parser, common.given(parser, ["--config", str(file)]), cli.search.RECIPES, "small")
+    assert common.complete(parser, base, *files).loader.cache == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:
