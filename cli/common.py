@@ -84,9 +84,9 @@ class Parser(ArgumentParser):
         self.add_class_arguments(config_class, None, skip=set(skip))
         self.settings |= {field.name for field in dataclasses.fields(config_class)}.difference(skip)
 
-    def add_optional(self, option: str, help: str, kind: Any = str) -> None:
-        """Adds an option that is None where it is not given."""
-        self.add_argument(option, type=kind | None, default=None, help=help)
+    def add_optional(self, name: str, help: str, kind: Any = str, **others: Any) -> None:
+        """Adds an option or operand that is None where it is not given."""
+        self.add_argument(name, type=kind | None, default=None, help=help, **others)
 
     def setting_names(self) -> list[str]:
         """The dotted names of all settings."""

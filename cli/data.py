@@ -32,22 +32,11 @@ def make_check_parser() -> common.Parser:
     """The parser of nas-data check."""
     parser = common.parser("nas-data check", CHECK, "NAME [ROOT]")
     parser.add_argument("name", metavar="NAME", type=str, help="The data set, as --data of nas-search names it.")
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        type=str | None,
-        default=None,
-        help="Its folder, as --data-root; none for the built-in one.",
-    )
+    parser.add_optional("root", "Its folder, as --data-root; none for the built-in one.", metavar="ROOT", nargs="?")
     parser.add_argument("--splits", nargs="+", type=str, default=[], help="Which splits; all, if not given.")
     parser.add_argument("--workers", type=int, default=4, help="Files read at a time, at least 1.")
-    parser.add_argument(
-        "--contact_sheet",
-        type=str | None,
-        default=None,
-        metavar="FILE.png",
-        help="A picture to write: samples with their classes in colour.",
+    parser.add_optional(
+        "--contact_sheet", "A picture to write: samples with their classes in colour.", metavar="FILE.png"
     )
     parser.add_optional(
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int

@@ -65,11 +65,7 @@ def make_parser() -> common.Parser:
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
     parser.add_argument(
-        "-o",
-        "--output",
-        type=str | None,
-        default=None,
-        help="Write the decoded genotype here; FILE itself may be named.",
+        "-o", "--output", type=str | None, help="Write the decoded genotype here; FILE itself may be named."
     )
     parser.add_argument(
         "--as_is", action="store_true", help="Show the cell and the path that stand in the file, without decoding."

@@ -22,7 +22,7 @@ def make_parser() -> common.Parser:
     parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
     parser.notes = networks.listed()
     choices = "A genotype.json file, or the name of a published network (listed below). Not given with --resume."
-    parser.add_argument("source", metavar="GENOTYPE", nargs="?", type=str | None, default=None, help=choices)
+    parser.add_optional("source", choices, metavar="GENOTYPE", nargs="?")
     parser.add_settings(RetrainConfig, skip={"genotype"})
     common.add_run_options(parser, RECIPES)
     parser.add_argument("--genotype", type=str, default="", help="The same as the first argument, for config files.")
