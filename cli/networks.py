@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from cli import common
 from retrain.network_config import NetworkConfig
-from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, PublishedNetwork
+from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
 from search_spaces.genotype import Genotype, load_genotype
 
 __all__ = ["KINDS", "check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
@@ -50,12 +50,9 @@ def listed(counts: bool = False) -> str:
 
 def facts() -> list[dict[str, Any]]:
     """The published networks in plain containers."""
-
-    def plain(record: PublishedNetwork) -> dict[str, Any]:
-        names = ("name", "description", "paper", "classes", "printed")
-        return {**{name: getattr(record, name) for name in names}, "settings": sorted(record.settings)}
-
-    return [plain(NETWORKS[name]) for name in NETWORKS]
+    names = ("name", "description", "paper", "classes", "printed")
+    records = [NETWORKS[name] for name in NETWORKS]
+    return [{**{name: getattr(r, name) for name in names}, "settings": sorted(r.settings)} for r in records]
 
 
 def known_classes(source: str | Genotype) -> int:
