@@ -72,6 +72,7 @@ def shorten_kind(parser: common.Parser) -> None:
             action.metavar = f"{{{','.join(KINDS)}}}"
             action.help = "What a genotype becomes: short for --network.kind."
             action.type = _kind
+            action._jsonargparse_preexpanded_help = True  # type: ignore[attr-defined]  # without the type
 
 
 def _kind(name: str) -> dict[str, str]:

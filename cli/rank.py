@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import os
+from argparse import SUPPRESS
 from functools import partial
 
 from cli import common, networks
@@ -34,7 +34,7 @@ def make_parser() -> common.Parser:
         metavar="RUN",
         type=str,
         nargs="*",
-        default=[],
+        default=SUPPRESS,
         help="Run folders of nas-search, folders of such (as --seeds makes them), genotype.json files, or names of "
         "published networks (listed below).",
     )
@@ -49,7 +49,7 @@ def make_parser() -> common.Parser:
     parser.add_settings(RetrainConfig)
     for action in parser._actions:
         if action.dest in ("genotype", "seed"):  # in a file of settings they may stand, but are not read
-            action.help = argparse.SUPPRESS
+            action.help = SUPPRESS
         elif action.dest == "out":
             action.help = "Folder of all trainings and of the ranking; runs/rank-DATA if not given."
     networks.shorten_kind(parser)
