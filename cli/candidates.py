@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.config import to_plain
 from retrain.network_config import NetworkConfig
+from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded

@@ -17,20 +17,22 @@ import signal
 import sys
 import threading
 import warnings
-from argparse import SUPPRESS, ArgumentError
+from argparse import SUPPRESS, Action, ArgumentError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
-from cli.messages import did_you_mean, explain, with_hyphens
+from cli.messages import explain, with_hyphens
+from nas.config import CHANGEABLE
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import CHANGEABLE, runs_within
+from nas.runs.names import runs_within
 from search_spaces.extensions import load_extensions
-from search_spaces.files import YamlError, read_yaml
+from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
+from search_spaces.validation import did_you_mean, short
 
 __all__ = [
     "Parser",
@@ -55,6 +57,7 @@ __all__ = [
 
 # The text under each field of a settings dataclass is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_loader("yaml", parse_yaml, (YamlError,))
 
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
@@ -99,6 +102,15 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
+
+    def _get_value(self, action: Action, text: str) -> Any:
+        """An option's value; numbers that YAML reads as others are refused where numbers are expected."""
+        if re.search(r"\b(int|float)\b", hint := str(getattr(action, "_typehint", ""))) and "str" not in hint:
+            try:
+                check_numbers(text)
+            except ValueError as error:
+                raise UsageError(f"--{action.dest} is {short(text)}: {error}") from None
+        return super()._get_value(action, text)
 
     def _parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         """Continues a list of operands behind an option, where argparse calls the words unknown."""
@@ -372,7 +384,7 @@ def _check_names(parser: Parser, file: Path, data: object) -> None:
     def check(data: object, where: str) -> None:
         if not isinstance(data, Mapping):
             what = f"setting {where[:-1]} is" if where else "content is"
-            raise UsageError(f"{file}: the {what} {data!r:.60}: expected `name: value`, one a line")
+            raise UsageError(f"{file}: the {what} {short(data)}: give `name: value`, one a line")
         for key, value in data.items():
             name = f"{where}{key}"
             if name in groups:

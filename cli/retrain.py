@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from cli import common, networks
-from cli.messages import did_you_mean
 from retrain.config import RetrainConfig
 from retrain.networks.published import NETWORKS
+from search_spaces.validation import did_you_mean
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\

@@ -10,10 +10,11 @@ import yaml
 from jsonargparse import Namespace
 
 from cli import common, networks
-from nas.config import RunConfig, to_plain
+from nas.config import RunConfig
 from retrain.config import RetrainConfig
 from retrain.networks.published import NETWORKS
 from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
+from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study

@@ -11,9 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from nas.config import require
 from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
 from search_spaces.space import MAX_CHANNELS
+from search_spaces.validation import Settings, require
 
 __all__ = [
     "ASPP_SETTINGS",
@@ -44,7 +44,7 @@ ASPP_SETTINGS = frozenset({"aspp_channels", "dropout"})
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Settings):
     """The network that is trained. A field that is None is as the network's paper has it.
 
     Raises:
@@ -123,10 +123,10 @@ class NetworkConfig:
     """Pairwise feature fusion in an FPL module: each branch with the first stage's output, pair by pair, or none; None:
     stage1, or what the genotype's space says."""
 
+    prefix = "network."
+
     def __post_init__(self) -> None:
-        for name in ("stem_channels", "li_init", "li_blocks", "li_units", "modules", "fpl_rates"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        super().__post_init__()
         if self.filter_multiplier is not None:
             _whole("filter_multiplier", self.filter_multiplier, 1)
         require(

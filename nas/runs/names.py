@@ -1,30 +1,15 @@
-"""Which run is meant, where a folder is named that holds several; what may change when it is resumed. No torch."""
+"""Which run is meant, where a folder is named that holds several. No torch."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-__all__ = ["CHANGEABLE", "runs_within"]
+__all__ = ["runs_within"]
 
 CONFIG, STUDY, BEST = "config.yaml", "sweep.yaml", "best.yaml"
 MOST = 1000
 """Folders that are looked at."""
-
-CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
-    *(
-        "health.gap_batches",
-        "health.gap_every",
-        "health.eigenvalue_steps",
-        "health.stop_when_stable",
-        "health.stop_on_collapse",
-    ),
-    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
-    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
-}
-"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
-another file: its content is in the checkpoint and compared there.)"""
 
 
 def runs_within(folder: str | Path) -> str:
