@@ -20,7 +20,6 @@ import torch
 import yaml
 from PIL import Image
 
-import cli.search
 from cli import common
 from cli import decode as decode_command
 from cli.messages import with_hyphens
@@ -535,15 +534,6 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
     assert settings_of(second).keys().isdisjoint({"config", "recipe", "resume", "quiet", "source"})
     if command == "nas-retrain":
         assert settings_of(second)["genotype"] == ("auto-deeplab-m" if arguments[0] == "auto-deeplab-m" else "g.json")
-
-
-@pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
-def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
-    file = tmp_path / "old.yaml"
-    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
-    parser = cli.search.make_parser()
-    base, files = common.layers(parser, common.given(parser, ["--config", str(file)]), cli.search.RECIPES, "small")
-    assert common.complete(parser, base, *files).loader.cache == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:
