@@ -17,7 +17,6 @@ from benchmarks.config import (
     SupernetBench,
 )
 from cli import common
-from search_spaces.validation import did_you_mean
 
 DESCRIPTION = """\
 Measures what the toolkit costs on this machine and prints tables in Markdown. Each verb has options of its own: see
@@ -41,12 +40,8 @@ ALIASES = {"network": "networks"}
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-bench: only for its help, as the verb's own parser reads the command line."""
-    parser = common.parser("nas-bench", DESCRIPTION, "VERB")
-    parser.add_argument("verb", metavar="VERB", choices=tuple(VERBS), help="What to measure; see below.")
-    width = max(map(len, VERBS))
-    parser.notes = "verbs:\n" + "\n".join(f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items())
-    return parser
+    """The parser of nas-bench: only for its help."""
+    return common.verbs_parser("nas-bench", DESCRIPTION, {verb: text for verb, (_, text) in VERBS.items()})
 
 
 def make_verb_parser(verb: str) -> common.Parser:
@@ -64,9 +59,9 @@ def make_verb_parser(verb: str) -> common.Parser:
             option |= {"type": types[field.name]}
         parser.add_argument(f"--{field.name}", **option)
     parser.add_argument("--json", action="store_true", help="Print the data as JSON in place of the tables.")
-    parser.add_argument("--into", type=str | None, default=None, help="A Markdown file: tables between its markers.")
+    parser.add_optional("--into", "A Markdown file: tables between its markers.")
     if verb == "scaling":
-        parser.add_argument("--plot", type=str | None, default=None, help="A picture of the curves: .svg, .png, .pdf.")
+        parser.add_optional("--plot", "A picture of the curves: .svg, .png, .pdf.")
     return parser
 
 
@@ -79,13 +74,8 @@ def read(verb: str, arguments: list[str]) -> tuple[Any, dict[str, Any]]:
 
 def main(arguments: list[str]) -> None:
     """Parses, measures, prints."""
-    verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    verb = ALIASES.get(verb, verb)
-    if not verb or verb.startswith("-"):
-        common.parse(make_parser(), arguments)  # prints the help, or raises
-    if verb not in VERBS:
-        near = did_you_mean(verb, VERBS) or ":"
-        raise common.UsageError(f"no verb {verb!r}{near} choose one of {', '.join(VERBS)} (see nas-bench --help)")
+    words = [ALIASES.get(word, word) for word in arguments[:1]] + arguments[1:]
+    verb, rest = common.take_verb(make_parser, words, VERBS)
     config, outputs = read(verb, rest)
 
     from benchmarks import documents
@@ -112,10 +102,7 @@ def _helps(config: type) -> dict[str, str]:
     return {p.arg_name: p.description or "" for base in classes for p in parse_from_object(base).params}
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-bench", main)
-
+entry = common.command("nas-bench", main)
 
 if __name__ == "__main__":
     entry()

@@ -1,12 +1,15 @@
 """What the commands share: settings from files and options, failures as one line, exit codes.
 
 Exit codes: 0 done; 2 wrong use or bad input (one line on standard error); 130 interrupted, after saving.
-Settings: a recipe's, or a run's own with --resume; over them those of --config; over them the options, wherever they
-stand on the line.
+
+A command line is parsed once, into the values that it gives (`given`). Settings come in layers, each of the values that
+it gives: a recipe's, or a run's own with --resume; over them those of --config, in order; over them the options,
+wherever they stand on the line. `complete` puts the layers over the defaults.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import re
@@ -14,16 +17,17 @@ import signal
 import sys
 import threading
 import warnings
-from argparse import Action, ArgumentError
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from argparse import SUPPRESS, Action, ArgumentError
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
 from cli.messages import explain, with_hyphens
+from nas.config import CHANGEABLE
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import COMMANDS, RunError, command_of, runs_within
 from search_spaces.extensions import load_extensions
@@ -34,27 +38,32 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_run_options",
+    "check_file_name",
+    "command",
+    "complete",
+    "given",
     "is_first",
-    "operand",
+    "layer",
+    "layers",
     "parse",
+    "parse_size",
     "parser",
-    "recipe_names",
+    "refuse",
     "run",
     "settings",
-    "settings_arguments",
-    "value_of",
-    "with_underscores",
+    "take_verb",
+    "verbs_parser",
 ]
 
 # The text under each field of a settings dataclass is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 set_loader("yaml", parse_yaml, (YamlError,))
 
-OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet", "seeds", "random", "split", "run")
-"""Options of the commands that make runs which are none of their settings."""
-
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
+
+PRINT_FLAGS = ("skip_default", "skip_unset")
+"""What --print-config may leave out."""
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """Failures after which a user asks what became of the files."""
@@ -65,18 +74,34 @@ class UsageError(ValueError):
 
 
 class Parser(ArgumentParser):
-    """A parser that prints settings as a file that --config takes, and a list below its help."""
+    """A parser that knows which of its options are settings, and prints a list below its help."""
 
     notes = ""
     """What stands below the help, line by line as it is."""
 
+    settings: frozenset[str] = frozenset()
+    """First parts of the names of settings, which files may have; all other options are the command's own."""
+
+    def add_settings(self, config_class: Any, skip: Collection[str] = ()) -> None:
+        """Adds an option for each setting of a dataclass."""
+        self.add_class_arguments(config_class, None, skip=set(skip))
+        self.settings |= {field.name for field in dataclasses.fields(config_class)}.difference(skip)
+
+    def add_optional(self, name: str, help: str, kind: Any = str, **others: Any) -> None:
+        """Adds an option or operand that is None where it is not given."""
+        self.add_argument(name, type=kind | None, default=None, help=help, **others)
+
+    def setting_names(self) -> list[str]:
+        """The dotted names of all settings."""
+        return [name for name in self.get_defaults().keys() if name.partition(".")[0] in self.settings]  # noqa: SIM118
+
+    def option_names(self) -> list[str]:
+        """The names of all options, those of settings among them."""
+        return [word[2:] for action in self._actions for word in action.option_strings if word.startswith("--")]
+
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
-
-    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Any:
-        """The settings in a file; the line of a config.yaml that names the command of the run is none of them."""
-        return super().parse_string(re.sub(r"(?m)^command:.*$", "", content), *args, **kwargs)
 
     def _get_value(self, action: Action, text: str) -> Any:
         """An option's value; numbers that YAML reads as others are refused where numbers are expected."""
@@ -87,9 +112,14 @@ class Parser(ArgumentParser):
                 raise UsageError(f"--{action.dest} is {short(text)}: {error}") from None
         return super()._get_value(action, text)
 
-    def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
-        """The settings as YAML, for --print-config, without the options that are no settings."""
-        return super().dump(_only_settings(namespace), *args, **kwargs)
+    def _parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Continues a list of operands behind an option, where argparse calls the words unknown."""
+        values, unknown = super()._parse_known_args(*args, **kwargs)
+        lists = [action.dest for action in self._actions if not action.option_strings and action.nargs in ("*", "+")]
+        if lists and (more := [word for word in unknown if not word.startswith("-")]):
+            values[lists[-1]] = (values.get(lists[-1]) or []) + more
+            unknown = [word for word in unknown if word.startswith("-")]
+        return values, unknown
 
 
 def parser(name: str, description: str, operands: str = "") -> Parser:
@@ -105,36 +135,100 @@ def parser(name: str, description: str, operands: str = "") -> Parser:
     return Parser(prog=name, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
 
 
-def add_run_options(parser: Parser, recipes: Path) -> None:
-    """The options of every command that makes a run."""
-    parser.add_argument("--config", action="config", help="YAML file of settings; options win over it.")
-    recipe_help = (
-        f"Shipped settings to start from: {', '.join(recipe_names(recipes))}. Without --data, --recipe, --config and "
-        "--resume a small one is taken, whose values replace the defaults below; --print_config shows what is in force."
-    )
-    parser.add_argument("--recipe", type=str | None, default=None, help=recipe_help)
-    parser.add_argument(
-        "--resume",
-        type=str | None,
-        default=None,
-        help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data-root, "
-        "--loader.workers, .prefetch, .cache, --memory-check and a search's --supernet.engine, "
-        ".recompute, .graphs and --health may be given anew.",
-    )
-    parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
+def verbs_parser(name: str, description: str, verbs: Mapping[str, str]) -> Parser:
+    """The parser of a command with verbs: only for its help, as each verb has a parser of its own."""
+    made = parser(name, description, "VERB")
+    made.add_argument("verb", metavar="VERB", choices=tuple(verbs), help="What to do; see below.")
+    width = max(map(len, verbs))
+    made.notes = "verbs:\n" + "\n".join(f"  {verb:<{width}}  {text}" for verb, text in verbs.items())
+    return made
 
 
-def recipe_names(folder: Path) -> tuple[str, ...]:
-    """Names of the recipes in a folder."""
-    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+def take_verb(
+    make_parser: Callable[[], Parser], arguments: Sequence[str], verbs: Collection[str] = ()
+) -> tuple[str, list[str]]:
+    """The verb, one of `verbs` if there are any, and the arguments behind it; without a verb, prints the help.
+
+    Raises:
+        UsageError: There is no verb, or no such one.
+    """
+    verb, *rest = arguments or [""]
+    if not verb or verb.startswith("-"):
+        parse(make_parser(), arguments)  # prints the help, or raises
+    if verbs and verb not in verbs:
+        near = did_you_mean(verb, verbs) or ":"
+        raise UsageError(f"no verb {verb!r}{near} choose one of {', '.join(verbs)} (see {make_parser().prog} --help)")
+    return verb, rest
 
 
-def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, without_data: str) -> list[str]:
-    """Puts the settings in force first: a run's own with --resume, else a recipe's; then files; then options.
+def add_run_options(parser: Parser, recipes: Path, resumes: bool = True) -> None:
+    """Adds the options of every command that makes runs, whose settings the parser has already.
 
     Args:
         parser: The command's parser.
-        arguments: The command line.
+        recipes: Folder of the recipes.
+        resumes: Whether --resume is an option; else it is hidden, to be refused with a better message.
+    """
+    parser.add_argument(
+        "--config", action="append", default=SUPPRESS, help="YAML file of settings; options win over it."
+    )
+    # Without a value it is `--print_config=` to the base class.
+    parser.add_argument(
+        "--print_config",
+        default=SUPPRESS,
+        metavar="\b[=flags]",
+        help="Print all settings in force as a file for --config, and exit. Flags, with commas: skip_default leaves "
+        "out what is as by default, skip_unset what is null.",
+    )
+    recipe_help = f"Shipped settings to start from: {', '.join(_recipe_names(recipes))}."
+    if resumes:
+        changeable = ", ".join(f"--{name}" for name in parser.setting_names() if name in CHANGEABLE - {"out"})
+        recipe_help += (
+            " Without --data, --recipe, --config and --resume a small one is taken, whose values replace the defaults "
+            "below; --print_config shows what is in force."
+        )
+        parser.add_optional("--recipe", recipe_help)
+        parser.add_optional(
+            "--resume",
+            f"Run folder to resume, exactly and with its own settings, of which these may change: {changeable}.",
+        )
+    else:
+        parser.add_optional("--recipe", recipe_help)
+        parser.add_argument("--resume", nargs="?", default=SUPPRESS, help=SUPPRESS)
+    parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
+
+
+def given(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line into the values that it gives, without defaults and without what files have.
+
+    Raises:
+        UsageError: An unknown option, or a value of the wrong type.
+    """
+    words = _with_underscores(arguments)
+    with _in_our_words(parser, words):
+        values = parser.parse_args(words, defaults=False)
+    for action in parser._actions:
+        if not action.option_strings and values.get(action.dest) in (None, []):  # an operand that was left out
+            values.pop(action.dest, None)
+    return values
+
+
+def layer(parser: Parser, data: Mapping[str, Any]) -> Namespace:
+    """The settings that plain data gives.
+
+    Raises:
+        UsageError: A value is of the wrong type.
+    """
+    with _in_our_words(parser):
+        return parser.parse_object(dict(data), defaults=False)
+
+
+def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -> tuple[Namespace, list[Namespace]]:
+    """The settings below the options: a run's own with --resume, else a recipe's; and those of each file of --config.
+
+    Args:
+        parser: The command's parser.
+        given: What the command line gives.
         recipes: Folder of the recipes.
         without_data: The recipe taken where none of --recipe, --config and --resume is given and no data but the
             built-in; a line says so.
@@ -143,42 +237,119 @@ def settings_arguments(parser: Parser, arguments: Sequence[str], recipes: Path, 
         UsageError: There is no such recipe or run, a recipe is for data and none is named, or a file is not one of
             settings.
     """
-    arguments = with_underscores(arguments)
-    if {"--help", "-h"} & set(arguments):  # the help shows no settings in force: it need not wait for them
-        return arguments
-    files, arguments = _take_files(arguments)
-    resume, recipe = value_of("--resume", arguments), value_of("--recipe", arguments)
+    resume, recipe, files = given.get("resume"), given.get("recipe"), given.get("config", [])
     if resume is not None:
         if recipe is not None or files:
             raise UsageError("--resume takes its settings from the run: leave --recipe and --config out")
-        if value_of("--out", arguments) is not None:
+        if "out" in given:
             raise UsageError(f"--resume goes on in the run's own folder, {resume}: leave --out out")
         path = Path(resume) / "config.yaml"
         if not path.is_file():
             raise UsageError(f"{resume} is not a run folder: it has no config.yaml{runs_within(resume)}")
         _check_kind(parser.prog, path)
-        files = [str(path)]
-    elif recipe is None and not files and value_of("--data", arguments) in (None, BUILT_IN):
+        return _read_settings(parser, path), []
+    if recipe is None and not files and given.get("data", BUILT_IN) == BUILT_IN:
         recipe = without_data
-        if is_first() and not {"--quiet", "--print_config"} & set(arguments):
+        if is_first() and not ("quiet" in given or "print_config" in given):
             print(
                 f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, to see it "
                 "work; --data or --recipe choose another"
             )
+    base = Namespace()
     if recipe is not None:
-        if recipe not in recipe_names(recipes):
-            raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(recipe_names(recipes))}")
-        named = files or value_of("--data", arguments) or _names_data(recipes / f"{recipe}.yaml")
-        if not (named or "--print_config" in arguments):
+        if recipe not in _recipe_names(recipes):
+            raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(_recipe_names(recipes))}")
+        base = _read_settings(parser, recipes / f"{recipe}.yaml")
+        if not (files or "data" in given or "data" in base or "print_config" in given):
             raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data-root FOLDER, too")
-        files = [str(recipes / f"{recipe}.yaml"), *files]
-    for file in files:
-        _check_file(parser, file)
-    return [*(word for file in files for word in ("--config", file)), *arguments]
+    return base, [_read_settings(parser, Path(file)) for file in files]
 
 
-def _names_data(file: Path) -> bool:
-    return "data" in yaml.safe_load(file.read_text(encoding="utf-8"))
+def complete(parser: Parser, *layers: Namespace) -> Namespace:
+    """Puts layers over the defaults, a later one over those before; groups of settings become their dataclasses.
+
+    With --print-config among the layers, prints the settings and exits.
+
+    Raises:
+        ValueError: A value that its dataclass refuses.
+    """
+    values = parser.get_defaults()
+    for one in layers:
+        values.update(one)
+    if "print_config" in values:
+        flags = [flag for flag in values.pop("print_config").split(",") if flag]
+        if unknown := set(flags).difference(PRINT_FLAGS):
+            raise UsageError(f"--print-config has no flag {min(unknown)!r}: give {' or '.join(PRINT_FLAGS)}")
+        kept = Namespace({name: value for name, value in vars(values).items() if name in parser.settings})
+        print(parser.dump(kept, **{flag: flag in flags for flag in PRINT_FLAGS}), end="")
+        parser.exit()
+    return parser.instantiate(values)
+
+
+def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Parses a command line; what it does not give is as by default."""
+    return complete(parser, given(parser, arguments))
+
+
+def settings(config_class: Any, values: Namespace) -> Any:
+    """The config dataclass of parsed values."""
+    return config_class(**{f.name: values[f.name] for f in dataclasses.fields(config_class) if f.name in values})
+
+
+def refuse(given: Namespace, reasons: Mapping[str, str]) -> None:
+    """Refuses options that this command has no use for, each with a reason.
+
+    Raises:
+        UsageError: One of them is given.
+    """
+    for name, reason in reasons.items():
+        if name in given:
+            raise UsageError(f"{reason}: leave --{name} out")
+
+
+def check_file_name(option: str, name: str | None) -> None:
+    """Checks that a file to be written is not a folder.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if name is not None and (not Path(name).name or Path(name).is_dir()):
+        raise UsageError(f"--{option} is {name!r}, a folder: give the name of a file in it")
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH, or [HEIGHT, WIDTH], as two numbers of pixels.
+
+    Raises:
+        ValueError: It is of neither form; the message names the option.
+    """
+    parts = [part.strip() for part in text.lower().strip("[]() ").replace(",", "x").split("x")]
+    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
+        raise ValueError(f"{option} is {text!r}: give HEIGHTxWIDTH in pixels, such as 512x1024")
+    return int(parts[0]), int(parts[1])
+
+
+def is_first() -> bool:
+    """Whether this process is the one that speaks; of several that torchrun started, the others do not."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _in_our_words(parser: Parser, arguments: Sequence[str] = ()) -> Iterator[None]:
+    try:
+        yield
+    except ArgumentError as error:
+        text = explain(" ".join(str(error).split()), arguments, parser.option_names())
+        raise UsageError(f"{text} (see {parser.prog} --help)") from error
+
+
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """--data-root as --data_root, the name of the setting: both spellings are taken."""
+    return [re.sub(r"(?<=^--)[^=]*", lambda name: name[0].replace("-", "_"), word) for word in arguments]
+
+
+def _recipe_names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
 def _check_kind(command: str, path: Path) -> None:
@@ -191,31 +362,21 @@ def _check_kind(command: str, path: Path) -> None:
         raise UsageError(f"{path.parent} is a run of {owner}: resume it with {owner} --resume {path.parent}")
 
 
-def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files of --config, and the other arguments."""
-    files, others, rest = [], [], iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name != "--config":
-            others.append(argument)
-            continue
-        file = value if equals else next(rest, None)
-        if not file:
-            raise UsageError("--config needs a value: name a YAML file of settings")
-        files.append(file)
-    return files, others
-
-
-def _check_file(parser: Parser, file: str) -> None:
-    """Checks that a file is YAML and that all its names are settings; the parser checks the values."""
+def _read_settings(parser: Parser, file: Path) -> Namespace:
+    """The settings that a file gives."""
     try:
         data = read_yaml(file)  # before the parser reads it, which would unfold aliases
     except YamlError as error:
         raise UsageError(f"{error}. Name a YAML file of settings") from error
     if data is None:
         raise UsageError(f"{file} is empty: expected `name: value`, one a line")
-    defaults = parser.get_defaults()
-    leaves = [name for name in defaults.keys() if name not in (*OUTSIDE_SETTINGS, "source")]  # noqa: SIM118 (dotted)
+    _check_names(parser, file, data)
+    return layer(parser, {name: value for name, value in data.items() if name != "command"})
+
+
+def _check_names(parser: Parser, file: Path, data: object) -> None:
+    """Checks that all names in a file are settings; the parser checks the values."""
+    leaves = parser.setting_names()
     groups = {name.rpartition(".")[0] for name in leaves} - {""}
     groups |= {group.rpartition(".")[0] for group in groups} - {""}
 
@@ -225,89 +386,19 @@ def _check_file(parser: Parser, file: str) -> None:
             raise UsageError(f"{file}: the {what} {short(data)}: give `name: value`, one a line")
         for key, value in data.items():
             name = f"{where}{key}"
-            if name in OUTSIDE_SETTINGS and (name == "config" or name in defaults):
-                raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
             if name in groups:
                 check(value, f"{name}.")
+            elif name not in leaves and name in parser.option_names():
+                raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
             elif name not in leaves and not (name == "command" and value in COMMANDS):
                 raise UsageError(f"{file}: there is no setting {name}{did_you_mean(name, leaves)}")
 
     check(data, "")
 
 
-def with_underscores(arguments: Sequence[str]) -> list[str]:
-    """--data-root as --data_root, the name of the setting: both spellings are taken."""
-    out = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            argument = "--" + name[2:].replace("-", "_") + equals + value
-        out.append(argument)
-    return out
-
-
-def value_of(option: str, arguments: Sequence[str]) -> str | None:
-    """The value that an option has on a command line, `--option VALUE` or `--option=VALUE`; None if it is not there.
-
-    As everywhere, the last one counts.
-    """
-    found = None
-    for number, argument in enumerate(arguments):
-        if argument.startswith(f"{option}="):
-            found = argument.partition("=")[2]
-        elif argument == option and number + 1 < len(arguments):
-            found = arguments[number + 1]
-    return found
-
-
-def is_first() -> bool:
-    """Whether this process is the one that speaks; of several that torchrun started, the others do not."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def operand(parser: Parser, arguments: Sequence[str]) -> str | None:
-    """The first argument that is neither an option nor an option's value; None if there is none."""
-    flags = {option for action in parser._actions if action.nargs == 0 for option in action.option_strings}
-    flags.add("--print_config")  # its value, if any, stands behind an equals sign
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("-"):
-            return word
-        if "=" not in word and word not in flags:
-            next(words, None)
-    return None
-
-
-def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Parses a command line; groups of settings become their dataclasses.
-
-    Raises:
-        UsageError: An unknown option, or a value of the wrong type.
-        ValueError: A value that its dataclass refuses.
-    """
-    arguments = with_underscores(arguments)
-    try:
-        values = parser.parse_args(arguments)
-    except ArgumentError as error:
-        options = [word[2:] for action in parser._actions for word in action.option_strings if word.startswith("--")]
-        text = explain(" ".join(str(error).split()), arguments, options)
-        raise UsageError(f"{text} (see {parser.prog} --help)") from error
-    return parser.instantiate(values)
-
-
-def _only_settings(values: Namespace) -> Namespace:
-    kept = values.clone()
-    source = kept.pop("source", None)
-    if source is not None:  # the first argument of nas-retrain is a setting too
-        kept["genotype"] = source
-    for name in OUTSIDE_SETTINGS:
-        kept.pop(name, None)
-    return kept
-
-
-def settings(config_class: Any, values: Namespace) -> Any:
-    """The config dataclass from parsed values, without the command's own options."""
-    return config_class(**vars(_only_settings(values)))
+def command(name: str, main: Callable[[list[str]], None]) -> Callable[[], None]:
+    """The console script of a command."""
+    return partial(run, name, main)
 
 
 @contextmanager

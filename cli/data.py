@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 from cli import common
-from search_spaces.validation import did_you_mean
 
 DESCRIPTION = """\
 Looks at data sets. Each verb has options of its own: see nas-data VERB --help."""
@@ -25,39 +24,22 @@ MOST_SAMPLES = 300
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-data: only for its help, as the verb's own parser reads the command line."""
-    parser = common.parser("nas-data", DESCRIPTION, "VERB")
-    parser.add_argument("verb", metavar="VERB", choices=tuple(VERBS), help="What to do; see below.")
-    parser.notes = "verbs:\n" + "\n".join(f"  {verb}  {text}" for verb, text in VERBS.items())
-    return parser
+    """The parser of nas-data: only for its help."""
+    return common.verbs_parser("nas-data", DESCRIPTION, VERBS)
 
 
 def make_check_parser() -> common.Parser:
     """The parser of nas-data check."""
     parser = common.parser("nas-data check", CHECK, "NAME [ROOT]")
     parser.add_argument("name", metavar="NAME", type=str, help="The data set, as --data of nas-search names it.")
-    parser.add_argument(
-        "root",
-        metavar="ROOT",
-        nargs="?",
-        type=str | None,
-        default=None,
-        help="Its folder, as --data-root; none for the built-in one.",
-    )
+    parser.add_optional("root", "Its folder, as --data-root; none for the built-in one.", metavar="ROOT", nargs="?")
     parser.add_argument("--splits", nargs="+", type=str, default=[], help="Which splits; all, if not given.")
     parser.add_argument("--workers", type=int, default=4, help="Files read at a time, at least 1.")
-    parser.add_argument(
-        "--contact_sheet",
-        type=str | None,
-        default=None,
-        metavar="FILE.png",
-        help="A picture to write: samples with their classes in colour.",
+    parser.add_optional(
+        "--contact_sheet", "A picture to write: samples with their classes in colour.", metavar="FILE.png"
     )
-    parser.add_argument(
-        "--samples",
-        type=int | None,
-        default=None,
-        help=f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.",
+    parser.add_optional(
+        "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
     parser.add_argument("--json", action="store_true", help="Print the report as JSON, with all problems.")
     return parser
@@ -65,12 +47,7 @@ def make_check_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, checks, prints."""
-    verb, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if not verb or verb.startswith("-"):
-        common.parse(make_parser(), arguments)  # prints the help, or raises
-    if verb not in VERBS:
-        near = did_you_mean(verb, VERBS) or ":"
-        raise common.UsageError(f"no verb {verb!r}{near} choose one of {', '.join(VERBS)} (see nas-data --help)")
+    _, rest = common.take_verb(make_parser, arguments, VERBS)
     check(rest)
 
 
@@ -114,14 +91,10 @@ def _check_picture(path: str | None, samples: int | None) -> None:
         raise common.UsageError(f"--samples is {samples}: give 1 to {MOST_SAMPLES}")
     if path is not None and Path(path).suffix.lower() != ".png":
         raise common.UsageError(f"--contact-sheet is {path!r}: give the name of a PNG file, such as sheet.png")
-    if path is not None and Path(path).is_dir():
-        raise common.UsageError(f"--contact-sheet is {path!r}, a folder: give the name of a file in it")
+    common.check_file_name("contact-sheet", path)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-data", main)
-
+entry = common.command("nas-data", main)
 
 if __name__ == "__main__":
     entry()

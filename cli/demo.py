@@ -16,9 +16,7 @@ genotypes of the same space that were trained alike."""
 def make_parser() -> common.Parser:
     """The parser of nas-demo."""
     parser = common.parser("nas-demo", DESCRIPTION)
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="Folder for all runs; a new one under runs/ if not given."
-    )
+    parser.add_optional("--out", "Folder for all runs; a new one under runs/ if not given.")
     parser.add_argument(
         "--seed",
         type=int,
@@ -75,10 +73,7 @@ def _free_folder() -> Path:
     return Path("runs") / f"demo-{number}"
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-demo", main)
-
+entry = common.command("nas-demo", main)
 
 if __name__ == "__main__":
     entry()

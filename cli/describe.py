@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import common
+from nas.config import require
 
 DESCRIPTION = """\
 Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
@@ -21,44 +22,25 @@ def make_parser() -> common.Parser:
     from retrain.network_config import NetworkConfig
 
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
-    parser.add_argument(
+    parser.add_optional(
         "source",
+        "A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
         metavar="NETWORK",
         nargs="?",
-        type=str | None,
-        default=None,
-        help="A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
     )
-    parser.add_argument("--space", type=str | None, default=None, help="A shipped search space or a YAML file.")
+    parser.add_optional("--space", "A shipped search space or a YAML file.")
     parser.add_argument(
         "--networks", action="store_true", help="List the published networks, with the numbers their papers print."
     )
     parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
-    parser.add_argument(
-        "--classes",
-        type=int | None,
-        default=None,
-        help="Number of classes; if not given, that of a genotype's search where the file has it, else 19.",
+    parser.add_optional(
+        "--classes", "Number of classes; if not given, that of a genotype's search where the file has it, else 19.", int
     )
-    parser.add_argument(
-        "--input", type=str | None, default=None, help="Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given."
-    )
+    parser.add_optional("--input", "Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given.")
     parser.add_argument("--json", action="store_true", help="Print JSON.")
     parser.add_class_arguments(NetworkConfig, "network")
-    networks.explain_option(parser)
+    networks.shorten_kind(parser)
     return parser
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH as two numbers of pixels.
-
-    Raises:
-        ValueError: It is not of that form.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
-        raise ValueError(f"--input is {text!r}: give HEIGHTxWIDTH in pixels, such as 1025x2049")
-    return int(parts[0]), int(parts[1])
 
 
 def describe_space(name: str, classes: int) -> dict[str, Any]:
@@ -118,33 +100,38 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 def main(arguments: list[str]) -> None:
     """Parses, describes, prints."""
     from cli import networks
-    from retrain.network_config import NetworkConfig
 
-    arguments = networks.with_kind(arguments)
-    values = common.parse(make_parser(), arguments)
+    parser = make_parser()
+    given = common.given(parser, arguments)
+    values = common.complete(parser, given)
     if values.networks:
-        if len(arguments) > 1 + values.json:
-            raise ValueError("--networks lists all published networks: give nothing else, but for --json")
+        require(
+            set(given.keys()) <= {"networks", "json"},
+            "--networks lists all published networks: give nothing else, but for --json",
+        )
         print(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
         return
-    if (values.space is None) == (values.source is None):
-        raise ValueError("name either a network (a genotype.json file or a published name) or --space NAME")
-    if values.yaml and values.space is None:
-        raise ValueError("--yaml prints a space: give --space NAME")
-    if values.yaml and values.json:
-        raise ValueError("--yaml and --json exclude each other: give one of them")
-    if values.space is not None and (values.input is not None or values.network != NetworkConfig()):
-        raise ValueError("--input and --network.* are for a network, not for a space: leave them out")
-    networks.check_kind(values.source or "", arguments)
+    require(
+        (values.space is None) != (values.source is None),
+        "name either a network (a genotype.json file or a published name) or --space NAME",
+    )
+    require(not values.yaml or values.space is not None, "--yaml prints a space: give --space NAME")
+    require(not (values.yaml and values.json), "--yaml and --json exclude each other: give one of them")
+    require(
+        values.space is None or not ("input" in given or "network" in given),
+        "--input and --network.* are for a network, not for a space: leave them out",
+    )
+    networks.check_kind(values.source or "", given)
     is_run = values.source is not None and Path(values.source).is_dir()
-    if is_run and (values.classes is not None or values.network != NetworkConfig()):
-        raise ValueError("a run has its own --classes and --network.*: leave them out")
+    require(
+        not is_run or not ("classes" in given or "network" in given),
+        "a run has its own --classes and --network.*: leave them out",
+    )
     classes = values.classes
     if classes is None:
-        classes = networks.known_classes(values.source) if values.source is not None and not is_run else 19
-    if classes < 2:
-        raise ValueError(f"--classes is {classes}: give at least 2")
-    if values.space is not None and values.yaml:
+        classes = networks.known_classes(values.source or "")
+    require(classes >= 2, f"--classes is {classes}: give at least 2")
+    if values.yaml:
         from search_spaces.space import load
 
         print(load(values.space).to_yaml(), end="")
@@ -152,7 +139,8 @@ def main(arguments: list[str]) -> None:
     if values.space is not None:
         facts = describe_space(values.space, classes)
     else:
-        facts = describe_network(values.source, classes, parse_size(values.input or "512x1024"), values.network)
+        size = common.parse_size("--input", values.input or "512x1024")
+        facts = describe_network(values.source, classes, size, values.network)
     print(json.dumps(facts) if values.json else _text(facts))
 
 
@@ -186,10 +174,7 @@ def _text(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-describe", main)
-
+entry = common.command("nas-describe", main)
 
 if __name__ == "__main__":
     entry()

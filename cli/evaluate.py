@@ -19,12 +19,8 @@ def make_parser() -> common.Parser:
     """The parser of nas-evaluate."""
     parser = common.parser("nas-evaluate", DESCRIPTION, "RUN")
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
-    parser.add_argument(
-        "--split", type=str | None, default=None, help="Split to measure; the one validated on, if not given."
-    )
-    parser.add_argument(
-        "--data_root", type=str | None, default=None, help="In place of the run's own folder of the data."
-    )
+    parser.add_optional("--split", "Split to measure; the one validated on, if not given.")
+    parser.add_optional("--data_root", "In place of the run's own folder of the data.")
     add_inference_options(parser)
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     return parser
@@ -50,10 +46,7 @@ def main(arguments: list[str]) -> None:
     result.save(values.run)  # last: the numbers are on the screen if the folder cannot be written
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-evaluate", main)
-
+entry = common.command("nas-evaluate", main)
 
 if __name__ == "__main__":
     entry()

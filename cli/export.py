@@ -19,7 +19,7 @@ def make_parser() -> common.Parser:
     """The parser of nas-export."""
     parser = common.parser("nas-export", DESCRIPTION, "RUN --onnx FILE")
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
-    parser.add_argument("--onnx", type=str | None, default=None, help="The file to write, such as model.onnx.")
+    parser.add_optional("--onnx", "The file to write, such as model.onnx.")
     parser.add_argument(
         "--checkpoint",
         type=Literal["best", "last"],
@@ -56,10 +56,7 @@ def main(arguments: list[str]) -> None:
     print(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-export", main)
-
+entry = common.command("nas-export", main)
 
 if __name__ == "__main__":
     entry()

@@ -10,7 +10,7 @@ from cli import common
 from nas.config import Precision
 from nas.evaluation.inference import WINDOW_BATCH, Inference
 
-__all__ = ["SCALE_SETS", "add_inference_options", "inference", "parse_scales", "parse_size"]
+__all__ = ["SCALE_SETS", "add_inference_options", "inference", "parse_scales"]
 
 SCALE_SETS: dict[str, tuple[float, ...]] = {
     "li3": (0.5, 1.0, 1.75),
@@ -40,26 +40,19 @@ def add_inference_options(parser: common.Parser) -> None:
         f"{named}.",
     )
     parser.add_argument("--flip", action="store_true", help="See each image mirrored left and right, too.")
-    parser.add_argument(
-        "--window",
-        type=str | None,
-        default=None,
-        help="HEIGHTxWIDTH in pixels: see larger images in overlapping windows of that size, at each scale.",
+    parser.add_optional(
+        "--window", "HEIGHTxWIDTH in pixels: see larger images in overlapping windows of that size, at each scale."
     )
-    parser.add_argument(
-        "--stride",
-        type=str | None,
-        default=None,
-        help="HEIGHTxWIDTH: steps from a window to the next; two thirds of the window, if not given.",
+    parser.add_optional(
+        "--stride", "HEIGHTxWIDTH: steps from a window to the next; two thirds of the window, if not given."
     )
     parser.add_argument(
         "--window_batch", type=int, default=WINDOW_BATCH, help="Windows in one pass through the network."
     )
-    parser.add_argument(
+    parser.add_optional(
         "--precision",
-        type=Precision | None,
-        default=None,
-        help="In place of the run's own: float32, tf32 (NVIDIA GPUs), bfloat16 or float16; fp32, bf16, fp16 for short.",
+        "In place of the run's own: float32, tf32 (NVIDIA GPUs), bfloat16 or float16; fp32, bf16, fp16 for short.",
+        Precision,
     )
     parser.add_argument(
         "--no_fold",
@@ -83,8 +76,8 @@ def inference(values: Namespace) -> Inference:
     return Inference(
         parse_scales(values.scales),
         values.flip,
-        None if values.window is None else parse_size("--window", values.window),
-        None if values.stride is None else parse_size("--stride", values.stride),
+        None if values.window is None else common.parse_size("--window", values.window),
+        None if values.stride is None else common.parse_size("--stride", values.stride),
         values.window_batch,
         values.precision,
         not values.no_fold,
@@ -106,15 +99,3 @@ def parse_scales(text: str) -> tuple[float, ...]:
         raise ValueError(
             f"--scales is {text!r}: give factors with commas, such as 0.5,1,1.75, or one of {', '.join(SCALE_SETS)}"
         ) from None
-
-
-def parse_size(option: str, text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, or [HEIGHT, WIDTH], as two numbers of pixels.
-
-    Raises:
-        ValueError: It is of neither form; the message names the option.
-    """
-    parts = [part.strip() for part in text.lower().strip("[]() ").replace(",", "x").split("x")]
-    if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
-        raise ValueError(f"{option} is {text!r}: give HEIGHTxWIDTH in pixels, such as 512x1024")
-    return int(parts[0]), int(parts[1])

@@ -32,6 +32,8 @@ def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         return f"{match[1]} needs a value"
     if match := re.match(r"argument (?:\S*/)?(-\S+): ignored explicit argument", text):
         return f"{match[1]} takes no value"
+    if match := re.match(r"argument \S+: (--.*)", text):  # a message of our own
+        return match[1]
     if match := re.match(r"the following arguments are required: (\S+)", text):
         return f"{match[1].strip(',').upper()} is missing"
     if match := re.match(r"Group '(\S+)' does not accept option '(\S+)'", text):

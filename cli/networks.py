@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from argparse import ArgumentTypeError
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from jsonargparse import Namespace
+
 from cli import common
 from retrain.network_config import NetworkConfig
-from retrain.networks.published import NETWORKS, PublishedNetwork
+from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
 from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["KINDS", "check_kind", "explain_option", "facts", "known_classes", "listed", "with_kind"]
+__all__ = ["KINDS", "check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
 
 KINDS: tuple[str, ...] = get_args(get_type_hints(NetworkConfig)["kind"])
 """What a genotype may become."""
@@ -47,12 +50,9 @@ def listed(counts: bool = False) -> str:
 
 def facts() -> list[dict[str, Any]]:
     """The published networks in plain containers."""
-
-    def plain(record: PublishedNetwork) -> dict[str, Any]:
-        names = ("name", "description", "paper", "classes", "printed")
-        return {**{name: getattr(record, name) for name in names}, "settings": sorted(record.settings)}
-
-    return [plain(NETWORKS[name]) for name in NETWORKS]
+    names = ("name", "description", "paper", "classes", "printed")
+    records = [NETWORKS[name] for name in NETWORKS]
+    return [{**{name: getattr(r, name) for name in names}, "settings": sorted(r.settings)} for r in records]
 
 
 def known_classes(source: str | Genotype) -> int:
@@ -65,44 +65,39 @@ def known_classes(source: str | Genotype) -> int:
     return known if type(known) is int and 2 <= known <= 255 else CITYSCAPES
 
 
-def explain_option(parser: common.Parser) -> None:
-    """Gives --network its help: the parser takes it for a file of settings, which `with_kind` does not let through."""
+def shorten_kind(parser: common.Parser) -> None:
+    """Makes --network NAME short for --network.kind NAME: to the parser, it names a file of settings."""
     for action in parser._actions:
         if "--network" in action.option_strings:
             action.metavar = f"{{{','.join(KINDS)}}}"
             action.help = "What a genotype becomes: short for --network.kind."
+            action.type = _kind
+            action._jsonargparse_preexpanded_help = True  # type: ignore[attr-defined]  # without the type
 
 
-def with_kind(arguments: Sequence[str]) -> list[str]:
-    """A command line with --network NAME written out as --network.kind=NAME.
-
-    Raises:
-        UsageError: The value is none of `KINDS`; the message says where other things are named.
-    """
-    out, rest = [], iter(common.with_underscores(arguments))
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name != "--network":
-            out.append(argument)
-            continue
-        value = value if equals else next(rest, "")
-        if value not in KINDS:
-            raise common.UsageError(
-                f"--network is {value!r}: give {' or '.join(KINDS)}, which is what a genotype becomes; a published "
-                "network is named in place of the genotype, single settings as --network.NAME, a file of settings "
-                "by --config"
-            )
-        out.append(f"--network.kind={value}")
-    return out
+def _kind(name: str) -> dict[str, str]:
+    if name not in KINDS:
+        raise ArgumentTypeError(
+            f"--network is {name!r}: give {' or '.join(KINDS)}, which is what a genotype becomes; a published network "
+            "is named in place of the genotype, single settings as --network.NAME, a file of settings by --config"
+        )
+    return {"kind": name}
 
 
-def check_kind(source: str, arguments: Sequence[str]) -> None:
+def small_recipe(sources: Iterable[str | None], given: Namespace) -> str:
+    """The recipe for networks without data: `small` narrows DeepLab-style ones, and others refuse its widths."""
+    published = [NETWORKS[name].settings for name in sources if name is not None and name in NETWORKS]
+    narrow = given.get("network.kind", "deeplab") == "deeplab" and all(s >= DEEPLAB_SETTINGS for s in published)
+    return "small" if narrow else "small-published"
+
+
+def check_kind(source: str, given: Namespace) -> None:
     """Refuses --network for a published network: it is what it is.
 
     Raises:
         UsageError: `source` is a published network, and the command line says what a genotype becomes.
     """
-    kind = common.value_of("--network.kind", arguments)
+    kind = given.get("network.kind")
     if kind is not None and source in NETWORKS:
         raise common.UsageError(
             f"--network {kind} says what a genotype becomes, but {source} is a published network: leave it out"

@@ -68,10 +68,7 @@ def main(arguments: list[str]) -> None:
     print(f"wrote {what} into {values.out}{there}")
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-predict", main)
-
+entry = common.command("nas-predict", main)
 
 if __name__ == "__main__":
     entry()

@@ -23,30 +23,19 @@ def make_parser() -> common.Parser:
         nargs="+",
         help="Run folders of nas-search and nas-retrain, and folders of nas-sweep's studies.",
     )
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        default=None,
-        help="The file; report.html in the only folder, or, of several, in this one, if not given.",
+    parser.add_optional("--out", "The file; report.html in the only folder, or, of several, in this one, if not given.")
+    parser.add_optional(
+        "--image", "Show each network of nas-retrain at work on this image: features, classes, receptive field."
     )
-    parser.add_argument(
-        "--image",
-        type=str | None,
-        default=None,
-        help="Show each network of nas-retrain at work on this image: features, classes, receptive field.",
-    )
-    parser.add_argument(
-        "--storage", type=str | None, default=None, help="Of the one study, as nas-sweep had it, if any."
-    )
-    parser.add_argument("--study", type=str | None, default=None, help="Of the one study, as nas-sweep had it, if any.")
+    parser.add_optional("--storage", "Of the one study, as nas-sweep had it, if any.")
+    parser.add_optional("--study", "Of the one study, as nas-sweep had it, if any.")
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, writes, prints."""
     values = common.parse(make_parser(), arguments)
-    if values.out is not None and (not Path(values.out).name or Path(values.out).is_dir()):
-        raise ValueError(f"--out is {values.out!r}, a folder: name a file in it")
+    common.check_file_name("out", values.out)
     if values.out is not None and Path(values.out).suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out is {values.out!r}: name a file that ends in .html, so that it replaces no other one")
     from retrain.report.page import write_report
@@ -55,10 +44,7 @@ def main(arguments: list[str]) -> None:
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-report", main)
-
+entry = common.command("nas-report", main)
 
 if __name__ == "__main__":
     entry()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from cli import common, networks
 from retrain.config import RetrainConfig
-from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
+from retrain.networks.published import NETWORKS
 from search_spaces.validation import did_you_mean
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
@@ -23,29 +22,31 @@ def make_parser() -> common.Parser:
     parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
     parser.notes = networks.listed()
     choices = "A genotype.json file, or the name of a published network (listed below). Not given with --resume."
-    parser.add_argument("source", metavar="GENOTYPE", nargs="?", type=str | None, default=None, help=choices)
+    parser.add_optional("source", choices, metavar="GENOTYPE", nargs="?")
+    parser.add_settings(RetrainConfig, skip={"genotype"})
     common.add_run_options(parser, RECIPES)
-    parser.add_class_arguments(RetrainConfig, None, skip={"genotype"})
     parser.add_argument("--genotype", type=str, default="", help="The same as the first argument, for config files.")
-    networks.explain_option(parser)
+    parser.settings |= {"genotype"}
+    networks.shorten_kind(parser)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, trains, prints."""
     parser = make_parser()
-    arguments = networks.with_kind(arguments)
-    arguments = common.settings_arguments(parser, arguments, RECIPES, small_recipe(parser, arguments))
-    values = common.parse(parser, arguments)
-    if values.source is not None:
-        if values.resume is not None:
+    given = common.given(parser, arguments)
+    if "source" in given:
+        if given.get("resume") is not None:
             raise ValueError("--resume trains what the run was begun with: leave the genotype out")
-        if common.value_of("--genotype", arguments) is not None:
-            raise ValueError("the genotype is named twice: leave --genotype out")
+        common.refuse(given, {"genotype": "the genotype is named twice"})
+        given["genotype"] = given.pop("source")
+    small = networks.small_recipe([given.get("genotype")], given)
+    base, files = common.layers(parser, given, RECIPES, small)
+    values = common.complete(parser, base, *files, given)
     config = common.settings(RetrainConfig, values)
     if not config.genotype:
         raise ValueError(f"name a genotype.json file, or one of {', '.join(NETWORKS)}")
-    networks.check_kind(config.genotype, arguments)
+    networks.check_kind(config.genotype, given)
     if values.resume is None and config.genotype not in NETWORKS:
         _check_genotype(config.genotype)
 
@@ -57,15 +58,6 @@ def main(arguments: list[str]) -> None:
             f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
             f"split with: nas-evaluate {result.folder}"
         )
-
-
-def small_recipe(parser: common.Parser, arguments: Sequence[str]) -> str:
-    """The recipe without data: `small` narrows what a DeepLab-style network of a genotype has, others have not."""
-    source = common.value_of("--genotype", arguments) or common.operand(parser, arguments)
-    deeplab_style = common.value_of("--network.kind", arguments) in (None, "deeplab")
-    if source is not None and source in NETWORKS:
-        deeplab_style = NETWORKS[source].settings >= DEEPLAB_SETTINGS
-    return "small" if deeplab_style else "small-published"
 
 
 def _check_genotype(file: str) -> None:
@@ -82,10 +74,7 @@ def _check_genotype(file: str) -> None:
     load_genotype(file)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-retrain", main)
-
+entry = common.command("nas-retrain", main)
 
 if __name__ == "__main__":
     entry()

@@ -6,12 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jsonargparse import Namespace
+
 from cli import common
 from nas.config import SearchConfig, parse_seeds
+from search_spaces.space import available
 
 if TYPE_CHECKING:
     from nas.seeds import SeedResult
 
+OF_A_SPACE = ("layers", "levels", "blocks", "filter_multiplier")
+"""Settings that take the place of a space's own numbers."""
+WITHOUT = {
+    "seed": "--seeds has the seeds of all searches",
+    "resume": "the same command goes on with the searches of --seeds",
+}
+"""Options that do not go with --seeds."""
 RECIPES = Path(__file__).parent.parent / "nas" / "recipes"
 DESCRIPTION = """\
 Searches an architecture for semantic segmentation: relaxes a search space into one supernet, trains
@@ -23,28 +33,29 @@ defaults are the protocol of Auto-DeepLab."""
 def make_parser() -> common.Parser:
     """The parser of nas-search."""
     parser = common.parser("nas-search", DESCRIPTION)
+    parser.add_settings(SearchConfig)
     common.add_run_options(parser, RECIPES)
-    parser.add_argument(
+    parser.add_optional(
         "--seeds",
-        type=str | None,
-        default=None,
-        help="Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
+        "Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
         "... of --out (runs/search-SPACE-DATA-seeds if not given). The same command goes on with what was stopped.",
     )
-    parser.add_class_arguments(SearchConfig, None)
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, searches, prints."""
     parser = make_parser()
-    seeds = _seeds(common.with_underscores(arguments))
-    values = common.parse(
-        parser, _with_space_of_its_own(common.settings_arguments(parser, arguments, RECIPES, "small"))
-    )
+    given = common.given(parser, arguments)
+    if given.get("seeds") is not None:
+        common.refuse(given, WITHOUT)
+    base, files = common.layers(parser, given, RECIPES, "small")
+    if "resume" not in given and given.get("space") not in (None, *available()):  # a file, whose own numbers hold
+        base = Namespace({name: value for name, value in vars(base).items() if name not in OF_A_SPACE})
+    values = common.complete(parser, base, *files, given)
     config = common.settings(SearchConfig, values)
-    if seeds is not None:
-        return _search_seeds(config, seeds, values.quiet)
+    if values.seeds is not None:
+        return _search_seeds(config, parse_seeds(values.seeds), values.quiet)
 
     from nas.darts import search
 
@@ -55,18 +66,6 @@ def main(arguments: list[str]) -> None:
         print(cell_table(result.genotype))
         print(path_trellis(result.genotype))
         print(f"genotype: {result.folder / 'genotype.json'}   (pictures beside it: cell.svg, trellis.svg)")
-
-
-def _seeds(arguments: Sequence[str]) -> tuple[int, ...] | None:
-    """The seeds of --seeds; None if it is not there."""
-    text = common.value_of("--seeds", arguments)
-    if text is None:
-        return None
-    if common.value_of("--seed", arguments) is not None:
-        raise common.UsageError("--seeds has the seeds of all searches: leave --seed out")
-    if common.value_of("--resume", arguments) is not None:
-        raise common.UsageError("the same command goes on with the searches of --seeds: leave --resume out")
-    return parse_seeds(text)
 
 
 def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> None:
@@ -101,22 +100,7 @@ def _table(results: Sequence[SeedResult]) -> str:
     return "\n".join(lines)
 
 
-def _with_space_of_its_own(arguments: list[str]) -> list[str]:
-    """Where a space is named by its file, the file's numbers hold, and not those that a recipe puts in their place."""
-    from search_spaces.space import available
-
-    space, file = common.value_of("--space", arguments), common.value_of("--config", arguments)
-    if space is None or space in available() or file is None or Path(file).parent != RECIPES:
-        return arguments
-    numbers = ("layers", "levels", "blocks", "filter_multiplier")
-    missing = [name for name in numbers if common.value_of(f"--{name}", arguments) is None]
-    return [*arguments, *(f"--{name}=null" for name in missing)]
-
-
-def entry() -> None:
-    """The console script."""
-    common.run("nas-search", main)
-
+entry = common.command("nas-search", main)
 
 if __name__ == "__main__":
     entry()

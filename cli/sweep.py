@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from jsonargparse import Namespace
 
-from cli import common
-from cli.retrain import small_recipe
+from cli import common, networks
 from nas.config import RunConfig
 from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
@@ -46,34 +43,24 @@ def make_parser() -> common.Parser:
 def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
     """The parser of a sweep: its own options, and the settings of its runs."""
     parser = common.parser(f"nas-sweep {name}", sweep.description or "A sweep of your own.")
-    parser.add_argument("--config", action="config", help="YAML file of settings of the runs; options win over it.")
-    names = ", ".join(common.recipe_names(sweep.recipes))
-    parser.add_argument("--recipe", type=str | None, default=None, help=f"Shipped settings to start from: {names}.")
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="Folder of the study; runs/sweep-NAME-DATA if not given."
-    )
-    parser.add_argument(
+    common.add_run_options(parser, sweep.recipes, resumes=False)
+    parser.add_optional("--out", "Folder of the study; runs/sweep-NAME-DATA if not given.")
+    parser.add_optional(
         "--storage",
-        type=str | None,
-        default=None,
-        help="Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
+        "Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
         "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
     )
-    parser.add_argument(
-        "--study", type=str | None, default=None, help="Name of the study in the storage; the folder's if not given."
-    )
-    parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
-    parser.add_class_arguments(StudyConfig, None)
+    parser.add_optional("--study", "Name of the study in the storage; the folder's if not given.")
+    parser.add_settings(StudyConfig)
     parser.set_defaults(to_plain(sweep.study))
-    parser.add_class_arguments(sweep.config_class, None, skip={"out"})
+    parser.add_settings(sweep.config_class, skip={"out"})
+    parser.settings |= {"out", "storage", "study"}
     return parser
 
 
 def main(arguments: list[str]) -> None:
     """Parses, and runs a sweep or a verb."""
-    name, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
-    if not name or name.startswith("-"):
-        common.parse(make_parser(), arguments)  # prints the help, or raises
+    name, rest = common.take_verb(make_parser, arguments)
     if name == "report":
         return _report(rest)
     if name == "proxy":
@@ -84,11 +71,9 @@ def main(arguments: list[str]) -> None:
 def _sweep(name: str, arguments: list[str]) -> None:
     sweep = load_sweep(name)
     parser = make_sweep_parser(name, sweep)
-    values = common.parse(parser, _with_settings_of(name, sweep, parser, arguments))
-    own = {f.name: values.pop(f.name) for f in dataclasses.fields(StudyConfig)}
-    config = StudyConfig(**own)
-    storage, study_name, out = values.pop("storage"), values.pop("study"), values.pop("out")
-    quiet = values.quiet
+    values = common.complete(parser, *_layers(name, sweep, parser, common.given(parser, arguments)))
+    config = common.settings(StudyConfig, values)
+    out = values.pop("out")  # the study's; a run has none
     base: RunConfig = common.settings(sweep.config_class, values)
     if isinstance(base, RetrainConfig) and not base.genotype:
         raise ValueError(f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(NETWORKS)}")
@@ -117,16 +102,16 @@ def _sweep(name: str, arguments: list[str]) -> None:
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(study_name or folder.resolve().name, space, config, open_storage(storage, folder), folder)
+    study = Study(values.study or folder.resolve().name, space, config, open_storage(values.storage, folder), folder)
     write_atomically(folder / SWEEP_FILE, _resolved(sweep, config, base))
     study.each_trial = lambda: write_best(study)
     try:
-        with Screen(study, quiet):
+        with Screen(study, values.quiet):
             study.work(lambda trial: run_trial(trial, config.objectives))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; the same command goes on with the study") from None
     write_report(study)
-    if not quiet:
+    if not values.quiet:
         print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
 
 
@@ -135,26 +120,19 @@ def _how_to_vary(name: str) -> str:
     return f"To vary otherwise, change `parameters` in a copy of {file}, and name that in place of {name}"
 
 
-def _with_settings_of(name: str, sweep: Sweep, parser: common.Parser, arguments: Sequence[str]) -> list[str]:
-    """The command line with the recipe's settings first, then the sweep's, then those of files, then the options."""
-    arguments = common.with_underscores(arguments)
-    if common.value_of("--resume", arguments) is not None or "--resume" in arguments:
-        raise common.UsageError("the same command goes on with a study: leave --resume out")
+def _layers(name: str, sweep: Sweep, parser: common.Parser, given: Namespace) -> list[Namespace]:
+    """The recipe's settings, over them the sweep's, then those of files, then the options."""
+    common.refuse(given, {"resume": "the same command goes on with a study"})
     for parameter in sweep.parameters:
-        if common.value_of(f"--{parameter.name}", arguments) is not None:
+        if parameter.name in given:
             raise common.UsageError(f"--{parameter.name} is what the sweep varies: leave it out. {_how_to_vary(name)}")
-    if sweep.recipe is not None and common.value_of("--recipe", arguments) is None:
-        arguments = ["--recipe", sweep.recipe, *arguments]
-    small = "small"
-    if sweep.command == "retrain":
-        genotype = str(sweep.settings.get("genotype") or "")
-        small = small_recipe(parser, [*(["--genotype", genotype] if genotype else []), *arguments])
-    has_data = "data" in sweep.settings and common.value_of("--data", arguments) is None
-    data = ["--data", str(sweep.settings["data"])] if has_data else []
-    words = common.settings_arguments(parser, [*data, *arguments], sweep.recipes, small)
-    starts = 2 if words[:1] == ["--config"] and Path(words[1]).parent == sweep.recipes else 0
-    own = ["--config", json.dumps(sweep.settings)] if sweep.settings else []
-    return [*words[:starts], *own, *words[starts:]]
+    own = common.layer(parser, sweep.settings)
+    asked = Namespace({"recipe": sweep.recipe})
+    for layer in (own, given):
+        asked.update(layer)
+    small = networks.small_recipe([asked.get("genotype")], asked) if sweep.command == "retrain" else "small"
+    base, files = common.layers(parser, asked, sweep.recipes, small)
+    return [base, own, *files, given]
 
 
 def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
@@ -185,8 +163,8 @@ def _best_line(study: Study) -> str:
 def _report(arguments: list[str]) -> None:
     parser = common.parser("nas-sweep report", "Writes a study's report.md, pictures and best.yaml.", "STUDY")
     parser.add_argument("folder", metavar="STUDY", type=str, help="The study's folder.")
-    parser.add_argument("--storage", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
-    parser.add_argument("--study", type=str | None, default=None, help="As nas-sweep had it, if it had any.")
+    parser.add_optional("--storage", "As nas-sweep had it, if it had any.")
+    parser.add_optional("--study", "As nas-sweep had it, if it had any.")
     values = common.parse(parser, arguments)
 
     from retrain.sweeps.report import REPORT, counted, write_report
@@ -223,10 +201,7 @@ def _proxy(arguments: list[str]) -> None:
     run_grpc_proxy_server(storage, host=values.host, port=values.port)
 
 
-def entry() -> None:
-    """The console script."""
-    common.run("nas-sweep", main)
-
+entry = common.command("nas-sweep", main)
 
 if __name__ == "__main__":
     entry()

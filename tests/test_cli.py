@@ -26,13 +26,17 @@ from PIL import Image
 
 import cli
 from cli import common
+from cli import decode as decode_command
 from cli.messages import with_hyphens
 from decoders.decoding import decode
+from nas.config import CHANGEABLE, SearchConfig
 from nas.data.readers import DATA_SETS
 from nas.runs.names import read_config
 from nas.training.interruption import InterruptedRun
+from retrain.config import RetrainConfig
 from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.sweeps.space import setting_names
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load
@@ -50,7 +54,16 @@ def console_scripts() -> dict[str, str]:
     return {name: target.partition(":")[0] for name, target in entries.items()}
 
 
+def operands(command: str) -> list[str]:
+    """A word for each operand of a command: a verb or a shipped sweep, where it takes one of them."""
+    parser = importlib.import_module(COMMANDS[command]).make_parser()
+    actions = [action for action in parser._actions if not action.option_strings]
+    return [action.choices[0] if action.choices else KNOWN.get(action.metavar, "x") for action in actions]
+
+
 COMMANDS = console_scripts()
+KNOWN = {"SWEEP": "search"}
+"""Operands that must be there before options are looked at."""
 WITH_SETTINGS = ("nas-search", "nas-retrain")
 
 
@@ -137,10 +150,7 @@ def test_every_option_has_a_help_text(command: str, call: Run, monkeypatch: pyte
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option_is_refused(command: str, call: Run) -> None:
-    needs = {"nas-decode": ["x"], "nas-evaluate": ["x"], "nas-predict": ["x", "y"], "nas-bench": ["decoding"]}
-    needs |= {"nas-data": ["check", "shapes"], "nas-draw": ["x"], "nas-export": ["x"], "nas-report": ["x"]}
-    needs |= {"nas-sweep": ["search"], "nas-rank": ["x"]}
-    assert_refused(call(command, *needs.get(command, []), "--frobnicate", "3"), command, "--frobnicate", "--help")
+    assert_refused(call(command, *operands(command), "--frobnicate", "3"), command, "--frobnicate", "--help")
 
 
 @pytest.mark.parametrize(
@@ -260,18 +270,11 @@ REFUSED = [
     ("nas-decode", "max_latency", "0ms"),
     ("nas-decode", "vary", "path"),
 ]
-OPERANDS = {
-    "nas-rank": ["fplnet"],
-    "nas-retrain": ["auto-deeplab-s"],
-    "nas-evaluate": ["run"],
-    "nas-predict": ["run", "image.png"],
-    "nas-decode": ["genotype.json"],
-}
 
 
 @pytest.mark.parametrize(("command", "name", "value"), REFUSED)
 def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: str, call: Run) -> None:
-    outcome = call(command, f"--{name}={value}", *OPERANDS.get(command, []))
+    outcome = call(command, f"--{name}={value}", *operands(command))
     assert_refused(outcome, command, f"{name.rpartition('.')[2].removesuffix('s')}")
     assert re.search(r": (give|batch norm needs|the smaller factor comes first)", outcome.err) or "give" in outcome.err
 
@@ -349,7 +352,8 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-describe", ["g.json", "--network", "espnet"], "--network is 'espnet': give deeplab or fplnet"),
         ("nas-retrain", ["g.json", "--network", "mine.yaml"], "a file of settings by --config"),
         ("nas-retrain", ["g.json", "--network=fplnet-encoder"], "is named in place of the genotype"),
-        ("nas-retrain", ["g.json", "--network"], "--network is '': give deeplab or fplnet"),
+        ("nas-retrain", ["g.json", "--network="], "--network is '': give deeplab or fplnet"),
+        ("nas-retrain", ["g.json", "--network"], "--network needs a value"),
         ("nas-retrain", ["mnv2-aspp", "--network", "deeplab"], "mnv2-aspp is a published network: leave it out"),
         ("nas-retrain", ["fplnet", "--network.aspp_channels", "8"], "network.aspp_channels has no effect on fplnet"),
         ("nas-retrain", ["fplnet", "--recipe", "small"], "has no effect on fplnet"),
@@ -571,6 +575,43 @@ def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: P
     assert recipe["epochs"] != 97
 
 
+@pytest.mark.parametrize("command", WITH_SETTINGS)
+def test_the_help_lists_all_that_may_change_on_resume(command: str, call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "2000")
+    (line,) = re.findall(r"--resume RESUME +.* may change: (.*?)\. ", call(command, "--help").out)
+    listed = {name.removeprefix("--").replace("-", "_") for name in line.split(", ")}
+    settings = set(setting_names({"nas-search": SearchConfig, "nas-retrain": RetrainConfig}[command]))
+    assert listed == (CHANGEABLE & settings) - {"out"}
+    assert {"epochs", "loader.workers"} <= listed
+
+
+def test_printed_settings_may_leave_out_the_defaults(call: Run) -> None:
+    words = ("nas-search", "--data", "camvid", "--epochs", "41", "--layers=null")
+    assert settings_of(call(*words, "--print-config=skip_default,skip_unset")) == {"data": "camvid", "epochs": 41}
+    assert "layers" in settings_of(call(*words, "--print-config"))
+    assert_refused(call(*words, "--print-config=brief"), "nas-search", "no flag 'brief': give skip_default or")
+
+
+def test_a_sweep_s_settings_are_over_its_recipe_and_under_files_and_options(call: Run, tmp_path: Path) -> None:
+    parameters = {"optimizer.lr": {"range": [0.1, 0.2]}}
+    settings = {"data": "camvid", "data_root": "one", "epochs": 97, "loader": {"batch_size": 97}}
+    sweep = {"command": "search", "recipe": "camvid", "parameters": parameters, "settings": settings}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(sweep))
+    (tmp_path / "file.yaml").write_text("data_root: two\nepochs: 98\nseed: 98\n")
+    recipe = settings_of(call("nas-search", "--recipe", "camvid", "--print_config"))
+    printed = settings_of(call("nas-sweep", "mine.yaml", "--seed=99", "--config=file.yaml", "--print_config"))
+    assert [printed[name] for name in ("data", "data_root", "epochs", "seed")] == ["camvid", "two", 98, 99]
+    assert printed["loader"] == {**recipe["loader"], "batch_size": 97}
+
+
+def test_a_list_of_operands_goes_on_behind_an_option(call: Run) -> None:
+    words = ["nas-rank", "auto-deeplab-s", "--seeds", "0,1", "espnet-c", "--print_config", "fplnet"]
+    small = call("nas-retrain", "fplnet", "--recipe", "small-published", "--print_config")
+    assert settings_of(call(*words))["loss"] == settings_of(small)["loss"]
+    assert_refused(call("nas-rank"), "nas-rank", "RUN is missing")
+    assert_refused(call("nas-report", "one", "--image", "x.png", "two"), "nas-report", "one is not a run folder")
+
+
 def test_without_data_the_small_recipe_is_taken(call: Run) -> None:
     small = call("nas-search", "--recipe", "small", "--print_config").out
     assert call("nas-search", "--print_config").out == small
@@ -748,6 +789,18 @@ def test_a_printed_space_loads(name: str, call: Run, tmp_path: Path) -> None:
     assert load(tmp_path / "mine.yaml") == load(name)
 
 
+@pytest.mark.parametrize(
+    ("mode", "option"), [(mode, option) for mode, row in decode_command.MODES.items() for option in row.options]
+)
+def test_an_option_of_a_mode_is_refused_in_the_others(mode: str, option: str, call: Run) -> None:
+    values = {"device": "cpu", "input": "33x33", "network": "fplnet"}
+    asked = {"as_is": ["--as-is"], "perturbation": ["--by", "perturbation"], "candidates": ["--top", "2"], None: []}
+    for other, words in asked.items():
+        outcome = call("nas-decode", "nothing.json", *words, f"--{option}", values.get(option, "3"))
+        acts = other is not None and option in decode_command.MODES[other].options
+        assert_refused(outcome, "nas-decode", "cannot be read" if acts else f"--{option.replace('_', '-')} is for ")
+
+
 def test_a_published_genotype_is_shown_and_left_as_it_is(call: Run, tmp_path: Path) -> None:
     auto_deeplab().save(tmp_path / "genotype.json")
     before = (tmp_path / "genotype.json").read_bytes()
@@ -884,6 +937,10 @@ def test_the_numbers_of_a_space_file_hold_against_those_of_a_recipe(call: Run, t
     Path("mine.yaml").write_text(text)
     printed = settings_of(call("nas-search", "--space=mine.yaml", "--blocks=3", "--print_config"))
     assert (printed["layers"], printed["levels"], printed["blocks"]) == (None, None, 3)
+    Path("epochs.yaml").write_text("epochs: 3\nlevels: 1\n")
+    words = ["--space=mine.yaml", "--recipe=small", "--config=epochs.yaml", "--print_config"]
+    printed = settings_of(call("nas-search", *words))
+    assert [printed[name] for name in ("epochs", "layers", "levels", "blocks")] == [3, None, 1, None]
     shipped = settings_of(call("nas-search", "--space=autodeeplab", "--print_config"))
     assert (shipped["layers"], shipped["blocks"]) == (4, 2)
 

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cli.inference import SCALE_SETS, parse_scales, parse_size
+from cli.common import parse_size
+from cli.inference import SCALE_SETS, parse_scales
 from nas.evaluation.evaluate import evaluate_network, predict_scores
 from nas.evaluation.inference import Inference, Viewing
 from retrain.evaluation import Evaluation
