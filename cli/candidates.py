@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.config import to_plain
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
@@ -39,7 +39,7 @@ def facts(one: Decoded) -> dict[str, Any]:
 
 def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
     """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
-    from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
+    from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER
 
     own, defaults = to_plain(network), to_plain(NetworkConfig())
     settings = {name: value for name, value in own.items() if value != defaults[name]}

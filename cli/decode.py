@@ -29,7 +29,7 @@ def make_parser() -> common.Parser:
     """The parser of nas-decode."""
     from cli import networks
     from retrain.config import CandidateConfig
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
@@ -165,7 +165,7 @@ def main(arguments: list[str]) -> None:
 
 def _check(values: Any, config: CandidateConfig) -> None:
     """Refuses options that would have no effect."""
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     perturbs = values.by == "perturbation"
     if values.as_is and config.asked:

@@ -18,7 +18,7 @@ output. Or lists the published networks (--networks)."""
 def make_parser() -> common.Parser:
     """The parser of nas-describe."""
     from cli import networks
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_argument(
@@ -118,7 +118,7 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 def main(arguments: list[str]) -> None:
     """Parses, describes, prints."""
     from cli import networks
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     arguments = networks.with_kind(arguments)
     values = common.parse(make_parser(), arguments)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from cli import common
-from retrain.network_config import NetworkConfig
 from retrain.networks.published import NETWORKS, PublishedNetwork
+from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Genotype, load_genotype
 
 __all__ = ["KINDS", "check_kind", "explain_option", "facts", "known_classes", "listed", "with_kind"]

@@ -22,7 +22,7 @@ from nas.config import (
     load_recipe,
     require,
 )
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 
 __all__ = [
     "CandidateConfig",

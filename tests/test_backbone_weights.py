@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.backbone_weights import load_backbone_weights
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.deeplab_v2 import DeepLabV2
+from retrain.networks.settings import NetworkConfig
 
 CLASSIFIER = {
     "features.18.0.weight": torch.zeros(2, 2),

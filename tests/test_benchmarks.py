@@ -41,8 +41,8 @@ from nas.evaluation.cost import measure
 from nas.supernet.network import Supernet
 from retrain.config import RetrainConfig
 from retrain.export import open_session, run_session
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from retrain.training import train
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import SearchSpace, load

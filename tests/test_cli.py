@@ -25,8 +25,8 @@ from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
 from nas.training.interruption import InterruptedRun
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.published import auto_deeplab
 from search_spaces.space import SearchSpace, load

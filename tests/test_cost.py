@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.evaluation.cost import Cost, breakdown, count_parameters, describe, measure
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
+from retrain.networks.settings import NetworkConfig
 
 
 class Small(nn.Module):

@@ -15,9 +15,9 @@ from decoders import Relaxed, best_candidates, decode, pareto_front
 from nas.evaluation.cost import measure
 from retrain.budget import LATENCY, cost_table, decode_candidates
 from retrain.config import COUNTS, TIMES, CandidateConfig, parse_quantity
-from retrain.network_config import NetworkConfig
-from retrain.network_parts import Part
 from retrain.networks import build
+from retrain.networks.settings import NetworkConfig
+from retrain.networks.walk import Part
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace, Stem, load

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas import cost
-from retrain.network_config import NetworkConfig
+from nas.evaluation import cost
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.blocks import DepthwiseConvolution, SeparableConvBatchNormRelu
+from retrain.networks.settings import NetworkConfig
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.module_protocols import undecayed
 from search_spaces.modules import BatchNorm, resize

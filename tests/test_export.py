@@ -22,8 +22,8 @@ from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from retrain.evaluation import evaluate
 from retrain.export import Parity, card_of, compare, export_onnx, open_session, run_session
 from retrain.load import load_trained
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from retrain.prediction import predict_mask
 from retrain.training import train
 from search_spaces.genotype import Block, load_genotype

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrain.folding import TOLERANCE, fold_batch_norms
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from search_spaces.modules import BatchNorm, ConvBatchNorm
 
 NARROW: dict[str, Any] = {

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.evaluation.cost import count_parameters, describe
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.blocks import FUSIONS, FusionUnit, halve
 from retrain.networks.fplnet import SequentialDecoder, Upsampling, module_factory
+from retrain.networks.settings import NetworkConfig
 from search_spaces.factorized import ESP, FPL
 from search_spaces.modules import BatchNorm
 

@@ -32,9 +32,9 @@ from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.evaluation import Evaluation, evaluate
 from retrain.load import load_matching, load_trained
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
+from retrain.networks.settings import NetworkConfig
 from retrain.prediction import predict, predict_mask
 from retrain.training import TrainResult, train
 from runs import Killed, check_same_run, equal, kill, on_step
@@ -44,7 +44,16 @@ from search_spaces.space import SearchSpace
 
 SPACE = SearchSpace("tiny", 3, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
 CELL = (Block(("l-2", "l-1"), ("separable_3x3", "skip")), Block(("block1", "l-1"), ("skip", "max_pooling_3x3")))
-NETWORK = NetworkConfig(2, (4, 4, 4), 8, 8, 4, dropout=0.2, drop_path_keep=0.5, batch_norm_momentum=0.1)
+NETWORK = NetworkConfig(
+    filter_multiplier=2,
+    stem_channels=(4, 4, 4),
+    aspp_channels=8,
+    decoder_channels=8,
+    low_level_channels=4,
+    dropout=0.2,
+    drop_path_keep=0.5,
+    batch_norm_momentum=0.1,
+)
 LOADER = LoaderConfig(train_limit=6, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
 STEPS = 3
 """Steps in an epoch."""
@@ -178,7 +187,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
 
 def test_a_published_network_is_trained_by_name(tmp_path: Path) -> None:
-    network = NetworkConfig(1, (2, 2, 4), 4, 4, 2, batch_norm_momentum=0.1)
+    network = NetworkConfig(
+        filter_multiplier=1,
+        stem_channels=(2, 2, 4),
+        aspp_channels=4,
+        decoder_channels=4,
+        low_level_channels=2,
+        batch_norm_momentum=0.1,
+    )
     config = settings(tmp_path, genotype="auto-deeplab-s", network=network, epochs=1)
     config = dataclasses.replace(config, loader=dataclasses.replace(LOADER, train_limit=2, val_limit=1))
     folder = train(config, quiet=True).folder
@@ -439,7 +455,10 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "optimizer": ADAM,
         "loss": WEIGHED,
     },
-    "genotype as an FPLNet": {"network": NetworkConfig(2, kind="fplnet"), "optimizer": OptimizerConfig(0.01)},
+    "genotype as an FPLNet": {
+        "network": NetworkConfig(filter_multiplier=2, kind="fplnet"),
+        "optimizer": OptimizerConfig(0.01),
+    },
     "genotype, smoothed": {
         "network": dataclasses.replace(NETWORK, smoothing="ss_conv"),
         "optimizer": OptimizerConfig(0.002, 1e-4, decay="convolutions", head_lr_multiplier=10.0),

@@ -36,7 +36,7 @@ from nas.training.losses import NonFiniteLossError, cross_entropy
 from nas.training.optimizers import cosine, make_optimizer
 from nas.training.step import Stepper
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 from retrain.training import train
 from runs import check_same_run, equal, interrupt, on_step
 from search_spaces.space import SearchSpace
