@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas.config import to_plain
+from retrain.networks.building import KINDS
 from retrain.networks.settings import NetworkConfig
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dic
 def costs_line(costs: dict[str, Any]) -> str:
     """`costs_of` in a line."""
     network = dict(costs["network"])
-    style = {"deeplab": "DeepLab-style", "fplnet": "FPLNet-style"}[network.pop("kind")]
+    style = KINDS[network.pop("kind")].style
     height, width = costs["input"]
     settings = ", ".join(f"{name} {value}" for name, value in sorted(network.items()))
     return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"

@@ -6,17 +6,15 @@ import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from cli import common
-from retrain.networks.published import NETWORKS, PublishedNetwork
-from retrain.networks.settings import NetworkConfig
+from retrain.networks.building import KINDS
+from retrain.networks.published import NETWORKS, PublishedNetwork, main_names
 from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["KINDS", "check_kind", "explain_option", "facts", "known_classes", "listed", "with_kind"]
+__all__ = ["check_kind", "explain_option", "facts", "known_classes", "listed", "with_kind"]
 
-KINDS: tuple[str, ...] = get_args(get_type_hints(NetworkConfig)["kind"])
-"""What a genotype may become."""
 WIDTH = 79
 CITYSCAPES = 19
 """Classes."""
@@ -26,30 +24,38 @@ def listed(counts: bool = False) -> str:
     """The published networks, grouped by paper: name and description a line.
 
     Args:
-        counts: Whether to give the number of parameters that the paper prints, too, and not to fold long lines.
+        counts: Whether to give the number of parameters that the paper prints, too, a line to each ablation, and not to
+            fold long lines.
     """
-    width = max(map(len, NETWORKS))
+    width = max(map(len, NETWORKS if counts else main_names()))
     lines = [
         "published networks, with the number of parameters that the paper prints:" if counts else "published networks:"
     ]
     for paper, records in groupby((NETWORKS[name] for name in NETWORKS), lambda record: record.paper):
-        lines += textwrap.wrap(paper, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += _folded(paper, "  ")
+        ablations = []
         for record in records:
             start = f"    {record.name:<{width}}  "
             if counts:
                 lines.append(f"{start}{record.printed or '--':>10}  {record.description}")
+            elif record.ablation:
+                ablations.append(record.name)
             else:
-                lines += textwrap.wrap(
-                    record.description, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)
-                )
+                lines += _folded(record.description, start)
+        if ablations:
+            lines += _folded(", ".join(ablations), "    ablations: ")
     return "\n".join(lines)
+
+
+def _folded(text: str, start: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
 def facts() -> list[dict[str, Any]]:
     """The published networks in plain containers."""
 
     def plain(record: PublishedNetwork) -> dict[str, Any]:
-        names = ("name", "description", "paper", "classes", "printed")
+        names = ("name", "description", "paper", "classes", "printed", "ablation")
         return {**{name: getattr(record, name) for name in names}, "settings": sorted(record.settings)}
 
     return [plain(NETWORKS[name]) for name in NETWORKS]

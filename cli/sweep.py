@@ -15,7 +15,7 @@ from cli import common
 from cli.retrain import small_recipe
 from nas.config import RunConfig, to_plain
 from retrain.config import RetrainConfig
-from retrain.networks.published import NETWORKS
+from retrain.networks.published import main_names
 from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
 
 if TYPE_CHECKING:
@@ -89,7 +89,9 @@ def _sweep(name: str, arguments: list[str]) -> None:
     quiet = values.quiet
     base: RunConfig = common.settings(sweep.config_class, values)
     if isinstance(base, RetrainConfig) and not base.genotype:
-        raise ValueError(f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(main_names())}"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep runs without torchrun: start the command once for each GPU instead")
     folder = Path(out or f"runs/sweep-{Path(name).stem}-{base.data}")

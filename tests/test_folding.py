@@ -20,7 +20,6 @@ NARROW: dict[str, Any] = {
     "aspp_channels": 8,
     "decoder_channels": 8,
     "low_level_channels": 4,
-    "modules": (1, 1),
 }
 """Of these, each published network is given what it reads."""
 

@@ -34,6 +34,7 @@ from retrain.evaluation import Evaluation, evaluate
 from retrain.load import load_matching, load_trained
 from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
+from retrain.networks.fplnet import FPLNet, FPLNetEncoder
 from retrain.networks.settings import NetworkConfig
 from retrain.prediction import predict, predict_mask
 from retrain.training import TrainResult, train
@@ -439,16 +440,15 @@ def test_a_run_without_reporting_modules_records_none(run: Path) -> None:
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "fplnet-encoder": {
         "genotype": "fplnet-encoder",
-        "network": NetworkConfig(modules=(1, 1), batch_norm_momentum=0.1),
+        "network": NetworkConfig(batch_norm_momentum=0.1),
         "optimizer": OptimizerConfig(0.045, 5e-4),
         "loss": LossConfig("inverse_log"),
     },
     "fplnet": {
         "genotype": "fplnet",
-        "network": NetworkConfig(modules=(1, 1)),
         "optimizer": dataclasses.replace(ADAM, head_bias_lr_multiplier=None),
     },
-    "espnet-c": {"genotype": "espnet-c", "network": NetworkConfig(modules=(1, 1)), "loss": WEIGHED},
+    "espnet-c": {"genotype": "espnet-c", "loss": WEIGHED},
     "mnv2-li-aspp": {
         "genotype": "mnv2-li-aspp",
         "network": NetworkConfig(aspp_channels=8, li_init=(0.0, 0.05)),
@@ -553,8 +553,7 @@ def test_what_fits_is_taken_and_the_rest_is_named(run: Path) -> None:
 
 
 def test_an_encoder_is_taken_into_the_whole_network(tmp_path: Path) -> None:
-    config = NetworkConfig(modules=(1, 1))
-    encoder, whole = build("fplnet-encoder", 6, config), build("fplnet", 6, config)
+    encoder, whole = FPLNetEncoder(6, modules=(1, 1)), FPLNet(6, modules=(1, 1))
     save_checkpoint(tmp_path / "best.pt", "retrain", {"network": encoder.state_dict()})
     report = load_matching(whole, tmp_path)
     assert report.endswith("; fresh, wholly or in part: decoder")
@@ -562,7 +561,7 @@ def test_an_encoder_is_taken_into_the_whole_network(tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_taken_are_one_line(run: Path, tmp_path: Path) -> None:
-    other = build("espnet-c", 6, NetworkConfig(modules=(1, 1)))
+    other = build("espnet-c", 6)
     with pytest.raises(
         ValueError, match=r"best\.pt has no weights in common .* its parts are stem, cells, aspp"
     ) as raised:

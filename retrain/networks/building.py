@@ -83,7 +83,7 @@ def build(
 
     # Which settings of operations act depends on the operations of a genotype, and on the ASPP and smoothing chosen.
     unread = {f.name for f in dataclasses.fields(OperationSettings)} - settings_read(network)
-    config.refuse_others(f"{name} without such operations", settings - unread)
+    config.refuse_others(f"{name} without operations that read it", settings - unread)
     if config.frozen_batch_norm:
         freeze_batch_norm(network)
     return network

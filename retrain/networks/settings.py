@@ -232,7 +232,7 @@ class DeepLabV3Settings(BackboneSettings, ASPPSettings, DecoderSettings, LISetti
         super().__post_init__()
         require(
             self.li_blocks != (),
-            "network.li_blocks is []: name one block or more, or take the network without lateral inhibitions in its "
+            "network.li_blocks is []: give one block or more, or take the network without lateral inhibitions in its "
             "backbone",
         )
         for number, block in enumerate(self.li_blocks or ()):
