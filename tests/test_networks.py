@@ -535,7 +535,7 @@ def test_settings_of_operations_act_or_are_refused(field: str, value: Any, opera
     reading = Block(("l-2", "l-1"), ("skip", operation))
     assert isinstance(build(genotype((4, 8), (reading,), 2), 3, config), DeepLab)
     with pytest.raises(
-        ValueError, match=rf"network\.{field} has no effect on .* without operations that read it: leave it out; its settings"
+        ValueError, match=rf"network\.{field} has no effect on .* without operations that read it: leave it out;"
     ):
         build(GENOTYPES["two levels"], 3, config)
 
