@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from nas.config import to_plain
 from retrain.networks.building import KINDS
-from retrain.networks.settings import NetworkConfig
+from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
+from search_spaces.settings import changed
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
@@ -40,11 +40,7 @@ def facts(one: Decoded) -> dict[str, Any]:
 
 def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
     """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
-    from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER
-
-    own, defaults = to_plain(network), to_plain(NetworkConfig())
-    settings = {name: value for name, value in own.items() if value != defaults[name]}
-    settings |= {"kind": network.kind, "filter_multiplier": network.filter_multiplier or DEFAULT_FILTER_MULTIPLIER}
+    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **changed(network), "kind": network.kind}
     return {"input": list(size), "classes": classes, "network": settings}
 
 

@@ -25,6 +25,7 @@ from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 from retrain.networks.walk import Part, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.operations import NONE
+from search_spaces.settings import changed
 from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -88,12 +89,6 @@ def decode_candidates(
             ) from None
     asked = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     asked.pop("candidate", None)
-    defaults = NetworkConfig()
-    changed = {
-        f.name: value
-        for f in dataclasses.fields(network)
-        if (value := getattr(network, f.name)) != getattr(defaults, f.name)
-    }
     decoded = []
     for number, candidate in enumerate(candidates, start=1):
         how: dict[str, Any] = {
@@ -101,7 +96,7 @@ def decode_candidates(
             "candidate": number,
             "input": list(size),
             "classes": classes,
-            "network": changed,
+            "network": changed(network),
             "log_probability": candidate.log_probability,
             **candidate.costs,
         }

@@ -15,8 +15,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from inspect import signature
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces.extensions import HINT
@@ -167,15 +167,13 @@ def _register(
 
     It is given those of the arguments of `Build` that `takes` names, and `arguments`.
     """
-    module, _, class_name = where.partition(":")
 
     @register_operation(name, label=label, color=color, cost=cost, has_weights=has_weights, ends_in=ends_in)
     def build(
         channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
     ) -> nn.Module:
         given = {"channels": channels, "stride": stride, "batch_norm": batch_norm, "settings": settings}
-        made = getattr(import_module(f"search_spaces.{module}"), class_name)
-        return made(**{key: given[key] for key in takes.split()}, **arguments)
+        return resolve_name(f"search_spaces.{where}")(**{key: given[key] for key in takes.split()}, **arguments)
 
 
 def _pixels(height: int, width: int, stride: int) -> int:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-__all__ = ["FplFusion", "OperationSettings", "SmoothingWindow"]
+__all__ = ["FplFusion", "OperationSettings", "SmoothingWindow", "changed"]
 
 SmoothingWindow = Literal["paper", "official"]
 FplFusion = Literal["stage1", "pair", "none"]
@@ -66,14 +66,15 @@ class OperationSettings:
             allowed = get_args(choices)
             _require(getattr(self, name) in allowed, name, getattr(self, name), f"one of {', '.join(allowed)}")
 
-    def changed(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, in plain containers."""
-        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, (value, default) in values.items()
-            if value != default
-        }
+
+def changed(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass that differ from the defaults, in plain containers."""
+    values = {f.name: (getattr(settings, f.name), f.default) for f in dataclasses.fields(settings)}
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, (value, default) in values.items()
+        if value != default
+    }
 
 
 def _whole(value: object, low: int, high: int) -> bool:

@@ -18,7 +18,7 @@ import yaml
 
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.operations import NONE, OPERATIONS
-from search_spaces.settings import OperationSettings
+from search_spaces.settings import OperationSettings, changed
 
 __all__ = ["Head", "SearchSpace", "SpaceError", "Stem", "available", "load"]
 
@@ -206,7 +206,7 @@ class SearchSpace:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for YAML and JSON; settings of operations only where they are not the defaults."""
         data = _plain(dataclasses.asdict(self))
-        data["settings"] = self.settings.changed()
+        data["settings"] = changed(self.settings)
         if not data["settings"]:
             del data["settings"]
         return data

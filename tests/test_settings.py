@@ -14,7 +14,7 @@ from retrain.networks.settings import Kind, NetworkConfig, names
 from retrain.networks.walk import Walk
 from search_spaces.genotype import load_genotype
 from search_spaces.graph import random_genotype
-from search_spaces.settings import OperationSettings
+from search_spaces.settings import OperationSettings, changed
 from search_spaces.space import SearchSpace, SpaceError, load
 
 REFUSED = [
@@ -59,8 +59,8 @@ def test_network_settings_refuse(field: str, value: Any) -> None:
 
 
 def test_changed_settings_only() -> None:
-    assert OperationSettings().changed() == {}
-    assert OperationSettings(li_zone=5, fpl_rates=[1, 2]).changed() == {"li_zone": 5, "fpl_rates": [1, 2]}  # type: ignore[arg-type]
+    assert changed(OperationSettings()) == {}
+    assert changed(OperationSettings(li_zone=5, fpl_rates=[1, 2])) == {"li_zone": 5, "fpl_rates": [1, 2]}  # type: ignore[arg-type]
 
 
 def test_a_networks_settings_go_over_the_spaces() -> None:

@@ -73,7 +73,7 @@ def test_a_sweep_trains_and_its_best_settings_train_again(
         run = yaml.safe_load((tmp_path / f"study/trial-{number}/config.yaml").read_text())
         assert run["epochs"] == len(read_metrics(tmp_path / f"study/trial-{number}")) == 2
         assert 1e-4 <= run["optimizer"]["lr"] <= 1e-2
-        assert run["network"]["modules"][0] == 0
+        assert run["network"]["fpl_rates"][0] == 1
     assert {path.name for path in (tmp_path / "study").glob("*.png")} == {
         *("history.png", "slices.png", "parallel.png", "pareto.png")
     }

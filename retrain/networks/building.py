@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from retrain.networks.published import NETWORKS, main_names
@@ -35,8 +35,7 @@ class NetworkKind:
 
     def load(self) -> Any:
         """Imports the class."""
-        module, _, name = self.where.partition(":")
-        return getattr(import_module(f"retrain.networks.{module}"), name)
+        return resolve_name(f"retrain.networks.{self.where}")
 
 
 KINDS: Registry[NetworkKind] = Registry("kind of network")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from retrain.networks.settings import (
@@ -48,9 +48,6 @@ ESPNET = (
 )
 
 DEEPLAB_SETTINGS = names(DeepLabSettings)
-DEEPLAB_V3_SETTINGS = names(BackboneSettings, ASPPSettings)
-LI_SETTINGS = names(LISettings)
-DECODER_SETTINGS = names(DecoderSettings)
 
 
 @dataclass(frozen=True)
@@ -97,8 +94,7 @@ def _register(
     """Registers a network that `where`, "module:callable" in this package, builds from (classes, config, arguments)."""
 
     def build(number: int, config: NetworkConfig) -> SegmentationNetwork:
-        module, _, function = where.partition(":")
-        return getattr(import_module(f"retrain.networks.{module}"), function)(number, config, **arguments)
+        return resolve_name(f"retrain.networks.{where}")(number, config, **arguments)
 
     record = PublishedNetwork(name, paper, build, description, settings, classes, printed, ablation)
     NETWORKS.register(name, record)
@@ -110,113 +106,42 @@ _auto_deeplab("auto-deeplab-m", "Auto-DeepLab-M: F = 32", "21.62 M", filter_mult
 _auto_deeplab("auto-deeplab-l", "Auto-DeepLab-L: F = 48", "44.42 M", filter_multiplier=48)
 
 
+V3, DECODER = names(BackboneSettings, ASPPSettings), names(DecoderSettings)
+V3_LI = V3 | names(LISettings)
+BLOCKS, UNITS = (10, 13, 16), ("conv5_3",)
+
 _deeplab_v3 = partial(_register, where="deeplab_v3:DeepLabV3", paper=LI_CONVS, classes=21)
 _mobilenet = partial(_deeplab_v3, backbone="mobilenet_v2")
-_resnet = partial(_deeplab_v3, backbone="resnet50")
-LI_BLOCKS = (10, 13, 16)
-LI_UNITS = ("conv5_3",)
+_inhibited_mobilenet = partial(_mobilenet, settings=V3_LI | {"li_blocks"}, li_blocks=BLOCKS)
+_mobilenet("mnv2-aspp", "DeepLabv3: MobileNetV2, ASPP, output stride 16", "2568.02 K", settings=V3)
+_mobilenet(
+    "mnv2-li-aspp", "DeepLabv3: MobileNetV2, LI-ASPP, output stride 16", "2568.98 K", settings=V3_LI, li_aspp=True
+)
+_inhibited_mobilenet("li-mnv2-aspp", "DeepLabv3: LI-MobileNetV2, ASPP, output stride 16", "2569.94 K")
+# The table prints 2570.52 K, which is li_blocks [13, 16].
+_inhibited_mobilenet("li-mnv2-li-aspp", "DeepLabv3: LI-MobileNetV2, LI-ASPP, output stride 16", li_aspp=True)
 
-_mobilenet(
-    "mnv2-aspp",
-    "DeepLabv3: MobileNetV2, ASPP, output stride 16",
-    "2568.02 K",
-    settings=DEEPLAB_V3_SETTINGS,
-)
-_mobilenet(
-    "mnv2-li-aspp",
-    "DeepLabv3: MobileNetV2, LI-ASPP, output stride 16",
-    "2568.98 K",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS,
-    li_aspp=True,
-)
-_mobilenet(
-    "li-mnv2-aspp",
-    "DeepLabv3: LI-MobileNetV2, ASPP, output stride 16",
-    "2569.94 K",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS | {"li_blocks"},
-    li_blocks=LI_BLOCKS,
-)
-_mobilenet(
-    "li-mnv2-li-aspp",  # the table prints 2570.52 K, which is li_blocks [13, 16]
-    "DeepLabv3: LI-MobileNetV2, LI-ASPP, output stride 16",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS | {"li_blocks"},
-    li_blocks=LI_BLOCKS,
-    li_aspp=True,
-)
-_resnet(
-    "resnet50-aspp",
-    "DeepLabv3: ResNet-50, ASPP, output stride 16",
-    "26656 K",
-    settings=DEEPLAB_V3_SETTINGS,
-)
-_resnet(
-    "li-resnet50-li-aspp",
-    "DeepLabv3: LI-ResNet-50, LI-ASPP, output stride 16",
-    "26663 K",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS,
-    li_units=LI_UNITS,
-    li_aspp=True,
-)
-_resnet(
-    "resnet50-aspp-decoder",
-    "DeepLabv3+: ResNet-50, ASPP, decoder, output stride 16",
-    "26819 K",
-    settings=DEEPLAB_V3_SETTINGS | DECODER_SETTINGS,
-    decoder=True,
-)
-_resnet(
-    "li-resnet50-li-aspp-decoder",
-    "DeepLabv3+: LI-ResNet-50, LI-ASPP, decoder, output stride 16",
-    "26826 K",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS | DECODER_SETTINGS,
-    li_units=LI_UNITS,
-    li_aspp=True,
-    decoder=True,
-)
-# The same with torchvision's 7x7 stem, which its ImageNet weights fit.
-_plain_stem = partial(_resnet, ablation=True, stem="plain")
-_plain_stem(
-    "resnet50-aspp-plain-stem",
-    "resnet50-aspp with torchvision's 7x7 stem",
-    settings=DEEPLAB_V3_SETTINGS,
-)
-_plain_stem(
-    "li-resnet50-li-aspp-plain-stem",
-    "li-resnet50-li-aspp with torchvision's 7x7 stem",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS,
-    li_units=LI_UNITS,
-    li_aspp=True,
-)
-_plain_stem(
-    "resnet50-aspp-decoder-plain-stem",
-    "resnet50-aspp-decoder with torchvision's 7x7 stem",
-    settings=DEEPLAB_V3_SETTINGS | DECODER_SETTINGS,
-    decoder=True,
-)
-_plain_stem(
-    "li-resnet50-li-aspp-decoder-plain-stem",
-    "li-resnet50-li-aspp-decoder with torchvision's 7x7 stem",
-    settings=DEEPLAB_V3_SETTINGS | LI_SETTINGS | DECODER_SETTINGS,
-    li_units=LI_UNITS,
-    li_aspp=True,
-    decoder=True,
-)
-
+_resnet = partial(_deeplab_v3, backbone="resnet50", settings=V3)
+_decoder = partial(_resnet, settings=V3 | DECODER, decoder=True)
+_li_resnet = partial(_resnet, settings=V3_LI, li_aspp=True, li_units=UNITS)
+_li_decoder = partial(_li_resnet, settings=V3_LI | DECODER, decoder=True)
+_resnet("resnet50-aspp", "DeepLabv3: ResNet-50, ASPP, output stride 16", "26656 K")
+_li_resnet("li-resnet50-li-aspp", "DeepLabv3: LI-ResNet-50, LI-ASPP, output stride 16", "26663 K")
+_decoder("resnet50-aspp-decoder", "DeepLabv3+: ResNet-50, ASPP, decoder, output stride 16", "26819 K")
+_li_decoder("li-resnet50-li-aspp-decoder", "DeepLabv3+: LI-ResNet-50, LI-ASPP, decoder, output stride 16", "26826 K")
+# The same with torchvision's stem of one 7x7 convolution, which its ImageNet weights fit.
+PLAIN: dict[str, Any] = {"stem": "plain", "ablation": True}
+_resnet("resnet50-aspp-plain-stem", "resnet50-aspp with torchvision's stem", **PLAIN)
+_li_resnet("li-resnet50-li-aspp-plain-stem", "li-resnet50-li-aspp with torchvision's stem", **PLAIN)
+_decoder("resnet50-aspp-decoder-plain-stem", "resnet50-aspp-decoder with torchvision's stem", **PLAIN)
+_li_decoder("li-resnet50-li-aspp-decoder-plain-stem", "li-resnet50-li-aspp-decoder with torchvision's stem", **PLAIN)
 
 _deeplab_v2 = partial(
     _register, where="deeplab_v2:DeepLabV2", paper=SMOOTHING, settings=names(DeepLabV2Settings), classes=21
 )
-_deeplab_v2(
-    "deeplabv2-resnet50",
-    "DeepLabv2: ResNet-50, output stride 8, any smoothing of its dilated convolutions",
-    units=(3, 4, 6, 3),
-)
-_deeplab_v2(
-    "deeplabv2-resnet101",
-    "DeepLabv2: ResNet-101, output stride 8, any smoothing of its dilated convolutions",
-    units=(3, 4, 23, 3),
-)
-
+_V2 = "output stride 8, any smoothing of its dilated convolutions"
+_deeplab_v2("deeplabv2-resnet50", f"DeepLabv2: ResNet-50, {_V2}", units=(3, 4, 6, 3))
+_deeplab_v2("deeplabv2-resnet101", f"DeepLabv2: ResNet-101, {_V2}", units=(3, 4, 23, 3))
 
 _fplnet = partial(_register, paper=FPLNET, settings=names(FPLNetSettings), classes=20)
 _fplnet(
@@ -227,25 +152,33 @@ _fplnet(
 )
 _fplnet("fplnet", "FPLNet: the encoder and the sequential decoder", "0.49 M", where="fplnet:FPLNet")
 # Tables VI to X of the paper, which compare encoders.
+_espnet_c = partial(_fplnet, where="espnet:ESPNetC", ablation=True)
+_espnet_c("espnet-c-fpl", "ESPNet-C of FPL modules (Table VI)", "0.38 M", module="fpl")
 _encoder = partial(_fplnet, where="fplnet:FPLNetEncoder", ablation=True)
-_fplnet("espnet-c-fpl", "ESPNet-C of FPL modules", "0.38 M", where="espnet:ESPNetC", ablation=True, module="fpl")
-_encoder("fplnet-encoder-esp", "of ESP modules", "0.38 M", settings=names(CommonSettings), module="esp")
-_encoder("fplnet-encoder-hasty-stem", "with one convolution at half resolution", "0.40 M", hasty_stem=True)
-_encoder("fplnet-encoder-if", "stages closed by image fusion", "414.810 K", fusion="if")
-_encoder("fplnet-encoder-isff-add", "stages closed by added features", "414.636 K", fusion="isff-add")
-_encoder("fplnet-encoder-isff-concat", "stages closed by joined features", "419.820 K", fusion="isff-concat")
-_encoder("fplnet-encoder-if+isff-add", "added features and the image", "414.810 K", fusion="if+isff-add")
-_encoder("fplnet-encoder-if+isff-concat", "joined features and the image", "419.994 K", fusion="if+isff-concat")
-_encoder("fplnet-encoder-modules-2-6", "2 and 6 modules", "0.32 M", modules=(2, 6))
-_encoder("fplnet-encoder-modules-2-8", "2 and 8 modules", "0.40 M", modules=(2, 8))
-_encoder("fplnet-encoder-modules-2-10", "2 and 10 modules", "0.47 M", modules=(2, 10))
-_encoder("fplnet-encoder-modules-2-12", "2 and 12 modules", "0.57 M", modules=(2, 12))
-_encoder("fplnet-encoder-modules-4-6", "4 and 6 modules", "0.34 M", modules=(4, 6))
-_encoder("fplnet-encoder-modules-4-10", "4 and 10 modules", "0.49 M", modules=(4, 10))
-_encoder("fplnet-encoder-modules-4-12", "4 and 12 modules", "0.57 M", modules=(4, 12))
-_encoder("fplnet-encoder-factorization-none", "no convolution split", "0.54 M", factorization="none")
-_encoder("fplnet-encoder-factorization-all", "all 3x3 convolutions split", "0.38 M", factorization="all")
-
+_encoder(
+    "fplnet-encoder-esp", "encoder: of ESP modules (Table VI)", "0.38 M", settings=names(CommonSettings), module="esp"
+)
+_encoder(
+    "fplnet-encoder-hasty-stem", "encoder: one convolution in stage 1, not three (Table VII)", "0.40 M", hasty_stem=True
+)
+_encoder("fplnet-encoder-if", "encoder: IF in place of FIR (Table VIII)", "414.810 K", fusion="if")
+_encoder("fplnet-encoder-isff-add", "encoder: ISFF by addition (Table VIII)", "414.636 K", fusion="isff-add")
+_encoder("fplnet-encoder-isff-concat", "encoder: ISFF by concatenation (Table VIII)", "419.820 K", fusion="isff-concat")
+_encoder(
+    "fplnet-encoder-if+isff-add", "encoder: IF and ISFF by addition (Table VIII)", "414.810 K", fusion="if+isff-add"
+)
+_encoder(
+    "fplnet-encoder-if+isff-concat", "encoder: IF and ISFF joined (Table VIII)", "419.994 K", fusion="if+isff-concat"
+)
+_encoder("fplnet-encoder-modules-2-6", "encoder: 2 and 6 modules (Table IX)", "0.32 M", modules=(2, 6))
+_encoder("fplnet-encoder-modules-2-8", "encoder: 2 and 8 modules (Table IX)", "0.40 M", modules=(2, 8))
+_encoder("fplnet-encoder-modules-2-10", "encoder: 2 and 10 modules (Table IX)", "0.47 M", modules=(2, 10))
+_encoder("fplnet-encoder-modules-2-12", "encoder: 2 and 12 modules (Table IX)", "0.57 M", modules=(2, 12))
+_encoder("fplnet-encoder-modules-4-6", "encoder: 4 and 6 modules (Table IX)", "0.34 M", modules=(4, 6))
+_encoder("fplnet-encoder-modules-4-10", "encoder: 4 and 10 modules (Table IX)", "0.49 M", modules=(4, 10))
+_encoder("fplnet-encoder-modules-4-12", "encoder: 4 and 12 modules (Table IX)", "0.57 M", modules=(4, 12))
+_encoder("fplnet-encoder-factorization-none", "encoder: no 3x3 split (Table X)", "0.54 M", factorization="none")
+_encoder("fplnet-encoder-factorization-all", "encoder: every 3x3 split (Table X)", "0.38 M", factorization="all")
 
 _espnet = partial(_register, paper=ESPNET, settings=names(CommonSettings), classes=20)
 _espnet("espnet-c", "ESPNet-C: the encoder of ESPNet, classifier at stride 8", "0.34 M", where="espnet:ESPNetC")

@@ -8,13 +8,13 @@ as the network's paper has it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
+from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow, changed
 from search_spaces.space import MAX_CHANNELS
-from search_spaces.validation import require
+from search_spaces.validation import fits, require
 
 __all__ = [
     "DEFAULT_FILTER_MULTIPLIER",
@@ -27,7 +27,6 @@ __all__ = [
     "DeepLabV2Settings",
     "DeepLabV3Settings",
     "FPLNetSettings",
-    "FPLSettings",
     "Kind",
     "LISettings",
     "NetworkConfig",
@@ -36,10 +35,36 @@ __all__ = [
     "names",
 ]
 
+ASPPKind = Literal["atrous", "li"]
 Kind = Literal["deeplab", "fplnet"]
 DEFAULT_FILTER_MULTIPLIER = 20
 """F of a genotype's network."""
 Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
+
+Limit = tuple[Callable[[Any], bool], str]
+
+
+def _whole(high: int) -> Limit:
+    return lambda value: fits(value, int) and 1 <= value <= high, f"a whole number from 1 to {high}"
+
+
+def _one_of(choices: Any) -> Limit:
+    return get_args(choices).__contains__, f"one of {', '.join(get_args(choices))}"
+
+
+SHARE: Limit = lambda value: fits(value, float) and 0 < value <= 1, "a number above 0 and up to 1"
+LIMITS: dict[str, Limit] = {
+    "batch_norm_momentum": SHARE,
+    "drop_path_keep": SHARE,
+    "dropout": (lambda value: fits(value, float) and 0 <= value < 1, "a number from 0 to below 1"),
+    **dict.fromkeys(("filter_multiplier", "stem_channels", "aspp_channels"), _whole(MAX_CHANNELS)),
+    **dict.fromkeys(("decoder_channels", "low_level_channels"), _whole(MAX_CHANNELS)),
+    "li_blocks": _whole(17),
+    "kind": _one_of(Kind),
+    "aspp": _one_of(ASPPKind),
+    "smoothing": _one_of(Smoothing),
+}
+"""What a field, or each entry of a list, must be, and how a message says it; `OperationSettings` checks its own."""
 
 
 def names(*groups: type[CommonSettings]) -> frozenset[str]:
@@ -66,12 +91,17 @@ class CommonSettings:
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            if isinstance(getattr(self, f.name), list):
-                object.__setattr__(self, f.name, tuple(getattr(self, f.name)))
-        require(
-            self.batch_norm_momentum is None or 0 < self.batch_norm_momentum <= 1,
-            f"network.batch_norm_momentum is {self.batch_norm_momentum}: give a number above 0 and up to 1",
-        )
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, f.name, value)
+            if f.name in LIMITS and value is not None:
+                good, expected = LIMITS[f.name]
+                entries = {f.name: value}
+                if isinstance(value, tuple):
+                    entries = {f"{f.name}[{number}]": entry for number, entry in enumerate(value)}
+                for name, entry in entries.items():
+                    require(good(entry), f"network.{name} is {entry!r:.60}: give {expected}")
         try:
             self.operation_settings()
         except ValueError as error:
@@ -95,15 +125,6 @@ class CellSettings(CommonSettings):
     """Probability of keeping a branch of the last cell at the end of training, above 0 to 1; 1 drops nothing. Earlier
     cells and earlier steps keep more."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.filter_multiplier is not None:
-            _whole("filter_multiplier", self.filter_multiplier)
-        require(
-            0 < self.drop_path_keep <= 1,
-            f"network.drop_path_keep is {self.drop_path_keep}: give a number above 0 and up to 1",
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSettings(CommonSettings):
@@ -122,11 +143,6 @@ class ASPPSettings(CommonSettings):
     dropout: float = 0.1
     """Probability with which dropout zeroes a value of the ASPP's output, 0 to below 1."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _whole("aspp_channels", self.aspp_channels)
-        require(0 <= self.dropout < 1, f"network.dropout is {self.dropout}: give a number from 0 to below 1")
-
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderSettings(CommonSettings):
@@ -136,11 +152,6 @@ class DecoderSettings(CommonSettings):
     """Output channels of the decoder's two 3x3 convolutions, 1 to 65536."""
     low_level_channels: int = 48
     """Channels that the decoder reduces its fine feature to, 1 to 65536."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _whole("decoder_channels", self.decoder_channels)
-        _whole("low_level_channels", self.low_level_channels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,14 +186,10 @@ class SmoothingSettings(SmoothingFilterSettings):
     smoothing: Smoothing = "none"
     """Smoothing of the dilated convolutions in DeepLabv2's last two residual stages, or a genotype network's ASPP."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _choice("smoothing", self.smoothing, Smoothing)
-
 
 @dataclass(frozen=True, kw_only=True)
-class FPLSettings(CommonSettings):
-    """Settings of FPL modules."""
+class FPLNetSettings(CommonSettings):
+    """Settings of FPL modules, and of FPLNet. (ESPNet has the common ones alone.)"""
 
     fpl_rates: tuple[int, ...] | None = None
     """Dilation of each branch of an FPL module; None: [2, 4, 8, 16], or what the genotype's space says."""
@@ -195,12 +202,12 @@ class FPLSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepLabSettings(CellSettings, ASPPSettings, DecoderSettings, LISettings, SmoothingSettings, FPLSettings):
+class DeepLabSettings(CellSettings, ASPPSettings, DecoderSettings, LISettings, SmoothingSettings, FPLNetSettings):
     """Settings of a genotype's DeepLab-style network."""
 
     stem_channels: tuple[int, ...] = (64, 64, 128)
     """Output channels of the stem's 3x3 convolutions, 2 to 16."""
-    aspp: Literal["atrous", "li"] = "atrous"
+    aspp: ASPPKind = "atrous"
     """ASPP of a genotype's network: atrous convolutions, or each behind a lateral inhibition (LI-ASPP)."""
 
     def __post_init__(self) -> None:
@@ -210,13 +217,10 @@ class DeepLabSettings(CellSettings, ASPPSettings, DecoderSettings, LISettings, S
             f"network.stem_channels has {len(self.stem_channels)} entries: give 2 to 16, the first cell reads the last "
             "two",
         )
-        for number, channels in enumerate(self.stem_channels):
-            _whole(f"stem_channels[{number}]", channels)
-        _choice("aspp", self.aspp, Literal["atrous", "li"])
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchedFPLNetSettings(CellSettings, LISettings, SmoothingFilterSettings, FPLSettings):
+class SearchedFPLNetSettings(CellSettings, LISettings, SmoothingFilterSettings, FPLNetSettings):
     """Settings of a genotype's FPLNet-style network."""
 
 
@@ -235,8 +239,6 @@ class DeepLabV3Settings(BackboneSettings, ASPPSettings, DecoderSettings, LISetti
             "network.li_blocks is []: give one block or more, or take the network without lateral inhibitions in its "
             "backbone",
         )
-        for number, block in enumerate(self.li_blocks or ()):
-            _whole(f"li_blocks[{number}]", block, 17)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,12 +247,7 @@ class DeepLabV2Settings(BackboneSettings, SmoothingSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FPLNetSettings(FPLSettings):
-    """Settings of FPLNet. ESPNet has the common ones alone, as its modules have none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, DeepLabV2Settings, FPLNetSettings):
+class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, DeepLabV2Settings):
     """The network that is trained. A field that is None is as the network's paper has it.
 
     Raises:
@@ -260,10 +257,6 @@ class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, 
     kind: Kind = "deeplab"
     """What a genotype becomes: a DeepLab-style network (ASPP and decoder), or an FPLNet-style one (stages closed by FIR
     units, sequential decoder). `--network fplnet` is short for `--network.kind fplnet`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _choice("kind", self.kind, Kind)
 
     def refuse_others(self, network: str, settings: Collection[str]) -> None:
         """Refuses every field that is set and that the network does not read.
@@ -275,18 +268,9 @@ class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, 
         Raises:
             ValueError: A field is set that is not among them; the message lists those that are.
         """
-        for f in dataclasses.fields(self):
-            if f.name not in settings and getattr(self, f.name) != f.default:
-                raise ValueError(
-                    f"network.{f.name} has no effect on {network}: leave it out; its settings are "
-                    f"{', '.join(f'network.{name}' for name in sorted(settings))}"
-                )
-
-
-def _whole(name: str, value: object, high: int = MAX_CHANNELS) -> None:
-    good = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= high
-    require(good, f"network.{name} is {value!r:.60}: give a whole number from 1 to {high}")
-
-
-def _choice(name: str, value: object, choices: Any) -> None:
-    require(value in get_args(choices), f"network.{name} is {value!r}: give one of {', '.join(get_args(choices))}")
+        for name in changed(self):
+            require(
+                name in settings,
+                f"network.{name} has no effect on {network}: leave it out; its settings are "
+                f"{', '.join(f'network.{one}' for one in sorted(settings))}",
+            )
