@@ -68,13 +68,12 @@ def build(
     if isinstance(genotype_or_name, str) and genotype_or_name in NETWORKS:
         record = NETWORKS[genotype_or_name]
         name, settings, make = record.name, record.settings, record.build
-        config.refuse_others(name, settings)
     else:
         genotype = genotype_or_name if isinstance(genotype_or_name, Genotype) else _load(genotype_or_name)
         kind = KINDS[config.kind]
         name, settings = f"a genotype's {kind.style} network", names(kind.settings) | {"kind"}
-        config.refuse_others(name, settings)
         make = partial(kind.load(), genotype)
+    config.refuse_others(name, settings)
     network = make(classes, config)
 
     from retrain.networks.base import freeze_batch_norm
