@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-from nas.config import Engine, Precision, Recompute, full_precision, require
+from nas.config import Engine, Precision, Recompute, full_precision
+from search_spaces.validation import Settings, choice, require, short
 
 __all__ = [
     "AXES",
@@ -30,7 +31,7 @@ class Variant(NamedTuple):
     """In tables."""
     engine: Engine
     recompute: Recompute
-    """What the backward pass computes anew instead of keeping it: none, node, operation."""
+    """What the backward pass computes a second time instead of keeping it: none, node."""
 
     @property
     def name(self) -> str:
@@ -42,7 +43,6 @@ VARIANTS = (
     Variant("plain", "plain", "none"),
     Variant("fast", "fast", "none"),
     Variant("fast, recompute node", "fast", "node"),
-    Variant("fast, recompute operation", "fast", "operation"),
 )
 
 
@@ -83,27 +83,25 @@ def numbers(name: str, texts: Sequence[str], count: int, example: str) -> list[t
         parts = text.lower().split("x")
         require(
             len(parts) == count and all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts),
-            f"{name} has {text!r}: give {count} numbers of at least 1 with an x between them, such as {example}",
+            f"{name} has {short(text)}: give {count} numbers of at least 1 with an x between them, such as {example}",
         )
         out.append(tuple(map(int, parts)))
     return out
 
 
-def _at_least(config: object, low: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        for entry in value if isinstance(value, tuple) else (value,):
-            require(entry is None or entry >= low, f"{name} is {entry}: give a whole number of at least {low}")
+@dataclass(frozen=True)
+class Bench(Settings):
+    """Base of the settings of all verbs."""
 
-
-def _among(name: str, given: Sequence[str], known: Sequence[str]) -> None:
-    require(len(given) > 0, f"{name} is empty: give some of {', '.join(known)}")
-    for entry in given:
-        require(entry in known, f"{name} has {entry!r}: give some of {', '.join(known)}")
+    def among(self, name: str, known: Sequence[str]) -> None:
+        """Checks that the texts in this field are among those known, one or more."""
+        self.entries(name, distinct=True)
+        for entry in getattr(self, name):
+            require(entry in known, f"{name} has {short(entry)}: give some of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
-class StartupBench:
+class StartupBench(Bench):
     """Settings of `nas-bench startup`."""
 
     commands: tuple[str, ...] = ("nas-search",)
@@ -112,23 +110,25 @@ class StartupBench:
     """Timed runs of each; the median counts."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "repeats")
-        require(len(self.commands) > 0, "commands is empty: give some, such as nas-search")
+        super().__post_init__()
+        self.limit("repeats", least=1)
+        self.entries("commands", note=", such as nas-search")
 
 
 @dataclass(frozen=True)
-class DecodingBench:
+class DecodingBench(Bench):
     """Settings of `nas-bench decoding`."""
 
     repeats: int = 21
     """Timed decodings of each kind; the median counts."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "repeats")
+        super().__post_init__()
+        self.limit("repeats", least=1)
 
 
 @dataclass(frozen=True)
-class MachineConfig:
+class MachineConfig(Bench):
     """What the measurements on tensors share."""
 
     device: str = "cpu"
@@ -139,7 +139,8 @@ class MachineConfig:
     """Timed steps of each kind, behind one that is not counted; the median counts."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "threads", "repeats")
+        super().__post_init__()
+        self.limit("threads", "repeats", least=1)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class OperationsBench(MachineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, 1, "slow_repeats")
+        self.limit("slow_repeats", least=1)
         numbers("shapes", self.shapes, 4, "6x40x81x81")
 
 
@@ -187,12 +188,11 @@ class NetworksBench(MachineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, 1, "inference_batch")
-        _at_least(self, 2, "training_batch")
-        _among("precision", (self.precision,), get_args(Precision))
+        self.limit("inference_batch", least=1)
+        self.limit("training_batch", least=2)
         object.__setattr__(self, "precision", full_precision(self.precision))
-        _among("modes", self.modes, ("inference", "training"))
-        require(len(self.networks) > 0, "networks is empty: give some, such as espnet, or all")
+        self.among("modes", ("inference", "training"))
+        self.entries("networks", note=", such as espnet, or all")
         numbers("sizes", self.sizes, 2, "512x1024")
         require(
             self.relative_to is None or len(self.sizes) > 0,
@@ -215,8 +215,8 @@ class SupernetBench(MachineConfig):
     crops: tuple[int, ...] = (65, 129, 321)
     """Sides of the square images, in pixels."""
     variants: tuple[str, ...] = tuple(variant.name for variant in VARIANTS)
-    """Ways to compute the supernet, each compared with the first: plain, fast, and the fast engine that recomputes,
-    fast-node, fast-operation."""
+    """Ways to compute the supernet, each compared with the first: plain, fast, and the fast engine that recomputes
+    nodes, fast-node."""
     layers: int | None = None
     """In place of the space's number of layers."""
     blocks: int | None = None
@@ -237,15 +237,12 @@ class SupernetBench(MachineConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, 2, "batch_size", "together")
-        _at_least(self, 1, "crops", "layers", "blocks", "filter_multiplier")
-        _among("precision", (self.precision,), get_args(Precision))
+        self.limit("batch_size", "together", least=2)
+        self.limit("crops", "layers", "blocks", "filter_multiplier", least=1)
         object.__setattr__(self, "precision", full_precision(self.precision))
-        _among("variants", self.variants, [variant.name for variant in VARIANTS])
-        for name in ("spaces", "crops", "variants"):
-            given = getattr(self, name)
-            require(len(given) > 0, f"{name} is empty: give at least one")
-            require(len(set(given)) == len(given), f"{name} is {' '.join(map(str, given))}: give each one once")
+        self.among("variants", [variant.name for variant in VARIANTS])
+        self.entries("spaces", distinct=True)
+        self.entries("crops", distinct=True)
 
     def changes(self) -> dict[str, int]:
         """The numbers given in place of the spaces' own."""
@@ -276,21 +273,20 @@ class ScalingBench(MachineConfig):
     at: tuple[int, ...] = ()
     """Values of the one thing that is varied; not given: the usual ones of each."""
     variant: str = "fast"
-    """The way to compute the supernet: plain, fast, fast-node, fast-operation."""
+    """The way to compute the supernet: plain, fast, fast-node."""
     precision: Precision = "float32"
     """float32, tf32 (NVIDIA GPUs), or automatic mixed precision in bfloat16 or float16."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _at_least(self, 1, "layers", "blocks", "filter_multiplier", "crop", "at")
-        _at_least(self, 2, "batch_size")
-        _among("precision", (self.precision,), get_args(Precision))
+        self.limit("layers", "blocks", "filter_multiplier", "crop", "at", least=1)
+        self.limit("batch_size", least=2)
         object.__setattr__(self, "precision", full_precision(self.precision))
-        _among("vary", self.vary, [axis.name for axis in AXES])
-        _among("variant", (self.variant,), [variant.name for variant in VARIANTS])
+        self.among("vary", [axis.name for axis in AXES])
+        choice("variant", self.variant, [variant.name for variant in VARIANTS])
         require(
             not self.at or len(self.vary) == 1,
             f"at is {' '.join(map(str, self.at))}, but {len(self.vary)} things are varied: name one with --vary",
         )
         if self.vary == ("batch_size",):
-            _at_least(self, 2, "at")
+            self.limit("at", least=2)

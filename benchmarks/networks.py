@@ -26,7 +26,7 @@ from nas.config import CosineSgdConfig
 from nas.evaluation.cost import describe
 from nas.training.devices import autocast, choose_device, set_float32
 from nas.training.optimizers import make_optimizer
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from retrain.export import open_session, run_session
 from retrain.load import load_trained
 from retrain.networks import NETWORKS, build
@@ -198,7 +198,7 @@ def _inference(network: nn.Module, images: Tensor, config: NetworksBench) -> Cal
 
 def _training(network: nn.Module, images: Tensor, classes: int, config: NetworksBench) -> Callable[[], object]:
     optimizer = make_optimizer(network, network.parameters(), CosineSgdConfig())
-    stepper = Stepper("training", network, optimizer, images.device, config.precision)
+    stepper = Stepper("training", network, optimizer, Execution(images.device, config.precision))
     labels = torch.randint(classes, (images.shape[0], *images.shape[2:]), device=images.device)
     return lambda: stepper.step(images, labels, "here")
 

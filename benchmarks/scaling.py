@@ -17,11 +17,11 @@ import numpy as np
 from benchmarks.config import AXES, VARIANTS, Axis, ScalingBench
 from benchmarks.documents import command, hardware, number, table
 from benchmarks.trial import cost_in_turn
-from nas.config import require
 from nas.training.devices import choose_device, set_float32
 from search_spaces.drawing import ENDINGS, save_figure
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, load
+from search_spaces.validation import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,9 +19,9 @@ from benchmarks.documents import command, hardware, number, table
 from benchmarks.measuring import protocol_hours
 from benchmarks.remote import Remote
 from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
-from nas.config import require
 from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace, load
+from search_spaces.validation import require
 
 __all__ = ["geometric_means", "make_table", "measure"]
 

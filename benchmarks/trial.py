@@ -13,12 +13,10 @@ import torch
 from benchmarks.config import Variant
 from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, kernels_launched, largest, seconds
 from benchmarks.remote import Remote, out_of_memory
-from nas.config import CosineSgdConfig, Precision
+from nas.config import Precision, SearchConfig, SupernetConfig
+from nas.darts import make_steppers
 from nas.supernet.network import Supernet
-from nas.training.cuda_graphs import graph_pool
 from nas.training.devices import choose_device, set_float32
-from nas.training.optimizers import FUSED, make_optimizer
-from nas.training.step import Stepper
 from search_spaces.space import SearchSpace
 
 __all__ = ["CLASSES", "STEPS", "Trial", "cost_in_turn"]
@@ -60,13 +58,9 @@ class Trial:
         self.device = choose_device(device)
         set_float32(self.device, precision)
         self.supernet = Supernet(space, CLASSES, variant.engine, variant.recompute).to(self.device)
-        sgd = make_optimizer(self.supernet, self.supernet.weights(), CosineSgdConfig())
-        adam = torch.optim.Adam(self.supernet.architecture.parameters(), 3e-3, fused=FUSED)
-        pool = graph_pool(self.device) if graphs and variant.engine == "fast" else None
-        self.steppers = {
-            name: Stepper(name, self.supernet, optimizer, self.device, precision, graph_pool=pool)
-            for name, optimizer in zip(STEPS, (sgd, adam), strict=True)
-        }
+        supernet = SupernetConfig(variant.engine, variant.recompute, graphs and variant.engine == "fast")
+        steppers = make_steppers(SearchConfig(precision=precision, supernet=supernet), self.supernet, self.device)
+        self.steppers = dict(zip(STEPS, steppers, strict=True))
         self.crop = crop
         self.draw(batch_size)
         self.peak = PeakMemory(self.device)

@@ -17,7 +17,7 @@ from benchmarks.config import (
     SupernetBench,
 )
 from cli import common
-from cli.messages import did_you_mean
+from search_spaces.validation import did_you_mean
 
 DESCRIPTION = """\
 Measures what the toolkit costs on this machine and prints tables in Markdown. Each verb has options of its own: see

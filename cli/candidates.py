@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
-from search_spaces.settings import changed
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
@@ -40,7 +39,7 @@ def facts(one: Decoded) -> dict[str, Any]:
 
 def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
     """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
-    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **changed(network), "kind": network.kind}
+    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **network.changed(), "kind": network.kind}
     return {"input": list(size), "classes": classes, "network": settings}
 
 

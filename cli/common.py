@@ -14,19 +14,20 @@ import signal
 import sys
 import threading
 import warnings
-from argparse import ArgumentError
+from argparse import Action, ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_settings
 
-from cli.messages import did_you_mean, explain, with_hyphens
+from cli.messages import explain, with_hyphens
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import runs_within
 from search_spaces.extensions import load_extensions
-from search_spaces.files import YamlError, read_yaml
+from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
+from search_spaces.validation import did_you_mean, short
 
 __all__ = [
     "Parser",
@@ -46,6 +47,7 @@ __all__ = [
 
 # The text under each field of a settings dataclass is its help.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+set_loader("yaml", parse_yaml, (YamlError,))
 
 OUTSIDE_SETTINGS = ("config", "recipe", "resume", "quiet", "seeds", "random", "split", "run")
 """Options of the commands that make runs which are none of their settings."""
@@ -70,6 +72,15 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
+
+    def _get_value(self, action: Action, text: str) -> Any:
+        """An option's value; numbers that YAML reads as others are refused where numbers are expected."""
+        if re.search(r"\b(int|float)\b", hint := str(getattr(action, "_typehint", ""))) and "str" not in hint:
+            try:
+                check_numbers(text)
+            except ValueError as error:
+                raise UsageError(f"--{action.dest} is {short(text)}: {error}") from None
+        return super()._get_value(action, text)
 
     def dump(self, namespace: Namespace, *args: Any, **kwargs: Any) -> str:
         """The settings as YAML, for --print-config, without the options that are no settings."""
@@ -102,7 +113,7 @@ def add_run_options(parser: Parser, recipes: Path) -> None:
         type=str | None,
         default=None,
         help="Run folder to go on with, exactly and with its own settings; --epochs, --device, --data-root, "
-        "--loader.workers, .prefetch, .cache, .cache_folder, --memory-check and a search's --supernet.engine, "
+        "--loader.workers, .prefetch, .cache, --memory-check and a search's --supernet.engine, "
         ".recompute, .graphs and --health may be given anew.",
     )
     parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
@@ -206,7 +217,7 @@ def _check_file(parser: Parser, file: str) -> None:
     def check(data: object, where: str) -> None:
         if not isinstance(data, Mapping):
             what = f"setting {where[:-1]} is" if where else "content is"
-            raise UsageError(f"{file}: the {what} {data!r:.60}: expected `name: value`, one a line")
+            raise UsageError(f"{file}: the {what} {short(data)}: give `name: value`, one a line")
         for key, value in data.items():
             name = f"{where}{key}"
             if name in OUTSIDE_SETTINGS and (name == "config" or name in defaults):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from cli import common
-from cli.messages import did_you_mean
+from search_spaces.validation import did_you_mean
 
 DESCRIPTION = """\
 Looks at data sets. Each verb has options of its own: see nas-data VERB --help."""
@@ -84,13 +84,12 @@ def check(arguments: list[str]) -> None:
     if values.workers < 1:
         raise common.UsageError(f"--workers is {values.workers}: give at least 1")
     _check_picture(values.contact_sheet, values.samples)
-    from nas.data.base import DATASETS, DataError, load_readers
+    from nas.data.base import DATASETS, DataError
     from nas.data.check.checking import check as check_splits
     from nas.data.check.checking import open_splits
     from nas.data.check.report import as_data, as_text, summary
     from nas.training.progress import StepProgress
 
-    load_readers()
     if DATASETS[values.name].needs_root and values.root is None:
         raise common.UsageError(
             f"ROOT is missing: name the folder of the data set, as in nas-data check {values.name} DIR"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-__all__ = ["did_you_mean", "explain", "with_hyphens"]
+from search_spaces.validation import did_you_mean, short
+
+__all__ = ["explain", "with_hyphens"]
 
 _TYPES = {
     "int": "a whole number",
@@ -42,9 +43,12 @@ def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         name = f"--{name}"
     if match := re.match(r"Unable to load config '(.*?)'", problem):
         return f"{name} is {match[1]!r}: expected a YAML file of these settings"
-    value = re.search(r"(?:Got|Given) value: (.*)", problem)
+    value = re.search(r"(?:Got|Given) value: ?(.*)", problem)
     expected = _expected(problem.partition(" Errors: ")[0])
-    return f"{name} is {value[1]!r}: expected {expected}" if value and expected else f"{name}: {problem}"
+    if not (value and expected):
+        return f"{name}: {problem}"
+    plain = {"None": "null", "True": "true", "False": "false"}.get(value[1]) or short(value[1])
+    return f"{name} is {plain}: expected {expected}"
 
 
 def _expected(problem: str) -> str:
@@ -55,19 +59,6 @@ def _expected(problem: str) -> str:
     if match := re.search(r"Subtypes: \[tuple\[(.*?)\]", problem):
         return f"a list such as {_LISTS.get(match[1], '[1, 2]')}"
     return ", or ".join(_TYPES.get(name, name) for name in re.findall(r"<class '(\w+)'>", problem))
-
-
-def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """The names like `name`: with the same last part (--lr for --optimizer.lr), else spelt almost the same."""
-    names = list(names)
-    by_end: dict[str, list[str]] = {}
-    for known in names:
-        by_end.setdefault(known.rpartition(".")[2], []).append(known)
-    end = name.rpartition(".")[2]
-    found = difflib.get_close_matches(name, names, 1, 0.8) or by_end.get(end)
-    if not found:
-        found = [known for near in difflib.get_close_matches(end, by_end, 1, 0.7) for known in by_end[near]]
-    return f"; did you mean {' or '.join(prefix + known for known in found)}?" if found else ""
 
 
 def with_hyphens(text: str) -> str:

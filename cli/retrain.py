@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli import common, networks
-from cli.messages import did_you_mean
 from retrain.config import RetrainConfig
 from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, main_names
+from search_spaces.validation import did_you_mean
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\

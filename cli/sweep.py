@@ -13,10 +13,11 @@ import yaml
 
 from cli import common
 from cli.retrain import small_recipe
-from nas.config import RunConfig, to_plain
+from nas.config import RunConfig
 from retrain.config import RetrainConfig
 from retrain.networks.published import main_names
 from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
+from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study

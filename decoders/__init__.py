@@ -11,20 +11,4 @@ if TYPE_CHECKING:
     from decoders.decoding import decode, redecode
     from decoders.path import Path, best_paths, path_probability, viterbi
 
-_EXPORTS = {
-    "Candidate": "decoders.candidates",
-    "CostTable": "decoders.costs",
-    "Path": "decoders.path",
-    "Relaxed": "decoders.candidates",
-    "best_candidates": "decoders.candidates",
-    "best_paths": "decoders.path",
-    "decode": "decoders.decoding",
-    "greedy_cell": "decoders.cell",
-    "pareto_front": "decoders.candidates",
-    "path_probability": "decoders.path",
-    "redecode": "decoders.decoding",
-    "viterbi": "decoders.path",
-}
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
-__all__ = sorted(_EXPORTS)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

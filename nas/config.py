@@ -6,18 +6,20 @@ The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.1); recipes are YAM
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar
 
+from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
-from search_spaces.space import short
-from search_spaces.validation import expected, fits, require
+from search_spaces.registry import Registry
+from search_spaces.validation import Settings, from_plain, require, short, whole
 
 __all__ = [
+    "CHANGEABLE",
     "ArchitectureConfig",
     "AugmentConfig",
     "Cache",
@@ -27,8 +29,8 @@ __all__ = [
     "Engine",
     "HealthConfig",
     "LoaderConfig",
+    "LossNameConfig",
     "MemoryCheck",
-    "OptimizerName",
     "Precision",
     "Recompute",
     "RunConfig",
@@ -37,15 +39,13 @@ __all__ = [
     "SgdConfig",
     "SupernetConfig",
     "SyncBatchNorm",
+    "check_registered",
     "check_seeds",
-    "differences",
-    "from_plain",
     "full_precision",
     "load_recipe",
+    "named_options",
     "parse_seeds",
     "recipe",
-    "require",
-    "to_plain",
 ]
 
 
@@ -62,13 +62,10 @@ SyncBatchNorm = Literal["gpu", "always", "never"]
 Engine = Literal["plain", "fast"]
 
 
-Recompute = Literal["none", "node", "operation"]
+Recompute = Literal["none", "node"]
 
 
 Cache = Literal["none", "memory", "disk"]
-
-
-OptimizerName = Literal["sgd", "adam"]
 
 
 Decay = Literal["all", "convolutions", "dense_convolutions"]
@@ -93,19 +90,20 @@ def full_precision(name: Precision) -> Precision:
     return _SHORT.get(name, name)
 
 
-def to_plain(config: Any) -> Any:
-    """A config dataclass as plain containers for YAML, JSON and checkpoints (paths as text, tuples as lists)."""
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
-    if isinstance(config, Mapping):
-        return {key: to_plain(value) for key, value in config.items()}
-    if isinstance(config, tuple | list):
-        return [to_plain(value) for value in config]
-    return str(config) if isinstance(config, Path) else config
+CHANGEABLE = frozenset(
+    {
+        *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
+        *("health.gap_batches", "health.eigenvalue_steps", "health.stop_when_stable", "health.stop_on_collapse"),
+        *("supernet.engine", "supernet.recompute", "supernet.graphs"),
+        *("loader.workers", "loader.prefetch", "loader.cache"),
+    }
+)
+"""Settings that may change when a run is resumed; with any other changed it would be another run. (A space may be named
+by another file: its content is in the checkpoint and compared there.)"""
 
 
 @dataclass(frozen=True)
-class SgdConfig:
+class SgdConfig(Settings):
     """Stochastic gradient descent for network weights."""
 
     lr: float
@@ -117,11 +115,13 @@ class SgdConfig:
     clip: float | None = None
     """Largest norm of the gradient; a longer one is scaled down to it. None leaves it."""
 
+    prefix = "optimizer."
+
     def __post_init__(self) -> None:
-        require(self.lr > 0, f"optimizer.lr is {self.lr}: give a number above 0")
-        require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}: give a number from 0 to below 1")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}: give a number of at least 0")
-        require(self.clip is None or self.clip > 0, f"optimizer.clip is {self.clip}: give a number above 0, or null")
+        super().__post_init__()
+        self.limit("lr", "clip", above=0)
+        self.limit("momentum", least=0, below=1)
+        self.limit("weight_decay", least=0)
 
 
 @dataclass(frozen=True)
@@ -137,27 +137,40 @@ class CosineSgdConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(0 <= self.lr_end <= self.lr, f"optimizer.lr_end is {self.lr_end}: give a number from 0 to lr {self.lr}")
+        self.limit("lr_end", least=0, most=self.lr, note=", the lr")
 
 
 @dataclass(frozen=True)
-class SupernetConfig:
+class LossNameConfig(Settings):
+    """The loss that is minimised."""
+
+    name: str = "cross_entropy"
+    """cross_entropy, or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of that loss, by name; cross_entropy has none."""
+
+    prefix = "loss."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_registered("loss.name", self.name, "nas.training.losses:LOSSES", "cross_entropy")
+
+
+@dataclass(frozen=True)
+class SupernetConfig(Settings):
     """How the supernet is computed; what it computes is the same."""
 
     engine: Engine = "fast"
     """fast, the operations of many edges in one call; or plain, the loop over all of them that the fast one is checked
     against. Equal to rounding; a run may change from one to the other with --resume."""
     recompute: Recompute = "none"
-    """Memory for time: what lies within each node, or within each candidate operation, is not kept for the backward
-    pass, but computed a second time there. node needs the least memory."""
+    """Memory for time: with node, what lies within each node is not kept for the backward pass, but computed a second
+    time there."""
     graphs: bool = False
     """Record the work of a step once and launch it at once (CUDA graphs): faster where a step is many small operations.
     For NVIDIA GPUs only; it takes some memory more."""
 
-    def __post_init__(self) -> None:
-        for name, choices in (("engine", get_args(Engine)), ("recompute", get_args(Recompute))):
-            value = getattr(self, name)
-            require(value in choices, f"supernet.{name} is {value!r}: give one of {', '.join(choices)}")
+    prefix = "supernet."
 
 
 Sampling = Literal["none", "gumbel"]
@@ -167,8 +180,8 @@ CostName = Literal["multiply_adds", "parameters"]
 
 
 @dataclass(frozen=True)
-class ArchitectureConfig:
-    """Adam for alpha and beta, and what is done against a search that collapses."""
+class ArchitectureConfig(Settings):
+    """The optimiser of alpha and beta, and what is done against a search that collapses."""
 
     lr: float = 3e-3
     """Learning rate, above 0."""
@@ -176,6 +189,11 @@ class ArchitectureConfig:
     """L2 penalty on the logits, at least 0."""
     start_epoch: int = 20
     """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
+    optimizer: str = "adam"
+    """Optimiser of alpha and beta: adam, sgd, or one of your own."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first moment (SGD's momentum) and second moment, each from 0 to below 1. DARTS has 0.5 and
+    0.999."""
     skip_dropout: float = 0.0
     """Probability, from 0 to below 1, with which a step does without the skip of an edge; it falls linearly to 0 over
     the run (operation-level dropout, P-DARTS). 0: off."""
@@ -184,11 +202,8 @@ class ArchitectureConfig:
     rises linearly from 0 in the epoch start_epoch, so that alpha decides itself late (DA2S). 0: off."""
     sampling: Sampling = "none"
     """none, all operations are weighed by alpha; or gumbel, each edge of each step has one operation, drawn by alpha
-    (hard Gumbel-softmax, GDAS), and validation has the likeliest one."""
-    temperature: float = 10.0
-    """Of the Gumbel-softmax at the start of the run, above 0 (for sampling gumbel)."""
-    temperature_end: float = 0.1
-    """Of the Gumbel-softmax at the end of the run, above 0; the way there is linear (for sampling gumbel)."""
+    (hard Gumbel-softmax, GDAS), and validation has the likeliest one. Its temperature falls from 10 to 0.1
+    (linearly)."""
     cost_weight: float = 0.0
     """Weight in the architecture's loss of what the relaxed network's operations cost above cost_target, at least 0;
     the cost is relative to that of uniform alpha and beta. 0: off."""
@@ -198,37 +213,15 @@ class ArchitectureConfig:
     cost: CostName = "multiply_adds"
     """What is counted, at the size of a training crop: multiply_adds or parameters (for cost_weight)."""
 
-    def __post_init__(self) -> None:
-        require(self.lr > 0, f"architecture.lr is {self.lr}: give a number above 0")
-        require(self.weight_decay >= 0, f"architecture.weight_decay is {self.weight_decay}: give at least 0")
-        require(self.start_epoch >= 0, f"architecture.start_epoch is {self.start_epoch}: give a whole number from 0")
-        require(
-            0 <= self.skip_dropout < 1,
-            f"architecture.skip_dropout is {self.skip_dropout}: give a probability from 0 (off) to below 1",
-        )
-        require(
-            math.isfinite(self.entropy) and self.entropy >= 0,
-            f"architecture.entropy is {self.entropy}: give a weight from 0 (off)",
-        )
-        names = get_args(Sampling)
-        require(self.sampling in names, f"architecture.sampling is {self.sampling!r}: give one of {', '.join(names)}")
-        for name, default in (("temperature", 10.0), ("temperature_end", 0.1)):
-            value = getattr(self, name)
-            require(
-                math.isfinite(value) and value > 0,
-                f"architecture.{name} is {value}: give a number above 0, as {default}",
-            )
-            require(
-                self.sampling == "gumbel" or value == default,
-                f"architecture.{name} is {value}, but architecture.sampling is none and has no temperature: leave it "
-                "out, or give --architecture.sampling gumbel",
-            )
+    prefix = "architecture."
 
-        for name in ("cost_weight", "cost_target"):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"architecture.{name} is {value}: give a finite number from 0")
-        names = get_args(CostName)
-        require(self.cost in names, f"architecture.cost is {self.cost!r}: give one of {', '.join(names)}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_registered("architecture.optimizer", self.optimizer, "nas.training.optimizers:OPTIMIZERS", "adam")
+        self.limit("lr", above=0)
+        self.limit("betas", least=0, below=1)
+        self.limit("skip_dropout", least=0, below=1)
+        self.limit("weight_decay", "start_epoch", "entropy", "cost_weight", "cost_target", least=0)
         require(
             self.cost_weight > 0 or (self.cost_target, self.cost) == (0.5, "multiply_adds"),
             f"architecture.cost_target is {self.cost_target} and architecture.cost {self.cost}, but "
@@ -243,14 +236,12 @@ class ArchitectureConfig:
 
 
 @dataclass(frozen=True)
-class HealthConfig:
+class HealthConfig(Settings):
     """What of a search's health costs time, and when a search ends early (see docs/health.md)."""
 
     gap_batches: int = 8
     """Training batches on which the statistics of the batch norms are estimated anew to measure the discretisation gap:
     the mIoU that the supernet loses with the decoded architecture forced on it. 0: it is not measured."""
-    gap_every: int = 1
-    """Measure it after every how many epochs of those in which alpha and beta learn, at least 1."""
     eigenvalue_steps: int = 0
     """Steps of the power iteration for the dominant eigenvalue of the Hessian of the architecture's loss, after each
     epoch in which alpha and beta learn, on one batch; each takes two gradients, and 4 say enough. 0: it is not
@@ -261,20 +252,12 @@ class HealthConfig:
     stop_on_collapse: bool = False
     """End the search after the epoch in which half of the edges or more have come to prefer skip."""
 
+    prefix = "health."
+
     def __post_init__(self) -> None:
-        require(
-            self.gap_batches >= 0,
-            f"health.gap_batches is {self.gap_batches}: give a whole number from 0; 0 measures no gap",
-        )
-        require(self.gap_every >= 1, f"health.gap_every is {self.gap_every}: give a number of epochs from 1")
-        require(
-            self.eigenvalue_steps >= 0,
-            f"health.eigenvalue_steps is {self.eigenvalue_steps}: give a whole number from 0; 0 computes no eigenvalue",
-        )
-        require(
-            self.stop_when_stable is None or self.stop_when_stable >= 1,
-            f"health.stop_when_stable is {self.stop_when_stable}: give a number of epochs from 1, or null for never",
-        )
+        super().__post_init__()
+        self.limit("gap_batches", "eigenvalue_steps", least=0)
+        self.limit("stop_when_stable", least=1)
 
 
 MAX_SIDE = 16384
@@ -282,7 +265,7 @@ MAX_SIDE = 16384
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Settings):
     """How a training sample is varied: scaled, cropped to one size, mirrored.
 
     Raises:
@@ -301,31 +284,22 @@ class AugmentConfig:
     scale_step: float = 0.0
     """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
 
+    prefix = "loader.augment."
+
     def __post_init__(self) -> None:
-        if len(self.crop) != 2 or any(not isinstance(side, int) or not 1 <= side <= MAX_SIDE for side in self.crop):
-            raise ValueError(
-                f"loader.augment.crop is {self.crop}: give height and width in whole pixels, 1 to {MAX_SIDE}, as in "
-                "[321, 321]"
-            )
-        if len(self.scale) != 2 or not all(math.isfinite(factor) and factor > 0 for factor in self.scale):
-            raise ValueError(
-                f"loader.augment.scale is {self.scale}: give two finite factors above 0, such as [0.5, 2.0]"
-            )
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(
-                f"loader.augment.scale is {self.scale}: the smaller factor comes first: "
-                f"[{self.scale[1]}, {self.scale[0]}]"
-            )
-        widest = self.scale[1] - self.scale[0]
-        if not 0 <= self.scale_step <= widest:
-            raise ValueError(
-                f"loader.augment.scale_step is {self.scale_step}: give a number from 0 (any factor) to {widest:g}, the "
-                f"distance of the two factors of loader.augment.scale"
-            )
+        super().__post_init__()
+        self.limit("crop", least=1, most=MAX_SIDE)
+        self.limit("scale", above=0)
+        low, high = self.scale
+        require(
+            low <= high,
+            f"loader.augment.scale is {short([low, high])}: the smaller factor comes first: {short([high, low])}",
+        )
+        self.limit("scale_step", least=0, most=high - low, note=", the distance of the two factors of scale")
 
 
 @dataclass(frozen=True)
-class LoaderConfig:
+class LoaderConfig(Settings):
     """How a data set is read; its name and folder are the settings `data` and `data_root`."""
 
     resolution: float = 1.0
@@ -342,51 +316,38 @@ class LoaderConfig:
     """Processes that read and augment, for the whole run; 0 does it in a thread of the main one."""
     prefetch: int = 2
     """Training batches made ahead of the step, by each worker or by the thread; 0 makes each when it is needed."""
-    cache: Cache | bool = "none"
-    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again. (true
-    and false, of older runs, are memory and none.)"""
-    cache_folder: str | None = None
-    """Folder of the files of cache disk; None is nas-segmentation in $XDG_CACHE_HOME or ~/.cache."""
+    cache: Cache = "none"
+    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again, in
+    nas-segmentation in $XDG_CACHE_HOME or ~/.cache."""
     batch_size: int = 2
     """Images in a training batch, at least 2 (batch norm behind image pooling)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How training samples are varied."""
 
+    prefix = "loader."
+
     def __post_init__(self) -> None:
-        require(0 < self.resolution <= 4, f"loader.resolution is {self.resolution}: give a factor above 0, at most 4")
-        if isinstance(self.cache, bool):
-            object.__setattr__(self, "cache", "memory" if self.cache else "none")
-        require(self.workers >= 0, f"loader.workers is {self.workers}: give a whole number from 0")
-        require(self.prefetch >= 0, f"loader.prefetch is {self.prefetch}: give a whole number from 0")
+        super().__post_init__()
+        self.limit("resolution", above=0, most=4)
+        self.limit("workers", "prefetch", least=0, most=MAX_PROCESSES)
+        self.limit("train_limit", "val_limit", least=1)
+        self.limit("batch_size", least=2, most=MAX_IMAGES, note=" (batch norm needs two)")
         require(
             self.prefetch > 0 or self.workers == 0,
             f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers are always ahead: give at least "
             "1, or --loader.workers 0",
         )
-        caches = get_args(Cache)
-        require(self.cache in caches, f"loader.cache is {self.cache!r}: give one of {', '.join(caches)}")
-        require(
-            self.cache_folder is None or self.cache == "disk",
-            f"loader.cache_folder is {self.cache_folder}, but loader.cache is {self.cache}, which writes no file: "
-            "leave it out (null), or give --loader.cache disk",
-        )
-        require(self.cache_folder != "", "loader.cache_folder is empty: give a folder, or null for the default")
-        require(self.batch_size >= 2, f"loader.batch_size is {self.batch_size}: batch norm needs at least 2 images")
-        require(self.batch_size <= MAX_IMAGES, f"loader.batch_size is {self.batch_size}: give at most {MAX_IMAGES}")
-        for name in ("workers", "prefetch"):
-            value = getattr(self, name)
-            require(value <= MAX_PROCESSES, f"loader.{name} is {value}: give at most {MAX_PROCESSES}")
-        for name in ("train_limit", "val_limit"):
-            limit = getattr(self, name)
-            require(limit is None or limit >= 1, f"loader.{name} is {limit}: give at least 1, or null for all")
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """What every run has, whether it searches or retrains."""
+class RunConfig(Settings):
+    __doc__ = f"""What every run has, whether it searches or retrains.
 
-    data: str = "shapes"
-    """Data set: shapes (built in), ade20k, camvid, celebamask, cityscapes, folder, voc2012."""
+    Attributes:
+        data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
+    """
+
+    data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -411,27 +372,19 @@ class RunConfig:
     checkpoint_minutes: float = 10.0
     """Longest time between two checkpoints, and so the most that a kill costs; 0: one after every step. There is one
     after every epoch in any case."""
+    best_metric: str = "miou"
+    """Metric on the validation split by which best.pt is chosen: miou, pixel_accuracy, or one of your own."""
     sync_batch_norm: SyncBatchNorm = "gpu"
     """Where several processes share a batch (torchrun): whether batch norms take the statistics of all its parts: on
     GPUs, always or never."""
 
     def __post_init__(self) -> None:
-        require(self.epochs >= 1, f"epochs is {self.epochs}: give at least 1")
-        minutes = self.checkpoint_minutes
-        require(
-            math.isfinite(minutes) and minutes >= 0,
-            f"checkpoint_minutes is {minutes}: give a number of minutes from 0 (after every step)",
-        )
-        require(0 <= self.seed < 2**32, f"seed is {self.seed}: give a whole number from 0 to 2**32 - 1")
-        accumulate = self.accumulate
-        require(1 <= accumulate <= MAX_IMAGES, f"accumulate is {accumulate}: give a whole number, 1 to {MAX_IMAGES}")
-        for name, choices in (
-            ("precision", Precision),
-            ("memory_check", MemoryCheck),
-            ("sync_batch_norm", SyncBatchNorm),
-        ):
-            names, value = get_args(choices), getattr(self, name)
-            require(value in names, f"{name} is {value!r}: choose one of {', '.join(names)}")
+        super().__post_init__()
+        check_registered("best_metric", self.best_metric, "nas.evaluation.metrics:METRICS", "miou")
+        self.limit("epochs", least=1)
+        self.limit("checkpoint_minutes", least=0)
+        self.limit("seed", least=0, most=2**32 - 1)
+        self.limit("accumulate", least=1, most=MAX_IMAGES)
         object.__setattr__(self, "precision", full_precision(self.precision))
 
     @property
@@ -462,16 +415,15 @@ class SearchConfig(RunConfig):
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
-    """Adam for alpha and beta, and options against collapse."""
+    """The optimiser of alpha and beta, and options against collapse."""
+    loss: LossNameConfig = field(default_factory=LossNameConfig)
+    """What weights, alpha and beta minimise."""
     health: HealthConfig = field(default_factory=HealthConfig)
     """The discretisation gap, and what ends a search early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.partial_channels >= 1,
-            f"partial_channels is {self.partial_channels}: give a whole number from 1; 1 mixes all channels",
-        )
+        self.limit("partial_channels", "layers", "levels", "blocks", "filter_multiplier", least=1)
         require(
             self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch} (counted from 0), and there is no such epoch "
@@ -492,8 +444,7 @@ class SearchConfig(RunConfig):
 
     def measures_gap(self, epoch: int) -> bool:
         """Whether the discretisation gap is measured after `epoch`, from 0."""
-        epochs = epoch + 1 - self.architecture.start_epoch
-        return self.health.gap_batches > 0 and epochs > 0 and epochs % self.health.gap_every == 0
+        return self.health.gap_batches > 0 and epoch >= self.architecture.start_epoch
 
     def space_changes(self) -> dict[str, int]:
         """The numbers given in place of the space's own."""
@@ -501,28 +452,43 @@ class SearchConfig(RunConfig):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def from_plain(config: type[Config], data: object, where: str = "") -> Config:
-    """Builds a config dataclass from the plain containers that `to_plain` gives.
+def check_registered(setting: str, name: str, registry: str, default: str) -> None:
+    """Refuses a name that a registry does not have.
+
+    Args:
+        setting: The setting, for the message.
+        name: What it names.
+        registry: "module:NAME"; imported for names other than the default only, since the module needs torch.
+        default: The setting's default.
 
     Raises:
-        ValueError: An unknown setting, or a value that is refused.
+        ValueError: There is no entry of that name; the message lists those that there are.
     """
-    name = where or "the settings"
-    require(isinstance(data, Mapping), f"{name} are {type(data).__name__}: expected a mapping of names to values")
-    assert isinstance(data, Mapping)  # for the type checker
-    types = get_type_hints(config)
-    values = {}
-    for key, value in data.items():
-        require(key in types, f"unknown setting {where}{key}: expected one of {', '.join(types)}")
-        if dataclasses.is_dataclass(types[key]):
-            value = from_plain(types[key], value, f"{where}{key}.")
-        else:
-            require(fits(value, types[key]), f"{where}{key} is {short(value)}: expected {expected(types[key])}")
-        values[key] = tuple(value) if isinstance(value, list) else value
-    try:
-        return config(**values)
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from error
+    if name == default:
+        return
+    module, _, attribute = registry.partition(":")
+    known: Registry[Any] = getattr(import_module(module), attribute)
+    require(name in known, f"{setting} is {name!r}: give one of {', '.join(known)}, or {known.hint}")
+
+
+def named_options(where: str, options: Mapping[str, Any], settings: type[Any] | None) -> dict[str, Any]:
+    """The arguments that `options` give to a registered thing: its defaults, with those values in their place.
+
+    Args:
+        where: The setting that holds them, for messages.
+        options: By name.
+        settings: A dataclass with the fields that there may be; None: there are none.
+
+    Raises:
+        ValueError: An unknown option, or a value that is refused.
+    """
+    if settings is None:
+        require(
+            not options, f"{where} has {', '.join(map(str, options))}, but there are no such options: leave them out"
+        )
+        return {}
+    found: Any = from_plain(settings, options, f"{where}.")
+    return {f.name: getattr(found, f.name) for f in dataclasses.fields(settings)}
 
 
 def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
@@ -541,14 +507,6 @@ def recipe(name: str) -> SearchConfig:
     return load_recipe(SearchConfig, RECIPES, name)
 
 
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Dotted names of the settings in which two plain configs differ."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        names = list(dict.fromkeys((*first, *second)))
-        return [d for name in names for d in differences(first.get(name), second.get(name), f"{where}{name}.")]
-    return [] if first == second else [where.rstrip(".")]
-
-
 EXPECTED = "give whole numbers from 0 to 2**32 - 1 with commas, such as 0,1,2"
 
 
@@ -562,7 +520,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
     entries = [entry.strip() for entry in bare.split(",")]
-    require(all(re.fullmatch(r"[0-9]{1,10}", entry) for entry in entries), f"--seeds is {text!r:.60}: {EXPECTED}")
+    require(
+        all(re.fullmatch(r"0|[1-9][0-9]{0,9}", entry) for entry in entries), f"--seeds is {short(text)}: {EXPECTED}"
+    )
     return check_seeds([int(entry) for entry in entries])
 
 
@@ -574,7 +534,6 @@ def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     """
     require(len(seeds) > 0, f"--seeds is empty: {EXPECTED}")
     for number, seed in enumerate(seeds):
-        good = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
-        require(good, f"--seeds has {seed!r}: {EXPECTED}")
+        whole(f"--seeds[{number}]", seed, 0, 2**32 - 1)
         require(seed not in seeds[:number], f"--seeds has {seed} twice: give each seed once")
     return tuple(seeds)

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.config import RunConfig, SearchConfig, check_seeds, differences, from_plain, require, to_plain
+from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
-from nas.training.distributed import joined
+from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
+from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 
@@ -71,7 +72,7 @@ def search_seeds(
     """
     seeds, folder = check_seeds(seeds), Path(folder)
     # Of all before the first one is begun: what is refused is refused at once, and several processes agree.
-    with joined(config.device) as processes:
+    with process_group(config.device) as processes:
         states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])
         first, alone = processes.first, not processes.several
     results = []

@@ -18,33 +18,4 @@ if TYPE_CHECKING:
     from retrain.ranking.training import rank
     from retrain.training import TrainResult, train
 
-_EXPORTS = {
-    "NETWORKS": "retrain.networks.published",
-    "CandidateConfig": "retrain.config",
-    "Evaluation": "retrain.evaluation",
-    "Exported": "retrain.export",
-    "LossConfig": "retrain.config",
-    "NetworkConfig": "retrain.networks.settings",
-    "OptimizerConfig": "retrain.config",
-    "Outputs": "retrain.prediction",
-    "PublishedNetwork": "retrain.networks.published",
-    "Ranking": "retrain.ranking.result",
-    "RankingConfig": "retrain.config",
-    "RetrainConfig": "retrain.config",
-    "TrainResult": "retrain.training",
-    "TrainedNetwork": "retrain.load",
-    "build": "retrain.networks.building",
-    "cost_table": "retrain.budget",
-    "decode_candidates": "retrain.budget",
-    "evaluate": "retrain.evaluation",
-    "export_onnx": "retrain.export",
-    "load_trained": "retrain.load",
-    "predict": "retrain.prediction",
-    "predict_mask": "retrain.prediction",
-    "rank": "retrain.ranking.training",
-    "recipe": "retrain.config",
-    "train": "retrain.training",
-}
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
-__all__ = sorted(_EXPORTS)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

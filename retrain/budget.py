@@ -25,7 +25,6 @@ from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 from retrain.networks.walk import Part, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.operations import NONE
-from search_spaces.settings import changed
 from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -96,7 +95,7 @@ def decode_candidates(
             "candidate": number,
             "input": list(size),
             "classes": classes,
-            "network": changed(network),
+            "network": network.changed(),
             "log_probability": candidate.log_probability,
             **candidate.costs,
         }

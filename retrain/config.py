@@ -9,20 +9,21 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal
 
 from nas.config import (
     AugmentConfig,
     Decay,
     LoaderConfig,
-    OptimizerName,
+    LossNameConfig,
     RunConfig,
     SgdConfig,
+    check_registered,
     check_seeds,
     load_recipe,
-    require,
 )
 from retrain.networks.settings import NetworkConfig
+from search_spaces.validation import Settings, require, short
 
 __all__ = [
     "CandidateConfig",
@@ -40,15 +41,16 @@ __all__ = [
 
 RECIPES = Path(__file__).parent / "recipes"
 ClassWeights = Literal["none", "inverse_log"]
-CONSTANT = 1.02
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(SgdConfig):
     """SGD or Adam, whose learning rate is lr * (1 - progress) ** power."""
 
-    name: OptimizerName = "sgd"
-    """sgd (with momentum), or adam."""
+    name: str = "sgd"
+    """sgd (with momentum), adam, or one of your own."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of an optimiser of your own, by name; sgd and adam have those listed here."""
     lr: float = 0.05
     """Learning rate at the start, above 0."""
     momentum: float = 0.9
@@ -70,45 +72,26 @@ class OptimizerConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, choices in (("name", OptimizerName), ("decay", Decay)):
-            allowed = get_args(choices)
-            value = getattr(self, name)
-            require(value in allowed, f"optimizer.{name} is {value!r}: give one of {', '.join(allowed)}")
-        require(self.power >= 0, f"optimizer.power is {self.power}: give a number of at least 0")
-        require(self.eps is None or self.eps > 0, f"optimizer.eps is {self.eps}: give a number above 0, or null")
+        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd")
+        self.limit("power", least=0)
+        self.limit("eps", "head_lr_multiplier", "head_bias_lr_multiplier", above=0)
         require(
             self.eps is None or self.name == "adam",
             f"optimizer.eps is {self.eps}, but optimizer.name is {self.name}, which has none: leave it out, or give "
             "--optimizer.name adam",
         )
-        for name in ("head_lr_multiplier", "head_bias_lr_multiplier"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"optimizer.{name} is {value}: give a number above 0")
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """The cross entropy that is minimised."""
+class LossConfig(LossNameConfig):
+    """The loss that is minimised, the weights of the classes in it, and where it is taken."""
 
     class_weights: ClassWeights = "none"
-    """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(constant + p), with p the share of
-    its class among the labelled pixels of the training split."""
-    constant: float = CONSTANT
-    """The constant of inverse_log, above 1: the smaller, the more a rare class counts."""
+    """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(1.02 + p), with p the share of its
+    class among the labelled pixels of the training split."""
     resolution: Literal["image", "logits"] = "image"
     """Where the loss is taken: at the image's size, to which the logits are resized; or at the logits' own stride, to
     which the labels are, by nearest neighbour."""
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("class_weights", get_args(ClassWeights)), ("resolution", ("image", "logits"))):
-            value = getattr(self, name)
-            require(value in allowed, f"loss.{name} is {value!r}: give one of {', '.join(allowed)}")
-        require(self.constant > 1, f"loss.constant is {self.constant}: give a number above 1, such as {CONSTANT}")
-        require(
-            self.constant == CONSTANT or self.class_weights != "none",
-            f"loss.constant is {self.constant}, but loss.class_weights is none: leave it out, or give "
-            "--loss.class-weights inverse_log",
-        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +108,7 @@ class RetrainConfig(RunConfig):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """SGD or Adam, with the poly schedule."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The cross entropy that is minimised."""
+    """The loss that is minimised."""
     loader: LoaderConfig = field(
         default_factory=lambda: LoaderConfig(batch_size=16, augment=AugmentConfig(crop=(769, 769)))
     )
@@ -167,12 +150,12 @@ def parse_quantity(name: str, text: str, units: dict[str, int], example: str) ->
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?) ?([a-zA-Z]*)", text.strip())
     value = int(Fraction(match[1]) * units[match[2]]) if match and match[2] in units else 0
     known = ", ".join(unit for unit in units if unit)
-    require(value > 0, f"{name} is {text!r}: give a number above 0 with a unit of {known}, such as {example}")
+    require(value > 0, f"{name} is {short(text)}: give a number above 0 with a unit of {known}, such as {example}")
     return value
 
 
 @dataclass(frozen=True)
-class CandidateConfig:
+class CandidateConfig(Settings):
     """Candidates besides the paper's decoding.
 
     Raises:
@@ -195,15 +178,8 @@ class CandidateConfig:
     """Show this candidate in full, draw it, write it with --output; the first if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("top", "candidate"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"{name} is {value}: give at least 1")
-        for name, choices in (
-            ("pareto", ("multiply_adds", "parameters", "latency")),
-            ("vary", ("both", "path", "cell")),
-        ):
-            value = getattr(self, name)
-            require(value is None or value in choices, f"{name} is {value!r}: give one of {', '.join(choices)}")
+        super().__post_init__()
+        self.limit("top", "candidate", least=1)
         limits = self.limits()
         require(
             self.pareto is None or (self.top is None and not limits),
@@ -245,7 +221,7 @@ MAX_RANDOM = 1000
 
 
 @dataclass(frozen=True)
-class RankingConfig:
+class RankingConfig(Settings):
     """What is trained, and where it is compared."""
 
     random: int | None = None
@@ -258,7 +234,7 @@ class RankingConfig:
     measure it on another one."""
 
     def __post_init__(self) -> None:
-        good = self.random is None or 0 <= self.random <= MAX_RANDOM
-        require(good, f"random is {self.random}: give a whole number from 0 to {MAX_RANDOM}")
+        super().__post_init__()
+        self.limit("random", least=0, most=MAX_RANDOM)
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
         require(self.split != "", "split is empty: give the name of a split, such as val or test")

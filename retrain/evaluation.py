@@ -13,18 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nas.config import to_plain
 from nas.data.loading import evaluation_loader
 from nas.data.splits import open_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.inference import PLAIN_SCALES, Inference, Viewing
-from nas.evaluation.metrics import ConfusionMatrix
-from nas.runs.epoch_log import package_version
+from nas.evaluation.metrics import labelled, numbers
 from nas.runs.folder import BEST
 from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
+from search_spaces.genotype import package_version
 from search_spaces.messages import counted
+from search_spaces.validation import to_plain
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -60,6 +60,8 @@ class Evaluation:
     """Seed of the training."""
     confusion: list[list[int]]
     """Pixels [label][prediction]."""
+    metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    """Those of `METRICS` besides the two above, by name; None where one is not defined."""
     scales: list[float] = dataclasses.field(default_factory=lambda: list(PLAIN_SCALES))
     """Factors at which each image was seen."""
     flip: bool = False
@@ -113,9 +115,10 @@ class Evaluation:
         for name, value in self.iou.items():
             lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
         lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
+        others = {"pixel_accuracy": self.pixel_accuracy, **self.metrics}
         precision = "" if self.precision in (None, "float32") else f"; in {self.precision}"
         lines.append(
-            f"pixel accuracy {100 * self.pixel_accuracy:.2f} % on {counted(self.images, 'image')} of {self.data}, "
+            f"{', '.join(labelled(others))} on {counted(self.images, 'image')} of {self.data}, "
             f"split {self.split}; {self.checkpoint} after {counted(self.epoch, 'epoch')}, sha256 "
             f"{self.checkpoint_sha256[:12]}{precision}{self.viewing.describe()}"
         )
@@ -175,8 +178,13 @@ def evaluate(
             ready.network, loader, classes, ready.device, ready.precision, each, how, dataset.mirror
         )
     sizes.sort(key=lambda size: (size[0] * size[1], size))
+    found = numbers(matrix)
     result = Evaluation(
-        **_numbers(matrix, trained.classes),
+        miou=found.pop("miou"),
+        pixel_accuracy=found.pop("pixel_accuracy"),
+        metrics={name: _known(value) for name, value in found.items()},
+        iou={name: _known(value) for name, value in zip(trained.classes, matrix.iou(), strict=True)},
+        confusion=matrix.counts.tolist(),
         images=len(dataset),
         data=config.data,
         split=split,
@@ -211,11 +219,5 @@ def evaluate(
     return result
 
 
-def _numbers(matrix: ConfusionMatrix, classes: tuple[str, ...]) -> dict[str, Any]:
-    iou = {name: None if np.isnan(value) else float(value) for name, value in zip(classes, matrix.iou(), strict=True)}
-    return {
-        "miou": matrix.mean_iou(),
-        "pixel_accuracy": matrix.pixel_accuracy(),
-        "iou": iou,
-        "confusion": matrix.counts.tolist(),
-    }
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

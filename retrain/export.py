@@ -31,13 +31,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.config import to_plain
 from nas.evaluation.cost import measure
-from nas.runs.epoch_log import package_version
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import write_atomically
-from search_spaces.genotype import load_genotype
+from search_spaces.genotype import load_genotype, package_version
+from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -408,8 +407,8 @@ def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(data, dict) and data.get("checkpoint_sha256") == checkpoint_sha256:
-            names = ("data", "split", "images", "resolution", "scales", "flip", "miou", "pixel_accuracy", "iou")
-            found.append({name: data.get(name) for name in names})
+            names = "data split images resolution scales flip miou pixel_accuracy iou metrics"
+            found.append({name: data.get(name) for name in names.split()})
     return found
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.config import Precision, from_plain
+from nas.config import Precision
 from nas.data.base import MAX_CLASSES
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
@@ -31,6 +31,7 @@ from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.folding import fold_batch_norms
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from search_spaces.validation import from_plain
 
 __all__ = [
     "ReadyNetwork",

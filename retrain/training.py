@@ -1,60 +1,36 @@
-"""Retraining: a genotype, or a published network, trained from scratch (Auto-DeepLab, section 5.2) or from weights.
-
-Data order and augmentation are pure functions of (seed, epoch, sample), so a checkpoint needs only the position in the
-run to go on with the very next batch.
-"""
+"""Retraining: a genotype, or a published network, trained from scratch (Auto-DeepLab, section 5.2) or from weights."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from nas.config import from_plain, to_plain
-from nas.data.base import SegmentationDataset
-from nas.data.loading import Key, epoch_batches, evaluation_loader, training_loader
-from nas.data.splits import steps_per_epoch, training_split, validation_split
+from nas.config import named_options
+from nas.data.loading import Key, epoch_batches
+from nas.data.splits import steps_per_epoch
 from nas.evaluation.cost import count_parameters
-from nas.evaluation.evaluate import evaluate_network
-from nas.evaluation.memory import check_memory, step_memory
-from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
-from nas.runs.epoch_log import EachEpoch, record_epoch
-from nas.runs.folder import (
-    BEST,
-    CHECKPOINT,
-    GENOTYPE,
-    RunError,
-    RunFolder,
-    check_resumable,
-    claimed,
-    has_begun,
-    new_folder,
-    run_to_resume,
-)
-from nas.runs.pictures import SampleKeeper
+from nas.evaluation.memory import step_memory
+from nas.evaluation.metrics import epoch_text
+from nas.runs.epoch_log import record_epoch
+from nas.runs.folder import GENOTYPE, RunError
 from nas.training.class_weights import class_shares, inverse_log
-from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32
-from nas.training.distributed import Processes, joined
-from nas.training.interruption import CheckpointClock, InterruptedRun, Interruption
-from nas.training.losses import check_weights
-from nas.training.optimizers import make_optimizer, poly
-from nas.training.progress import StepProgress, Waiting, waiting_advice
-from nas.training.step import Stepper, rescaled, without_tensors
-from retrain.config import RetrainConfig
+from nas.training.losses import make_loss
+from nas.training.optimizers import OPTIMIZERS, make_optimizer, poly
+from nas.training.progress import waiting_advice
+from nas.training.session import EachEpoch, RunState, Session, open_session
+from nas.training.step import Execution, Stepper
+from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.load import KIND, head_multipliers, initialize
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from search_spaces.genotype import load_genotype
 from search_spaces.messages import counted
-from search_spaces.synchronized import synchronize
 
 __all__ = ["TrainResult", "train"]
 
@@ -72,14 +48,10 @@ class TrainResult:
 
 
 @dataclass
-class _State:
-    """Position in the run, and what an epoch has gathered so far."""
+class TrainState(RunState):
+    """Position in the training."""
 
-    epoch: int = 0
-    step: int = 0
     loss: float | Tensor = 0.0  # on the device within an epoch
-    best_miou: float = -1.0
-    last_miou: float = float("nan")
 
 
 def train(
@@ -92,9 +64,9 @@ def train(
 
     Args:
         config: All settings; `config.genotype` names a genotype file or a published network.
-        resume: A run folder to go on with, exactly where its checkpoint is; `config` must be that run's, but for the
+        resume: A run folder to resume in, exactly where its checkpoint is; `config` must be that run's, but for the
             number of epochs, the device and how data is read.
-        quiet: Say nothing on the screen.
+        quiet: Print nothing on the screen.
         each_epoch: Called after each epoch, when it is saved, with its number from 0 and its validation metrics, such
             as miou; what it raises ends the run, which can be resumed.
 
@@ -103,143 +75,74 @@ def train(
         NonFiniteLossError: A loss is not a number; the step was not taken.
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
-    with joined(config.device) as processes:
-        resume = processes.agreed(partial(run_to_resume, config, resume))
-        name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
-        folder = Path(resume or processes.agreed(lambda: new_folder(config, f"retrain-{name}-{config.data}")))
-        with claimed(folder) if processes.first else nullcontext():
-            resumes = resume is not None and processes.agreed(lambda: has_begun(folder))
-            return _train(config, folder, resumes, quiet, processes, each_epoch)
+    with open_session(config, KIND, resume, quiet, _prepared) as session:
+        network, stepper = _begin(session)
+        config = session.config
+        with session.running(_headline(session, network), partial(_plan, session)):
+            for epoch in session.epochs():
+                state = session.state
+                for step in session.steps(epoch):
+                    stepper.lr = poly(step.progress, config.optimizer.lr, config.optimizer.power)
+                    network.set_progress(step.progress)
+                    state.loss += stepper.step(*session.batch(), step.where)
+
+                matrix, samples = session.validate(network)
+                metrics = session.metrics(matrix, {"training": state.loss}, {"training": stepper.lr})
+                session.state = session.advanced(epoch, metrics["val"])
+                if session.processes.first:
+                    record_epoch(session.run, epoch, metrics, network)
+                    session.run.show_samples(epoch, samples, session.train_set.colors)
+                session.run.log.info(
+                    f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
+                    f"{epoch_text(metrics['val'])}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
+                )
+                session.save_epoch()
+                if each_epoch is not None:
+                    each_epoch(epoch, metrics["val"])
+        return TrainResult(session.folder, session.state.best_miou, session.state.last_miou)
 
 
-def _train(
-    config: RetrainConfig,
-    folder: Path,
-    resumes: bool,
-    quiet: bool,
-    processes: Processes,
-    each_epoch: EachEpoch | None,
-) -> TrainResult:
-    device = processes.device(config.device)
-    set_float32(device, config.precision)
-    seed_everything(config.seed)
-    if resumes:
-        config = _with_own_genotype(config, folder)
-    train_set, validation = training_split(config, processes), validation_split(config, processes)
-    classes = len(train_set.classes)
-    steps = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
-    with torch.device("meta"):  # what it needs is known before any of it is taken
-        without_memory = build(config.genotype, classes, config.network)
-    needs = check_memory(config, device, lambda: _memory(config, without_memory), processes)
-    network = build(config.genotype, classes, config.network)
-    if processes.synchronizes(config.sync_batch_norm, device):
-        synchronize(network)
-    headline = _headline(config, network, train_set, validation, device, folder)
-    saved = load_checkpoint(folder / CHECKPOINT, KIND) if resumes else None
-    if saved is None:
-        class_weights, begun = _begin(config, network, train_set)
+def _prepared(config: RetrainConfig, _: Path | None) -> tuple[RetrainConfig, str]:
+    name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
+    return config, f"retrain-{name}-{config.data}"
+
+
+def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNetwork, Stepper]:
+    """Builds the network and its optimiser, and restores them where the run is resumed."""
+    if session.resumes:
+        session.config = _with_own_genotype(session.config, session.folder)
+    config, train_set, processes = session.config, session.train_set, session.processes
+    session.steps_per_epoch = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
+    network = session.build(lambda: build(config.genotype, session.classes, config.network), partial(_memory, config))
+    if session.resumes:
+        published = config.genotype in NETWORKS  # otherwise the run's own file, whose folder may have been moved
+        with session.checkpoint({} if published else {"genotype": config.genotype}) as saved:
+            class_weights = saved["class_weights"]
     else:
-        class_weights, begun = saved.get("class_weights"), []  # an older run has none
-    network.to(device)
-    stepper = _stepper(config, network, device, class_weights, processes)
-    state = _State()
-    if saved is not None:
-        with fitting(folder / CHECKPOINT):
-            state = _restore(saved, config, network, stepper, len(train_set), processes.count)
+        loaded = initialize(network, config)
+        session.notes += [] if loaded is None else [f"starting from {loaded}"]
+        class_weights = _class_weights(session)
+    network.to(session.device)
+    stepper = _stepper(session, network, class_weights)
+    session.parts = {"network": network, "stepper": stepper}
+    session.extras = {
+        "classes": list(train_set.classes),
+        "colors": train_set.colors.tolist(),
+        "mirror": dict(train_set.mirror),
+        "class_weights": class_weights,
+    }
+    session.state = TrainState()
+    if session.resumes:
+        session.restore(TrainState)
     elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
         if processes.first:
-            load_genotype(config.genotype).save(folder / GENOTYPE)
-        config = dataclasses.replace(config, genotype=str(folder / GENOTYPE))
-
-    def save(*names: str) -> None:
-        stepper.settle()
-        check_weights(network)
-        clock.reset()
-        if not processes.first:
-            return
-        content = {
-            "config": to_plain(config),
-            "state": without_tensors(state),
-            "samples": len(train_set),
-            "processes": processes.count,
-            "classes": list(train_set.classes),
-            "colors": train_set.colors.tolist(),
-            "mirror": dict(train_set.mirror),
-            "network": network.state_dict(),
-            "stepper": stepper.state_dict(),
-            "class_weights": class_weights,
-            "random": random_state(),
-        }
-        for name in names:
-            save_checkpoint(folder / name, KIND, content)
-
-    def stop() -> None:
-        save(CHECKPOINT)
-        raise InterruptedRun(f"stopped and saved; go on with: nas-retrain --resume {folder}")
-
-    clock = CheckpointClock(config.checkpoint_minutes)
-    loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
-    plan = map(processes.part, _plan(config, len(train_set), state.epoch, state.step, processes.count))
-    with (
-        RunFolder(folder, config, state.epoch, quiet, writes=processes.first) as run,
-        Interruption(processes.several) as interruption,
-        StepProgress(config.epochs * steps, state.epoch * steps + state.step, quiet or not processes.first) as progress,
-        training_loader(train_set, plan, config.loader.augment, config.seed, *loading) as training,
-        evaluation_loader(validation, *loading, processes.turns(len(validation))) as whole_images,
-    ):
-        for line in (headline, *processes.described(), *needs, *begun):
-            run.log.info(line)
-        if not resumes:
-            save(CHECKPOINT)  # so that a run that is killed in its first epoch can go on, too
-        if state.epoch >= config.epochs:
-            run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
-        batches = iter(training)
-        for epoch in range(state.epoch, config.epochs):
-            began = time.perf_counter()
-            waiting = Waiting()
-            while state.step < steps:
-                images, labels = waiting.next(batches)
-                progressed = (epoch * steps + state.step) / (config.epochs * steps)
-                stepper.lr = poly(progressed, config.optimizer.lr, config.optimizer.power)
-                network.set_progress(progressed)
-                state.loss += stepper.step(images, labels, f"epoch {epoch + 1}, step {state.step + 1}")
-                state.step += 1
-                progress.step(f"epoch {epoch + 1}/{config.epochs}")
-                asked, due = processes.any(interruption.requested, clock.due())
-                if asked:
-                    stop()
-                if due:
-                    save(CHECKPOINT)
-
-            waited = waiting.share()
-            stepper.settle()
-            samples = SampleKeeper(4)
-            processes.share_buffers(network)
-            watched = interruption.watched(whole_images, stop)
-            matrix = evaluate_network(network, watched, classes, device, config.precision, samples, processes=processes)
-            metrics: dict[str, Any] = {
-                "loss": {"training": float(state.loss) / steps},
-                "val": {"miou": matrix.mean_iou(), "pixel_accuracy": matrix.pixel_accuracy()},
-                "lr": {"training": stepper.lr},
-                "seconds": time.perf_counter() - began,
-                "waiting": waited,
-            }
-            state = _State(epoch + 1, best_miou=max(state.best_miou, matrix.mean_iou()), last_miou=matrix.mean_iou())
-            if processes.first:
-                record_epoch(run, epoch, metrics, network)
-                run.show_samples(epoch, samples, train_set.colors)
-            run.log.info(
-                f"epoch {epoch + 1}/{config.epochs}: loss {metrics['loss']['training']:.3f}, "
-                f"val mIoU {100 * state.last_miou:.2f} %, {metrics['seconds']:.0f} s{waiting_advice(waited)}"
-            )
-            save(*([BEST] if state.last_miou >= state.best_miou else []), CHECKPOINT)
-            if each_epoch is not None:
-                each_epoch(epoch, metrics["val"])
-    return TrainResult(folder, state.best_miou, state.last_miou)
+            load_genotype(config.genotype).save(session.folder / GENOTYPE)
+        session.config = dataclasses.replace(config, genotype=str(session.folder / GENOTYPE))
+    return network, stepper
 
 
 def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
-    """A run that goes on reads the genotype's copy in its folder, wherever the original or the folder are now.
+    """A resumed run reads the genotype's copy in its folder, wherever the original or the folder are now.
 
     Raises:
         ValueError: The settings name another genotype.
@@ -253,101 +156,64 @@ def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
     return dataclasses.replace(config, genotype=str(own))
 
 
-def _begin(
-    config: RetrainConfig, network: SegmentationNetwork, train_set: SegmentationDataset
-) -> tuple[Tensor | None, list[str]]:
-    """What only a fresh start does: loads the weights to start from, and weighs the classes.
-
-    Returns:
-        Weight of each class in the loss, float32 [classes] (None: all alike), and what to say of it all.
-    """
-    loaded = initialize(network, config)
-    said = [] if loaded is None else [f"starting from {loaded}"]
-    if config.loss.class_weights == "none":
-        return None, said
-    class_weights = inverse_log(class_shares(train_set, config.loader.workers), config.loss.constant)
-    weighed = zip(train_set.classes, class_weights.tolist(), strict=True)
-    return class_weights, [*said, f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in weighed)}"]
+def _class_weights(session: Session[RetrainConfig, TrainState]) -> Tensor | None:
+    """Weight of each class in the loss, float32 [classes], counted on the training split; None: all alike."""
+    settings, train_set = session.config.loss, session.train_set
+    if settings.class_weights == "none":
+        return None
+    weights = inverse_log(class_shares(train_set, session.config.loader.workers))
+    pairs = zip(train_set.classes, weights.tolist(), strict=True)
+    session.notes.append(f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in pairs)}")
+    return weights
 
 
 def _stepper(
-    config: RetrainConfig,
-    network: SegmentationNetwork,
-    device: torch.device,
-    class_weights: Tensor | None,
-    processes: Processes,
+    session: Session[RetrainConfig, TrainState], network: SegmentationNetwork, class_weights: Tensor | None
 ) -> Stepper:
     """The optimiser of what is trained, and the loss as the settings say."""
-    settings = config.optimizer
+    config, settings = session.config, session.config.optimizer
     optimizer = make_optimizer(
         network,
         [p for p in network.parameters() if p.requires_grad],
         settings,
         settings.name,
-        settings.eps,
-        settings.decay,
-        head_multipliers(network, settings),
+        decay=settings.decay,
+        multipliers=head_multipliers(network, settings),
+        options=_optimizer_options(settings),
     )
+    execution = Execution(session.device, config.precision, config.accumulate, session.processes)
+    loss = make_loss(config.loss, session.classes, session.device, class_weights, session.processes)
     forward = network.logits if config.loss.resolution == "logits" else network
-    return Stepper(
-        "training",
-        network,
-        optimizer,
-        device,
-        config.precision,
-        settings.clip,
-        class_weights,
-        forward,
-        config.accumulate,
-        processes=processes,
-    )
+    return Stepper("training", network, optimizer, execution, loss, settings.clip, forward)
+
+
+def _optimizer_options(settings: OptimizerConfig) -> dict[str, Any]:
+    """The optimiser's own settings: eps, which Adam has, and those of `optimizer.options`."""
+    options = named_options("optimizer.options", settings.options, OPTIMIZERS[settings.name].options)
+    return options if settings.eps is None else {**options, "eps": settings.eps}
 
 
 def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:
     """Bytes that training needs at its peak."""
-    kept = 2 if config.optimizer.name == "adam" else 1 if config.optimizer.momentum else 0
     trained = [p for p in network.parameters() if p.requires_grad]
+    states = OPTIMIZERS[config.optimizer.name].states(config.optimizer.momentum)
     images = (config.loader.batch_size, *config.loader.augment.crop)
     forward = "logits" if config.loss.resolution == "logits" else "__call__"
-    return step_memory(network, [(trained, kept)], images, config.precision, config.accumulate, forward)
+    return step_memory(network, [(trained, states)], images, config.precision, config.accumulate, forward)
 
 
-def _plan(config: RetrainConfig, samples: int, epoch: int, step: int, processes: int) -> Iterator[list[Key]]:
+def _plan(session: Session[RetrainConfig, TrainState], epoch: int, step: int) -> Iterator[list[Key]]:
     """The batches of the run from a step on."""
+    config, samples = session.config, range(len(session.train_set))
     for number in range(epoch, config.epochs):
-        batches = epoch_batches(range(samples), config.images_per_update * processes, config.seed, number)
+        batches = epoch_batches(samples, config.images_per_update * session.processes.count, config.seed, number)
         yield from batches[step if number == epoch else 0 :]
 
 
-def _restore(
-    saved: dict[str, Any],
-    config: RetrainConfig,
-    network: SegmentationNetwork,
-    stepper: Stepper,
-    samples: int,
-    processes: int,
-) -> _State:
-    """Puts a checkpoint's content back in place; returns the position."""
-    saved["config"] = to_plain(from_plain(RetrainConfig, saved["config"]))  # an older run lacks the newer settings
-    if not {config.genotype, saved["config"]["genotype"]} & set(NETWORKS):
-        saved["config"]["genotype"] = config.genotype  # the same file, but the folder may have been moved
-    check_resumable(saved, config, samples)
-    network.load_state_dict(saved["network"])
-    stepper.load_state_dict(saved["stepper"])
-    restore_random_state(saved["random"])
-    return rescaled(_State(**saved["state"]), saved.get("processes", 1), processes)
-
-
-def _headline(
-    config: RetrainConfig,
-    network: SegmentationNetwork,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    device: torch.device,
-    folder: Path,
-) -> str:
+def _headline(session: Session[RetrainConfig, TrainState], network: SegmentationNetwork) -> str:
+    config = session.config
     return (
         f"training {config.genotype} ({count_parameters(network):,} parameters) on {config.data}: "
-        f"{counted(len(train_set), 'training image')}, {len(validation)} for validation, {len(train_set.classes)} "
-        f"classes; {counted(config.epochs, 'epoch')} on {device}; run folder {folder}"
+        f"{counted(len(session.train_set), 'training image')}, {len(session.validation)} for validation, "
+        f"{session.classes} classes; {counted(config.epochs, 'epoch')} on {session.device}; run folder {session.folder}"
     )

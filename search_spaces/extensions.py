@@ -1,8 +1,10 @@
-"""Operations and data sets of one's own: Python files that the commands load before they begin.
+"""Operations, data sets, metrics and the like from outside: Python files, and installed plugins.
 
-NAS_EXTENSIONS in the environment names them: files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH. What
-passes between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what
-is executed is settled by whoever runs the command.
+NAS_EXTENSIONS in the environment names files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH; the
+commands load them before they begin. A plugin is a module that an installed distribution names as an entry point of the
+group `nas_segmentation.plugins`; it is loaded when a registry is asked for a name that it does not have. What passes
+between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what is
+executed is settled by whoever runs the command.
 """
 
 from __future__ import annotations
@@ -16,36 +18,65 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "loaded_extensions"]
+__all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "load_plugins", "loaded_extensions"]
 
 VARIABLE = "NAS_EXTENSIONS"
+GROUP = "nas_segmentation.plugins"
+"""The entry points of plugins."""
 
 HINT = f"one of your own: {VARIABLE}=FILE.py"
 """For the message about a name that no registry has."""
 
 
 class ExtensionError(ValueError):
-    """An extension that cannot be loaded: the message names the file, the line and what is wrong, in one line."""
+    """An extension or plugin that cannot be loaded: one line with the file, the line and what is wrong."""
 
 
 @dataclass(frozen=True)
 class Extension:
-    """A file that was loaded."""
+    """A file or a plugin that was loaded."""
 
-    file: Path
-    digest: str
-    """SHA-256 of its content, so that a log tells two versions of it apart."""
+    name: str
+    """Path of the file, or module of the plugin."""
+    version: str
+    """So that a log tells two versions apart: of a file the SHA-256 of its content, of a plugin its distribution's."""
 
     def __str__(self) -> str:
-        return f"{self.file} (SHA-256 {self.digest[:12]})"
+        return f"{self.name} ({self.version})"
 
 
 _LOADED: dict[Path, Extension] = {}
+_PLUGINS: list[Extension] | None = None
 
 
 def loaded_extensions() -> tuple[Extension, ...]:
-    """What was loaded in this process, in that order."""
-    return tuple(_LOADED.values())
+    """What was loaded in this process: files, then plugins, each in that order."""
+    return (*_LOADED.values(), *(_PLUGINS or ()))
+
+
+def load_plugins() -> None:
+    """Imports the modules that installed distributions name as plugins, once in a process.
+
+    Raises:
+        ExtensionError: Importing one raises an error; the message names its distribution.
+    """
+    global _PLUGINS
+    if _PLUGINS is not None:
+        return
+    from importlib.metadata import entry_points
+
+    _PLUGINS = []  # first, as a plugin may ask for names, too
+    for entry in entry_points(group=GROUP):
+        name, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.name, "")
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:  # it is not our code: anything may be raised
+            _PLUGINS = None
+            reason = _reason(entry.value, entry.module, error)
+            raise ExtensionError(
+                f"plugin of {name} {version}: {reason}; install another version of {name}, or uninstall it"
+            ) from error
+        _PLUGINS.append(Extension(entry.value, f"{name} {version}"))
 
 
 def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
@@ -72,8 +103,8 @@ def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
             raise ExtensionError(f"{VARIABLE}: {name} is no file of Python: name the file that is to be loaded")
         file = Path(origin).resolve()
         if file not in _LOADED:
-            _LOADED[file] = Extension(file, hashlib.sha256(file.read_bytes()).hexdigest())
-    return loaded_extensions()
+            _LOADED[file] = Extension(str(file), f"SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()[:12]}")
+    return tuple(_LOADED.values())
 
 
 def _module_of(path: Path) -> str:
@@ -100,25 +131,25 @@ def _module_of(path: Path) -> str:
 def _import(given: str, module: str) -> ModuleType:
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+    except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
+        named = error.name if isinstance(error, ModuleNotFoundError) else None
+        if named is not None and f"{module}.".startswith(f"{named}."):
             raise ExtensionError(
                 f"{VARIABLE}: there is no module {given}; a file is named with its ending, such as ./{given}.py"
             ) from error
-        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{error}") from error
-    except (Exception, SystemExit) as error:  # it is the user's code: anything may be raised
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        text = (error.msg if isinstance(error, SyntaxError) else str(error)) or "no message"
-        raise ExtensionError(f"{VARIABLE}: {_where(given, module, error)}{kind}{text}") from error
+        raise ExtensionError(f"{VARIABLE}: {_reason(given, module, error)}") from error
 
 
-def _where(given: str, module: str, error: BaseException) -> str:
-    """`FILE, line N: `, the last line of the extension's own that led to the error."""
+def _reason(given: str, module: str, error: BaseException) -> str:
+    """`FILE, line N: TypeError: TEXT`, with the last line of the extension's own that led to the error."""
+    tells_all = isinstance(error, ValueError | ModuleNotFoundError)
+    text = (error.msg if isinstance(error, SyntaxError) else str(error)) or "no message"
+    text = text if tells_all else f"{type(error).__name__}: {text}"
     if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}: "
+        return f"{error.filename}, line {error.lineno}: {text}"
     line, trace = None, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_globals.get("__name__") == module:
             line = trace.tb_lineno
         trace = trace.tb_next
-    return f"{given}, line {line}: " if line else f"{given}: "
+    return f"{given}, line {line}: {text}" if line else f"{given}: {text}"

@@ -1,9 +1,14 @@
-"""Writing files so that the last good one is never missing: not after a kill, not on a full disk. Reading YAML."""
+"""Writing files so that the last good one is never missing: not after a kill, not on a full disk.
+
+Reading YAML and JSON, of which a stranger or a slip may have made something else than it seems.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable
@@ -12,9 +17,11 @@ from typing import IO, Any
 
 import yaml
 
-__all__ = ["YamlError", "read_yaml", "write_atomically"]
+__all__ = ["YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
 
 MAX_YAML_BYTES = 2**18
+MAX_DIGITS = 309
+"""A number of so many may not be a float."""
 
 
 class YamlError(ValueError):
@@ -33,8 +40,73 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+_Loader.add_implicit_resolver(  # 1e-3, which YAML 1.1 takes for a text
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def check_numbers(text: str) -> None:
+    """Refuses numbers in a text that YAML 1.1 reads as others: 010, which is 8 there, and 1:30, which is 90.
+
+    Raises:
+        ValueError: There is one; the message says what to write.
+    """
+    if match := re.search(r"(?<![\w.+-])[-+]?0+_*([1-9][0-9_]*)(?![\w.])", text):
+        digits = match[1][:40].replace("_", "")
+        octal = "" if set(digits) & set("89") or digits == "1" else f"{int(digits, 8)} or "
+        raise ValueError(f"a number that begins with 0 is octal in YAML: write {octal}{digits}")
+    if re.search(r"(?<![\w.])[0-9_]+(:[0-9]+)+", text):
+        raise ValueError("numbers with a colon are to the base 60 in YAML: write it without, or a text in quotes")
+    if match := re.search(rf"[0-9]{{{MAX_DIGITS},}}", text):
+        raise ValueError(f"a number has {len(match[0])} digits: write a smaller one")
+
+
+def parse_yaml(text: str) -> Any:
+    """Reads a YAML text of plain values: no tags that make objects, no aliases, no key twice.
+
+    Raises:
+        YamlError: It is something else.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check(node, "")
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise YamlError(f"{where}{_one_line(error.problem)}") from error
+    except YamlError:
+        raise
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
+        raise YamlError(_one_line(error)) from error
+
+
+def _check(node: yaml.Node, name: str) -> None:
+    """Refuses a key that stands twice in its mapping, and numbers that are read as others than they seem."""
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            line, part = key.start_mark.line + 1, f"{name}.{key.value}".lstrip(".")
+            first = lines.get((key.tag, str(key.value)))
+            if first is not None:
+                raise YamlError(f"line {line}: {part:.100} stands twice, first in line {first}: leave one of them out")
+            lines[key.tag, str(key.value)] = line
+            _check(value, part)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, entry in enumerate(node.value):
+            _check(entry, f"{name}[{number}]")
+    elif node.tag.endswith((":int", ":float")):
+        try:
+            check_numbers(node.value)
+        except ValueError as error:
+            raise YamlError(f"line {line}: {name:.100} is {node.value:.40}: {error}") from None
+
+
 def read_yaml(path: str | Path) -> Any:
-    """Reads a YAML file of plain values: no tags that make objects, no aliases, at most 256 KiB.
+    """Reads a YAML file as `parse_yaml` does, at most 256 KiB.
 
     Raises:
         YamlError: It cannot be read, or is something else.
@@ -45,18 +117,48 @@ def read_yaml(path: str | Path) -> Any:
             raise YamlError(f"{path} cannot be read: it is a folder, or no regular file")
         if path.stat().st_size > MAX_YAML_BYTES:
             raise YamlError(f"{path} is larger than {MAX_YAML_BYTES >> 10} KiB, which no settings and no space are")
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise YamlError(f"{path} cannot be read: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise YamlError(f"{path} is not readable as YAML: {where}{_one_line(error.problem)}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise YamlError(f"{path} is not readable as YAML: {_one_line(error)}") from error
-    except ValueError as error:  # bad UTF-8, an impossible date, a number of thousands of digits
-        if isinstance(error, YamlError):
-            raise
-        raise YamlError(f"{path} is not readable as YAML: {_one_line(error)}") from error
+    try:
+        return parse_yaml(text)
+    except YamlError as error:
+        raise YamlError(f"{path} is not readable as YAML: {error}") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Reads a JSON text, UTF-8, in which each key stands once in its object.
+
+    Raises:
+        ValueError: It is none; the message says where.
+    """
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) < len(pairs):
+            raise ValueError(_repeated_key(text))
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _repeated_key(text: str) -> str:
+    """Where the first key stands that is twice in its object of a JSON text."""
+    keys: list[dict[str, int]] = []  # of the objects that are open: where each stands
+    for token in re.finditer(r'("(?:[^"\\]|\\.)*")\s*(:?)|[{}]', text):
+        line = text.count("\n", 0, token.start()) + 1
+        if token[0] == "{":
+            keys.append({})
+        elif token[0] == "}":
+            keys.pop()
+        elif token[2] and keys[-1].setdefault(json.loads(token[1]), token.start()) != token.start():
+            return f"line {line}: {token[1]:.100} stands twice in its object: leave one of them out"
+    return "a key stands twice in its object: leave one of them out"
 
 
 def _one_line(problem: object) -> str:

@@ -18,16 +18,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from search_spaces.files import write_atomically
+from search_spaces.files import parse_json, write_atomically
 from search_spaces.operations import NONE
-from search_spaces.space import SearchSpace, SpaceError, short
+from search_spaces.space import SearchSpace, SpaceError
+from search_spaces.validation import short
 
-__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "state_names"]
+__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names", "transition_mask"]
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -41,6 +43,14 @@ class GenotypeError(ValueError):
 def state_names(blocks: int) -> tuple[str, ...]:
     """Names of a cell's states: `l-2`, `l-1`, then `block1` ... `blockB`."""
     return ("l-2", "l-1", *(f"block{number}" for number in range(1, blocks + 1)))
+
+
+def package_version() -> str:
+    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
+    try:
+        return version("nas-segmentation")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 @dataclass(frozen=True)
@@ -164,8 +174,8 @@ def load_genotype(path: str | Path) -> Genotype:
     except OSError as error:
         raise GenotypeError(f"{path}: cannot be read: {error.strerror}. Name a genotype.json file") from error
     try:
-        data = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of thousands of digits
+        data = parse_json(text)
+    except ValueError as error:  # not UTF-8, not JSON, a key twice, a number of thousands of digits
         raise GenotypeError(
             f"{path}: not valid JSON: {error}. Mend that place, or take a whole copy if the file was cut short"
         ) from error
@@ -252,6 +262,16 @@ def _check_path(space: SearchSpace, path: tuple[int, ...]) -> None:
         level = space.strides.index(stride)
 
 
+def transition_mask(space: SearchSpace) -> np.ndarray:
+    """Boolean [layers, levels, 3], in the order of `Genotype.beta`: whether the trellis has the edge."""
+    mask = np.zeros((space.layers, space.levels, 3), dtype=bool)
+    for layer in range(space.layers):
+        for level in space.node_levels(layer):
+            for target in space.transitions(layer, level):
+                mask[layer, level, target - level + 1] = True
+    return mask
+
+
 def _check_alpha(space: SearchSpace, alpha: np.ndarray) -> None:
     shape = (len(space.edges), len(space.operations))
     if alpha.shape != shape:
@@ -263,11 +283,7 @@ def _check_beta(space: SearchSpace, beta: np.ndarray) -> None:
     shape = (space.layers, space.levels, 3)
     if beta.shape != shape:
         raise GenotypeError(f"beta has shape {list(beta.shape)}: expected [layers, levels, 3] = {list(shape)}")
-    exists = np.zeros(shape, dtype=bool)
-    for layer in range(space.layers):
-        for level in space.node_levels(layer):
-            for target in space.transitions(layer, level):
-                exists[layer, level, target - level + 1] = True
+    exists = transition_mask(space)
     _check_distributions("beta", beta, np.any(exists, axis=2))
     if np.any(beta[~exists] != 0):
         layer, level, step = (int(i) for i in np.argwhere((beta != 0) & ~exists)[0])

@@ -1,18 +1,21 @@
 """What a module may offer to the loops that train it; a loop never asks which module it is.
 
 `Projected`: parameters that live in a set (a lateral inhibition's intensities in [0, 1]) and are put back into it after
-each step of an optimiser. `undecayed`: parameters that no weight decay shall touch. `Reporting`: numbers for the log.
-`settings_read`: the `OperationSettings` that it is built with.
+each step of an optimiser. `undecayed`: parameters without weight decay. `Reporting`: numbers for the log. `Stacking`:
+parameters that are several others', under whose names they are saved. `settings_read`: the `OperationSettings` that it
+is built with.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Projected", "Reporting", "project", "reported", "settings_read", "undecayed"]
+__all__ = ["Projected", "Reporting", "Stacking", "project", "reported", "settings_read", "undecayed"]
 
 REPORTED_BY_NAME = 32
 """A class with more modules than that in a network is reported by its means: a supernet has thousands."""
@@ -36,6 +39,17 @@ class Reporting:
     def reports(self) -> dict[str, tuple[str, dict[str, float]]]:
         """(class, numbers) of each module that this one stands for, by its path from here: here, only itself."""
         return {"": (type(self).__name__, self.report())}
+
+
+class Stacking:
+    """Base of a module that holds tensors of other modules, of several as one, or under another name."""
+
+    def stacked_tensors(self) -> Iterator[tuple[str, list[str], Any]]:
+        """(name here, names elsewhere, how they are stacked) of each such tensor.
+
+        How: an object with the `shape` of each, `separate(tensor)` and `join(tensors)`; None: it is one tensor.
+        """
+        raise NotImplementedError
 
 
 @torch.no_grad()

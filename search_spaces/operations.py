@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
+from search_spaces.validation import short
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,7 +99,7 @@ class Operation:
         ):
             if not good:
                 value = getattr(self, field)
-                raise ValueError(f"candidate operation {self.name!r:.60}: {field} is {value!r:.60}: give {expected}")
+                raise ValueError(f"candidate operation {short(self.name)}: {field} is {short(value)}: give {expected}")
 
 
 LABEL_LENGTH = 11

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
+
+from search_spaces.extensions import load_extensions, load_plugins
 
 __all__ = ["Registry"]
 
@@ -13,17 +17,27 @@ Entry = TypeVar("Entry")
 class Registry(Generic[Entry]):
     """Names to entries, in the order of registration.
 
-    A name is registered once; asking for an unknown one tells which names there are.
+    A name is registered once; asking for an unknown one tells which names there are. Before that, extensions and
+    installed plugins are loaded, which may register it: so it is found in every process, however that was started.
 
     Args:
         kind: What the entries are, in the singular, for messages ("candidate operation").
         hint: How there come to be more, for the message about an unknown name.
+        load_shipped: Imports the modules that register the shipped entries; called before the first look.
     """
 
-    def __init__(self, kind: str, hint: str = "") -> None:
+    def __init__(self, kind: str, hint: str = "", load_shipped: Callable[[], object] = lambda: None) -> None:
         self.kind = kind
         self.hint = hint
-        self._entries: dict[str, Entry] = {}
+        self._load_shipped: Callable[[], object] | None = load_shipped
+        self._registered: dict[str, Entry] = {}
+
+    @property
+    def _entries(self) -> dict[str, Entry]:
+        if self._load_shipped is not None:
+            load, self._load_shipped = self._load_shipped, None  # first, as the modules look here
+            load()
+        return self._registered
 
     def register(self, name: str, entry: Entry) -> Entry:
         """Adds `entry` under `name` and returns it.
@@ -40,9 +54,9 @@ class Registry(Generic[Entry]):
         """Returns the entry called `name`.
 
         Raises:
-            ValueError: There is none; the message lists the names there are.
+            ValueError: There is none, and the message lists the names there are; or a plugin cannot be loaded.
         """
-        if name not in self._entries:
+        if name not in self:
             more = f"; {self.hint}" if self.hint else ""
             raise ValueError(f"unknown {self.kind} {name!r}: choose one of {', '.join(sorted(self._entries))}{more}")
         return self._entries[name]
@@ -53,7 +67,24 @@ class Registry(Generic[Entry]):
         """All names, in the order of registration."""
         return tuple(self._entries)
 
+    def values(self) -> tuple[Entry, ...]:
+        """All entries, in that order."""
+        return tuple(self._entries.values())
+
+    @contextmanager
+    def temporarily(self) -> Iterator[None]:
+        """Undoes at the end of a `with` block what was registered in it, for tests."""
+        before = dict(self._entries)
+        try:
+            yield
+        finally:
+            self._registered = before
+
     def __contains__(self, name: object) -> bool:
+        # Commands take a path or a name in the same place: a path is not looked for in plugins.
+        if name not in self._entries and isinstance(name, str) and re.fullmatch(r"\w[\w+-]*", name):
+            load_extensions()
+            load_plugins()
         return name in self._entries
 
     def __iter__(self) -> Iterator[str]:

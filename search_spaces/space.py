@@ -6,10 +6,7 @@ stride 4, 8, 16, 32), `layer` 1..L, `node` = (layer, level), `cell` = a DAG of B
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import reprlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,8 @@ import yaml
 
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.operations import NONE, OPERATIONS
-from search_spaces.settings import OperationSettings, changed
+from search_spaces.settings import OperationSettings
+from search_spaces.validation import Settings, from_plain, raised_as, short, to_plain
 
 __all__ = ["Head", "SearchSpace", "SpaceError", "Stem", "available", "load"]
 
@@ -33,26 +31,8 @@ class SpaceError(ValueError):
     """A search space that cannot be: the message names the field, the value and what is allowed."""
 
 
-def short(value: object) -> str:
-    """`repr` for messages, cut to one readable length."""
-    try:
-        text = _SHORT.repr(value)
-    except ValueError:  # a number of thousands of digits, which Python refuses to print
-        text = "a number of thousands of digits"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
-
-
-def _whole(where: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SpaceError(f"{where} is {short(value)}: expected a whole number from {low} to {high}")
-
-
 @dataclass(frozen=True)
-class Stem:
+class Stem(Settings):
     """The 3x3 convolutions in front of the trellis (paper, section 3.2: two, each of stride 2)."""
 
     strides: tuple[int, ...] = (2, 2)
@@ -60,18 +40,16 @@ class Stem:
     channels: tuple[int, ...] | None = None
     """Output channels of each; None: B x F x s / s0, the width of the trellis continued to finer strides."""
 
+    prefix = "stem."
+    error = SpaceError
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "strides", tuple(self.strides))
-        if not 1 <= len(self.strides) <= 16:
-            raise SpaceError(f"stem.strides has {len(self.strides)} entries: expected 1 to 16")
-        for number, stride in enumerate(self.strides):
-            _whole(f"stem.strides[{number}]", stride, 1, 2)
-        if self.channels is not None:
-            object.__setattr__(self, "channels", tuple(self.channels))
-            if len(self.channels) != len(self.strides):
-                raise SpaceError(f"stem.channels has {len(self.channels)} entries, stem.strides {len(self.strides)}")
-            for number, channels in enumerate(self.channels):
-                _whole(f"stem.channels[{number}]", channels, 1, MAX_CHANNELS)
+        super().__post_init__()
+        self.entries("strides", most=16)
+        self.limit("strides", least=1, most=2)
+        self.limit("channels", least=1, most=MAX_CHANNELS)
+        if self.channels is not None and len(self.channels) != len(self.strides):
+            raise SpaceError(f"stem.channels has {len(self.channels)} entries, stem.strides {len(self.strides)}")
 
     @property
     def stride(self) -> int:
@@ -80,7 +58,7 @@ class Stem:
 
 
 @dataclass(frozen=True)
-class Head:
+class Head(Settings):
     """The search-time ASPP at every level of the last layer (paper, section 5.1)."""
 
     reach: tuple[int, ...] = (96,)
@@ -88,18 +66,17 @@ class Head:
     image_pooling: bool = True
     """Whether there is a branch of the image's mean."""
 
+    prefix = "head."
+    error = SpaceError
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reach", tuple(self.reach))
-        if len(self.reach) > 16:
-            raise SpaceError(f"head.reach has {len(self.reach)} entries: expected at most 16")
-        for number, reach in enumerate(self.reach):
-            _whole(f"head.reach[{number}]", reach, 1, 4096)
-        if not isinstance(self.image_pooling, bool):
-            raise SpaceError(f"head.image_pooling is {short(self.image_pooling)}: expected true or false")
+        super().__post_init__()
+        self.entries("reach", least=0, most=16)
+        self.limit("reach", least=1, most=4096)
 
 
 @dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(Settings):
     """What may be built. Every number is free; nothing elsewhere assumes particular ones.
 
     Raises:
@@ -123,23 +100,24 @@ class SearchSpace:
     settings: OperationSettings = field(default_factory=OperationSettings)
     """Of the operations that have any, such as the zone of lateral inhibitions."""
 
+    error = SpaceError
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         name = self.name  # becomes part of a folder's name, and is shown on the screen
-        if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable() or set(name) & set("/\\"):
-            raise SpaceError(f"name is {short(name)}: expected a text of 1 to 100 characters, without / and \\")
-        _whole("layers", self.layers, 1, MAX_LAYERS)
-        _whole("levels", self.levels, 1, MAX_LEVELS)
-        _whole("blocks", self.blocks, 1, MAX_BLOCKS)
-        _whole("filter_multiplier", self.filter_multiplier, 1, 1024)
-        object.__setattr__(self, "operations", tuple(self.operations))
+        if not 1 <= len(name) <= 100 or not name.isprintable() or set(name) & set("/\\"):
+            raise SpaceError(f"name is {short(name)}: give a text of 1 to 100 characters, without / and \\")
+        self.limit("layers", least=1, most=MAX_LAYERS)
+        self.limit("levels", least=1, most=MAX_LEVELS)
+        self.limit("blocks", least=1, most=MAX_BLOCKS)
+        self.limit("filter_multiplier", least=1, most=1024)
         for operation in self.operations:
-            if not isinstance(operation, str) or operation not in OPERATIONS:
+            if operation not in OPERATIONS:
                 raise SpaceError(
                     f"operations has {short(operation)}, which is no candidate operation: "
                     f"choose from {', '.join(OPERATIONS)}; {OPERATIONS.hint}"
                 )
-        if len(set(self.operations)) != len(self.operations):
-            raise SpaceError(f"operations is {', '.join(self.operations)}: expected each name once")
+        self.entries("operations", distinct=True)
         if not set(self.operations) - {NONE}:
             raise SpaceError(f"operations needs at least one other than {NONE!r}: nothing could be decoded")
         self.check_candidates(MAX_CANDIDATES)
@@ -205,8 +183,8 @@ class SearchSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, ready for YAML and JSON; settings of operations only where they are not the defaults."""
-        data = _plain(dataclasses.asdict(self))
-        data["settings"] = changed(self.settings)
+        data: dict[str, Any] = to_plain(self)
+        data["settings"] = self.settings.changed()
         if not data["settings"]:
             del data["settings"]
         return data
@@ -222,40 +200,8 @@ class SearchSpace:
         Raises:
             SpaceError: An unknown field, a missing one, or a value that cannot be.
         """
-        fields = dict(_mapping("the space", data, cls))
-        for name, part in (("stem", Stem), ("head", Head)):
-            if name in fields:
-                fields[name] = part(**_mapping(name, fields[name], part))
-        if "settings" in fields:
-            try:
-                fields["settings"] = OperationSettings(**_mapping("settings", fields["settings"], OperationSettings))
-            except ValueError as error:
-                raise SpaceError(str(error) if isinstance(error, SpaceError) else f"settings.{error}") from None
-        missing = {"name", "operations"} - set(fields)
-        if missing:
-            raise SpaceError(f"the space has no field {sorted(missing)[0]!r}: expected name, operations")
-        return cls(**fields)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, tuple) else value
-
-
-def _mapping(where: str, data: object, target: type) -> Mapping[str, Any]:
-    """Checks that `data` maps names of `target`'s fields, sequences where a sequence is expected."""
-    if not isinstance(data, Mapping):
-        raise SpaceError(f"{where} is {type(data).__name__}: expected fields with values")
-    types = {f.name: str(f.type) for f in dataclasses.fields(target)}
-    for name, value in data.items():
-        if name not in types:
-            raise SpaceError(f"{where} has an unknown field {short(name)}: expected {', '.join(types)}")
-        if types[name].startswith("tuple") and not isinstance(value, list | tuple):
-            if value is None and "None" in types[name]:
-                continue
-            raise SpaceError(f"{name} is {short(value)}: expected a list")
-    return data
+        with raised_as(SpaceError):
+            return from_plain(cls, data)
 
 
 def available() -> tuple[str, ...]:

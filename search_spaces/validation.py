@@ -1,54 +1,302 @@
-"""Whether a plain value, as YAML or a checkpoint has it, is of the type of a setting. No torch.
+"""The validator: whether plain values, from YAML, JSON, options or checkpoints, are what a setting takes.
 
-Dataclasses do not look at types, and a value of another one would be found in the middle of a run, or never.
+Config dataclasses derive from `Settings`, which checks every field's type; `limit` checks ranges. No torch.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args, get_origin
+import dataclasses
+import difflib
+import functools
+import math
+import reprlib
+import typing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_origin
 
 __all__ = [
+    "Interval",
+    "Settings",
+    "choice",
+    "did_you_mean",
+    "differences",
     "expected",
     "fits",
+    "from_plain",
+    "hints",
+    "number",
+    "raised_as",
     "require",
+    "short",
+    "to_plain",
+    "whole",
 ]
 
+Config = TypeVar("Config")
 
 MAX_ENTRIES = 256
 """Of a list."""
+MAX_QUOTED = 200
+"""Characters of a value in a message."""
 
-
-def fits(value: object, hint: Any) -> bool:
-    """Whether a plain value is of the type of a field; which text of a choice is left to the dataclass."""
-    parts = get_args(hint)
-    if get_origin(hint) is Literal:
-        return type(value) in {type(choice) for choice in parts}
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple) or len(value) > MAX_ENTRIES:
-            return False
-        hints = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
-        return len(value) == len(hints) and all(map(fits, value, hints))
-    if parts:
-        return any(fits(value, part) for part in parts)
-    if isinstance(value, bool):
-        return hint is bool
-    if isinstance(value, int):
-        return hint in (int, float) and abs(value) < 2**63
-    return isinstance(value, hint)
-
-
-def expected(hint: Any) -> str:
-    """The types that `fits` takes, in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    if get_origin(hint) is tuple:
-        *several, last = get_args(hint)
-        return f"a list of up to {MAX_ENTRIES}" if last is Ellipsis else f"a list of {len(several) + 1}"
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    return words.get(hint) or " or ".join(expected(part) for part in get_args(hint))
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "null"}
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = MAX_QUOTED
+_REPR.maxlist = _REPR.maxtuple = 16  # entries
 
 
 def require(condition: bool, message: str) -> None:
     """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
     if not condition:
         raise ValueError(message)
+
+
+@contextmanager
+def raised_as(kind: type[ValueError], where: str = "") -> Iterator[None]:
+    """Turns a ValueError from within into one of `kind`, with `where` in front of its message."""
+    try:
+        yield
+    except ValueError as error:
+        if where or not isinstance(error, kind):
+            raise kind(f"{where}{error}") from None
+        raise
+
+
+def short(value: object) -> str:
+    """A value for messages, as YAML has it, in one line of at most 200 characters."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # a number of thousands of digits, which Python refuses to print
+        text = "a number of thousands of digits"
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
+
+
+class Interval(NamedTuple):
+    """Limits of a number; None: there is none."""
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: Any) -> bool:
+        """Whether a number is within the limits."""
+        return (
+            (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        up = " to" if self.least is not None else " up to"
+        words = {" from": self.least, " above": self.above, up: self.most, " to below": self.below}
+        return "".join(f"{word} {limit:.10g}" for word, limit in words.items() if limit is not None)
+
+
+def whole(name: str, value: object, low: int | None = None, high: int | None = None, note: str = "") -> None:
+    """Checks that a value is a whole number from `low` to `high`; true and false are none.
+
+    Raises:
+        ValueError: It is not; the message has the name, the value, what to give, and `note`.
+    """
+    limits = Interval(low, high)
+    good = fits(value, int) and limits.holds(value)
+    require(good, f"{name} is {short(value)}: give a whole number{limits}{note}")
+
+
+def number(name: str, value: object, note: str = "", **limits: float) -> None:
+    """Checks that a value is a finite number within the limits of an `Interval`; true and false are none.
+
+    Raises:
+        ValueError: It is not; the message has the name, the value, what to give, and `note`.
+    """
+    good = fits(value, float) and Interval(**limits).holds(value)
+    require(good, f"{name} is {short(value)}: give a number{Interval(**limits)}{note}")
+
+
+def choice(name: str, value: object, choices: Collection[str], note: str = "") -> None:
+    """Checks that a value is one of the texts.
+
+    Raises:
+        ValueError: It is not; the message lists them, and has `note`.
+    """
+    good = isinstance(value, str) and value in choices
+    require(good, f"{name} is {short(value)}: give one of {', '.join(choices)}{note}")
+
+
+def fits(value: object, hint: Any) -> bool:
+    """Whether a plain value is of the type of a field; numbers are finite and below 2**63, lists up to 256 long."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if origin is Literal:
+        return any(type(value) is type(part) and value == part for part in parts)
+    if origin is tuple:
+        if not isinstance(value, list | tuple) or len(value) > MAX_ENTRIES:
+            return False
+        entries = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(entries) and all(map(fits, value, entries))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if parts:
+        return any(fits(value, part) for part in parts)
+    if isinstance(value, bool):
+        return hint is bool
+    if isinstance(value, int):
+        return hint in (int, float) and abs(value) < 2**63
+    return isinstance(value, hint) and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def expected(hint: Any) -> str:
+    """The values that `fits` takes, in words."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        if parts[-1] is Ellipsis:
+            return f"a list of up to {MAX_ENTRIES}{'' if parts[0] is Any else f', each {expected(parts[0])}'}"
+        return f"a list of {len(parts)}, each {expected(parts[0])}"
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if (isinstance(origin, type) and issubclass(origin, Mapping)) or dataclasses.is_dataclass(hint):
+        return "`name: value`, one a line"
+    return _WORDS.get(hint) or ", or ".join(expected(part) for part in parts)
+
+
+def _refusal(name: str, value: object, hint: Any) -> str:
+    """What to say of a value that does not fit; of a list, the first entry that does not."""
+    parts = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is tuple), ())
+    if isinstance(value, list | tuple) and parts and len(value) <= MAX_ENTRIES:
+        for number, (entry, part) in enumerate(zip(value, parts[:1] * len(value), strict=True)):
+            if not fits(entry, part):
+                return _refusal(f"{name}[{number}]", entry, part)
+    return f"{name} is {short(value)}: give {expected(hint)}"
+
+
+def _hints(config: Any) -> dict[str, Any]:
+    types = typing.get_type_hints(config)
+    return {f.name: types[f.name] for f in dataclasses.fields(config)}
+
+
+hints: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
+"""The type of each field of a dataclass, by name."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of the config dataclasses: every field is of the type that its hint says, and lists become tuples.
+
+    Dataclasses do not look at types: a value of another one would be found in the middle of a run, or never.
+    """
+
+    prefix: ClassVar[str] = ""
+    """In front of the fields' names in messages, such as "loader."; names on the command line are dotted, too."""
+    error: ClassVar[type[ValueError]] = ValueError
+    """What is raised."""
+
+    def __post_init__(self) -> None:
+        for name, hint in hints(type(self)).items():
+            value = getattr(self, name)
+            if not fits(value, hint):
+                raise self.error(_refusal(f"{self.prefix}{name}", value, hint))
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))
+
+    def limit(self, *names: str, note: str = "", **limits: float) -> None:
+        """Checks that the numbers in these fields, also in lists, are within an `Interval`; None is left alone."""
+        for name in names:
+            hint, value = hints(type(self))[name], getattr(self, name)
+            word = "a number" if "float" in str(hint) else "a whole number"
+            null = ", or null" if type(None) in get_args(hint) else ""
+            for part, entry in enumerate(value if isinstance(value, tuple) else (value,)):
+                where = f"{self.prefix}{name}{f'[{part}]' if isinstance(value, tuple) else ''}"
+                if entry is not None and not Interval(**limits).holds(entry):
+                    raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{note}{null}")
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, which all have, in plain containers."""
+        defaults = type(self)()
+        return {
+            name: to_plain(getattr(self, name))
+            for name in hints(type(self))
+            if getattr(self, name) != getattr(defaults, name)
+        }
+
+    def entries(
+        self, name: str, least: int = 1, most: int = MAX_ENTRIES, note: str = "", distinct: bool = False
+    ) -> None:
+        """Checks how many entries the list in this field has, and that none is there twice; None is left alone."""
+        given = getattr(self, name)
+        count = least if given is None else len(given)
+        if not least <= count <= most:
+            what = f"has {count} entries" if count else "is empty"
+            wanted = f"{least} to {most}" if most < MAX_ENTRIES else f"{least} or more"
+            raise self.error(f"{self.prefix}{name} {what}: give {wanted}{note}")
+        if distinct and len(set(given)) < count:
+            raise self.error(f"{self.prefix}{name} is {short(list(given))}: give each one once")
+
+
+def to_plain(config: Any) -> Any:
+    """A config dataclass as plain containers for YAML, JSON and checkpoints (paths as text, tuples as lists)."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, Mapping):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, tuple | list):
+        return [to_plain(value) for value in config]
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_plain(config: type[Config], data: object, where: str = "") -> Config:
+    """Builds a config dataclass, whose classes derive from `Settings`, from the plain containers that `to_plain` gives.
+
+    Raises:
+        ValueError: An unknown setting, a missing one, or a value that is refused.
+    """
+    name = where.rstrip(".") or "the content"
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{name} is {short(data)}: give `name: value`, one a line")
+    types = hints(config)
+    for key in data:
+        require(key in types, f"unknown setting {short(f'{where}{key}')[1:-1]}: give one of {', '.join(types)}")
+    for key, hint in types.items():
+        require(key in data or not _required(config, key), f"{where}{key} is missing: give {expected(hint)}")
+    values = {
+        key: from_plain(types[key], value, f"{where}{key}.") if dataclasses.is_dataclass(types[key]) else value
+        for key, value in data.items()
+    }
+    with raised_as(ValueError, "" if getattr(config, "prefix", "") else where):
+        return config(**values)
+
+
+def _required(config: Any, name: str) -> bool:
+    field = config.__dataclass_fields__[name]
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """Dotted names of the settings in which two plain configs differ."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        names = list(dict.fromkeys((*first, *second)))
+        return [d for name in names for d in differences(first.get(name), second.get(name), f"{where}{name}.")]
+    return [] if first == second else [where.rstrip(".")]
+
+
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """A question with the names like `name`: with the same last part (lr for optimizer.lr), else spelt almost the same.
+
+    Empty if there is none.
+    """
+    names = list(names)
+    by_end: dict[str, list[str]] = {}
+    for known in names:
+        by_end.setdefault(known.rpartition(".")[2], []).append(known)
+    end = name.rpartition(".")[2]
+    found = difflib.get_close_matches(name, names, 1, 0.8) or by_end.get(end)
+    if not found:
+        found = [known for near in difflib.get_close_matches(end, by_end, 1, 0.7) for known in by_end[near]]
+    return f"; did you mean {' or '.join(prefix + known for known in found)}?" if found else ""

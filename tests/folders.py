@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from decoders import decode
-from nas.config import SearchConfig, to_plain
+from nas.config import SearchConfig
 from nas.runs.checkpoint import save_checkpoint
 from nas.runs.folder import RunFolder
 from nas.runs.history import record_genotype
@@ -20,6 +20,7 @@ from retrain.networks import build
 from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace, load
+from search_spaces.validation import to_plain
 from strategies import transition_mask
 
 CLASSES, COLORS = ["road", "sky"], [[128, 64, 128], [70, 130, 180]]

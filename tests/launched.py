@@ -16,16 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import nas.darts
+import nas.training.session
 from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
-from nas.darts import _steppers, search
+from nas.darts import make_steppers, search
 from nas.diagnostics.discretization import forced_miou
 from nas.evaluation.evaluate import evaluate_network
-from nas.runs.epoch_log import decode_supernet
 from nas.runs.folder import RunError
-from nas.supernet.alpha_sampling import Relaxation
-from nas.supernet.network import Supernet
-from nas.training.distributed import Processes, joined
+from nas.supernet.alpha_sampling import AlphaSampling
+from nas.supernet.network import Supernet, decode_supernet
+from nas.training.distributed import Processes, process_group
 from retrain.config import RetrainConfig
 from retrain.training import train
 from search_spaces import BatchNorm
@@ -87,10 +86,12 @@ def steps(
         synchronize(supernet)
     config = SearchConfig(accumulate=accumulate, architecture=options or ArchitectureConfig())
     if options is not None:
-        supernet.relaxation = Relaxation(supernet.space, options, 0, 40)
-        supernet.relaxation.begin("architecture", 30, 2, 5, CPU)
+        supernet.alpha_sampling = AlphaSampling(supernet.space, options, 0, 40)
+        supernet.alpha_sampling.begin("architecture", 30, 2, 5, CPU)
     images, labels = (processes.part(part[list(order)]) for part in batch())
-    losses = [stepper.step(images, labels, "test").item() for stepper in _steppers(config, supernet, CPU, processes)]
+    losses = [
+        stepper.step(images, labels, "test").item() for stepper in make_steppers(config, supernet, CPU, processes)
+    ]
     processes.share_buffers(supernet)
     return {"losses": losses, "state": supernet.state_dict()}
 
@@ -138,7 +139,10 @@ def exchanges(processes: Processes) -> Any:
     for name, call in (
         ("error", lambda: processes.agreed(fail)),
         ("differ", lambda: processes.check_same("numbers", torch.tensor([float(processes.rank)]))),
-        ("graphs", lambda: _steppers(SearchConfig(supernet=SupernetConfig(graphs=True)), tiny("fast"), CPU, processes)),
+        (
+            "graphs",
+            lambda: make_steppers(SearchConfig(supernet=SupernetConfig(graphs=True)), tiny("fast"), CPU, processes),
+        ),
     ):
         try:
             call()
@@ -156,13 +160,13 @@ def exchanges(processes: Processes) -> Any:
 def searches(folder: Path) -> Any:
     """alpha and beta after each epoch of a search."""
     seen: list[dict[str, Tensor]] = []
-    evaluate = nas.darts.evaluate_network
+    evaluate = nas.training.session.evaluate_network
 
     def watched(supernet: Any, *rest: Any, **more: Any) -> Any:
         seen.append({name: p.detach().clone() for name, p in supernet.architecture.named_parameters()})
         return evaluate(supernet, *rest, **more)
 
-    nas.darts.evaluate_network = watched  # type: ignore[assignment]
+    nas.training.session.evaluate_network = watched
     result = search(settings(folder / "run"), quiet=True)
     train(retraining(folder / "trained"), quiet=True)
     return {"architecture": seen, "miou": result.val_miou}
@@ -196,7 +200,7 @@ def main(check: str, folder: Path) -> None:
     if check == "searches":
         found = searches(folder)
     else:
-        with joined("cpu") as processes:
+        with process_group("cpu") as processes:
             found = everything(processes)
     torch.save(found, folder / f"{os.environ['RANK']}.pt")
 

@@ -352,23 +352,23 @@ def test_means_are_geometric_and_leave_out_what_did_not_fit() -> None:
 
 def test_the_first_variant_is_measured_in_every_group(monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[list[str]] = []
-    costs = {"plain": 4, "fast": 1, "fast-node": 2}
+    costs = {"plain": 4, "fast": 1}
 
     def cost_in_turn(trials: list[Any], repeats: int, more: list[Any]) -> list[dict[str, Any] | None]:
         names = [variant.name for _, variant, *_ in trials]
         groups.append(names)
         keys = ("weight", "architecture", "memory", *(name for name, *_ in more))
-        return [None if name == "fast-operation" else dict.fromkeys(keys, costs[name]) for name in names]
+        return [None if name == "fast-node" else dict.fromkeys(keys, costs[name]) for name in names]
 
     monkeypatch.setattr(supernet, "cost_in_turn", cost_in_turn)
     data = supernet.measure(SupernetBench(spaces=("autodeeplab",), crops=(33, 65)))
-    assert groups == [["plain", "fast"], ["plain", "fast-node"], ["plain", "fast-operation"]] * 2
-    assert [row["ratios"]["weight"] for row in data["rows"]] == [1, 4, 2, None] * 2
-    assert [count["operations"] for count in data["dispatched"]] == [4, 1, 2, None]
-    assert "| `autodeeplab` | 33 | fast, recompute operation | -- | -- |" in supernet.make_table(data)
+    assert groups == [["plain", "fast"], ["plain", "fast-node"]] * 2
+    assert [row["ratios"]["weight"] for row in data["rows"]] == [1, 4, None] * 2
+    assert [count["operations"] for count in data["dispatched"]] == [4, 1, None]
+    assert "| `autodeeplab` | 33 | fast, recompute node | -- | -- |" in supernet.make_table(data)
     groups.clear()
     supernet.measure(SupernetBench(spaces=("autodeeplab",), crops=(33,), together=3))
-    assert groups == [["plain", "fast", "fast-node"], ["plain", "fast-operation"]]
+    assert groups == [["plain", "fast", "fast-node"]]
     groups.clear()
     supernet.measure(SupernetBench(spaces=("autodeeplab",), crops=(33,), variants=("fast",)))
     assert groups == [["fast"]]

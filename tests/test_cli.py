@@ -24,6 +24,7 @@ import cli.search
 from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
+from nas.data.readers import DATA_SETS
 from nas.training.interruption import InterruptedRun
 from retrain.networks import NETWORKS, build
 from retrain.networks.settings import NetworkConfig
@@ -188,7 +189,6 @@ REFUSED_BY_BOTH = [
     ("loader.resolution", "0"),
     ("loader.workers", "-1"),
     ("loader.prefetch", "-1"),
-    ("loader.cache_folder", "x"),
     ("loader.batch_size", "1"),
     ("loader.train_limit", "0"),
     ("loader.val_limit", "0"),
@@ -208,14 +208,10 @@ REFUSED = [
     ("nas-search", "architecture.start_epoch", "-1"),
     ("nas-search", "architecture.skip_dropout", "1"),
     ("nas-search", "architecture.entropy", "-1"),
-    ("nas-search", "architecture.temperature", "0"),
-    ("nas-search", "architecture.temperature", "5"),
-    ("nas-search", "architecture.temperature_end", "0.5"),
     ("nas-search", "architecture.cost_weight", "-1"),
     ("nas-search", "architecture.cost_target", "0.3"),
     ("nas-search", "architecture.cost", "parameters"),
     ("nas-search", "health.gap_batches", "-1"),
-    ("nas-search", "health.gap_every", "0"),
     ("nas-search", "health.eigenvalue_steps", "-1"),
     ("nas-search", "health.stop_when_stable", "0"),
     ("nas-search", "loader.augment.scale_step", "-0.5"),
@@ -226,7 +222,6 @@ REFUSED = [
     ("nas-retrain", "optimizer.eps", "0.01"),
     ("nas-retrain", "optimizer.head_lr_multiplier", "0"),
     ("nas-retrain", "optimizer.head_bias_lr_multiplier", "0"),
-    ("nas-retrain", "loss.constant", "1"),
     ("nas-retrain", "network.filter_multiplier", "0"),
     ("nas-retrain", "network.stem_channels", "[8]"),
     ("nas-retrain", "network.filter_multiplier", "65537"),
@@ -679,6 +674,10 @@ def test_describes_the_network_of_the_paper(call: Run) -> None:
     assert facts["parameters"] == 10_147_427
     assert facts["multiply_adds"] == 320_450_382_392
     assert [f["stride"] for f in facts["features"]] == list(auto_deeplab().path)
+
+
+def test_help_lists_the_data_sets(call: Run) -> None:
+    assert f"--data DATA Data set: {', '.join(DATA_SETS)};" in " ".join(call("nas-search", "--help").out.split())
 
 
 def test_help_and_list_have_every_published_network(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from nas.diagnostics.curvature import architecture_eigenvalue, dominant_eigenval
 from nas.diagnostics.health import warnings_of, with_eigenvalue
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from test_discretization import equal
 from test_fast_node import engines
 from test_health import SPACE
@@ -44,7 +44,7 @@ def test_it_is_0_where_there_is_no_gradient() -> None:
 
 def make_stepper(network: torch.nn.Module) -> Stepper:
     adam = torch.optim.Adam(network.architecture.parameters(), 0.1)  # type: ignore[union-attr,operator]
-    return Stepper("architecture", network, adam, torch.device("cpu"), "float32")
+    return Stepper("architecture", network, adam, Execution(torch.device("cpu")))
 
 
 def test_of_a_supernet_it_is_that_of_the_whole_hessian_and_both_engines_agree() -> None:

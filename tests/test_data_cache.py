@@ -17,9 +17,10 @@ from PIL import Image
 import nas.data.caching
 import search_spaces.files
 from nas.config import LoaderConfig, RunConfig
-from nas.data import Cached, DataError, DiskCached, Resized, SegmentationDataset, Shapes, Subset, open_dataset
+from nas.data import Cached, DataError, DiskCached, Resized, SegmentationDataset, Subset, open_dataset
 from nas.data.base import Sample, Wrapper
 from nas.data.caching import default_folder
+from nas.data.readers import Shapes
 from nas.data.splits import training_split, validation_split
 from nas.runs.free_memory import available_memory
 
@@ -217,7 +218,7 @@ def message(dataset: SegmentationDataset, folder: Path) -> str:
     with pytest.raises(DataError) as raised:
         DiskCached(dataset, folder)
     text = str(raised.value)
-    assert "\n" not in text and "name another folder by --loader.cache-folder, or give --loader.cache none" in text
+    assert "\n" not in text and "name another folder by XDG_CACHE_HOME, or give --loader.cache none" in text
     return text
 
 
@@ -289,14 +290,14 @@ def test_the_free_memory_is_less_than_there_is() -> None:
 # As the settings say
 
 
-def test_runs_cache_what_they_train_and_validate_on(tmp_path: Path) -> None:
-    def split(kind: Any, **more: Any) -> list[SegmentationDataset]:
-        loader = LoaderConfig(train_limit=3, val_limit=2, cache=kind, **more)
+def test_runs_cache_what_they_train_and_validate_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def split(kind: Any) -> list[SegmentationDataset]:
+        loader = LoaderConfig(train_limit=3, val_limit=2, cache=kind)
         return [opener(RunConfig(loader=loader)) for opener in (training_split, validation_split)]
 
-    for plain, memory, disk in zip(
-        split("none"), split("memory"), split("disk", cache_folder=str(tmp_path)), strict=True
-    ):
+    for plain, memory, disk in zip(split("none"), split("memory"), split("disk"), strict=True):
         assert isinstance(memory, Cached) and isinstance(disk, DiskCached)
         assert not isinstance(plain, Cached | DiskCached)
         check_same(memory, plain)

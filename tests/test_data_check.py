@@ -353,16 +353,15 @@ def test_a_split_without_labels_is_a_problem_and_the_others_are_checked(tree: Pa
     assert f"the label folder {tree / 'labels' / 'val'} does not exist" in report.problems[0].message
 
 
-def test_a_data_set_that_names_no_splits_is_tried_with_the_usual_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
-
-    @register_dataset("nameless", needs_root=False, summary="")
+def test_a_data_set_that_names_no_splits_is_tried_with_the_usual_ones() -> None:
     def opener(split: str) -> SegmentationDataset:
         if split == "test":
             raise DataError("there is no test")
         return Subset(open_dataset("shapes", None, split), [0])
 
-    opened = open_splits("nameless")
+    with DATASETS.temporarily():
+        register_dataset("nameless", needs_root=False, summary="")(opener)
+        opened = open_splits("nameless")
     assert [split.split for split in opened.splits] == ["train", "val"]
     assert (opened.problems, opened.warnings) == ([], ["test was not checked: there is no test"])
 

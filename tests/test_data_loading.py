@@ -26,7 +26,6 @@ from nas.data import (
     DiskCached,
     Resized,
     SegmentationDataset,
-    Shapes,
     Subset,
     epoch_batches,
     evaluation_loader,
@@ -39,6 +38,7 @@ from nas.data import (
 from nas.data.augment import augment
 from nas.data.base import Sample, Wrapper
 from nas.data.prefetch import Loader
+from nas.data.readers import Shapes
 
 Batches = list[tuple[torch.Tensor, torch.Tensor]]
 

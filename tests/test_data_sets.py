@@ -25,11 +25,12 @@ from nas.data import (
     DataError,
     Resized,
     SegmentationDataset,
-    Shapes,
     Subset,
     open_dataset,
+    readers,
     register_dataset,
 )
+from nas.data.readers import DATA_SETS, Shapes
 from nas.data.readers.camvid import CLASSES as CAMVID_CLASSES
 from nas.data.readers.camvid import COLORS as CAMVID_COLORS
 from nas.data.readers.classes import default_colors
@@ -55,7 +56,8 @@ def segnet(tmp_path: Path) -> Path:
 
 
 def test_registry() -> None:
-    assert set(DATASETS.names()) == {*TREES, "shapes"}
+    assert tuple(sorted([*TREES, "shapes"])) == DATA_SETS and set(DATA_SETS) <= set(DATASETS)
+    assert [DATASETS[name].opener for name in DATA_SETS] == [getattr(readers, name) for name in readers.__all__]
     with pytest.raises(ValueError, match="shapes"):
         register_dataset("shapes", needs_root=False, summary="")(Shapes)
     with pytest.raises(ValueError, match=r"choose one of .*shapes"):

@@ -52,7 +52,8 @@ def cost_of(searched: SearchSpace, operation: str, level: int, name: CostName) -
 def test_it_is_the_mean_over_all_paths_pairs_of_inputs_and_operations(name: CostName) -> None:
     searched = space(layers=3, levels=2, blocks=2)
     architecture = architecture_of(searched)
-    alpha, beta = (tensor.detach().numpy() for tensor in architecture())
+    sample = architecture()
+    alpha, beta = (tensor.detach().numpy() for tensor in (sample.alpha, sample.beta))
     total = 0.0
     for levels in all_paths(3, 2):
         cells = 0.0

@@ -1,4 +1,4 @@
-"""Operations, spaces and data sets from outside: the files and commands of docs/extending.md, and what is refused."""
+"""Operations, spaces, data sets, metrics from outside: the files and commands of docs/extending.md; what is refused."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from nas.darts import search
 from nas.data import (
     DATASETS,
     DataError,
@@ -27,6 +29,7 @@ from nas.data import (
 )
 from nas.data.check.checking import check, open_splits
 from nas.evaluation.cost import measure
+from nas.evaluation.metrics import METRICS, ConfusionMatrix, epoch_text, labelled, numbers, register_metric
 from nas.runs.folder import read_metrics
 from search_spaces import extensions
 from search_spaces.extensions import ExtensionError, load_extensions, loaded_extensions
@@ -35,7 +38,7 @@ from search_spaces.modules import BatchNorm
 from search_spaces.operations import OPERATIONS, Cost
 from search_spaces.space import load
 from test_data_sets import contract
-from tiny import command, refused, without_pictures
+from tiny import command, refused, searching, without_pictures
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -57,13 +60,13 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for name, text in FILES.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    for registry in (OPERATIONS, DATASETS):
-        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
     monkeypatch.setattr(extensions, "_LOADED", {})
+    monkeypatch.setattr(extensions, "_PLUGINS", None)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("NAS_EXTENSIONS", raising=False)
     modules = set(sys.modules)
-    yield
+    with OPERATIONS.temporarily(), DATASETS.temporarily(), METRICS.temporarily():
+        yield
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
@@ -89,8 +92,8 @@ def make_city(root: Path) -> Path:
 # The page
 
 
-def test_the_page_has_the_three_files() -> None:
-    assert set(FILES) == {"partial_convolution.py", "partial.yaml", "mosaic.py"}
+def test_the_page_has_the_files() -> None:
+    assert set(FILES) == {"partial_convolution.py", "partial.yaml", "mosaic.py", "kappa.py"}
     assert all(len(text.splitlines()) <= 60 for text in FILES.values())
     assert {words[0] for words in COMMANDS} >= {"nas-search", "nas-decode", "nas-describe", "nas-retrain", "nas-data"}
 
@@ -236,10 +239,48 @@ def test_without_its_file_an_operation_is_unknown_in_one_line() -> None:
     assert refused("nas-describe", "--space", "partial.yaml").endswith("one of your own: NAS_EXTENSIONS=FILE.py\n")
 
 
+def test_the_metric_by_hand() -> None:
+    load_extensions("kappa.py")
+    matrix = ConfusionMatrix(2)
+    matrix.merge(np.array([[20, 5], [10, 15]]))
+    # Of 50 pixels 35 are right; by chance (25 * 30 + 25 * 20) / 50**2 = 0.5 of them: (0.7 - 0.5) / (1 - 0.5).
+    assert numbers(matrix) == pytest.approx({"miou": (20 / 35 + 15 / 30) / 2, "pixel_accuracy": 0.7, "kappa": 0.4})
+    assert epoch_text(numbers(matrix)) == "val mIoU 53.57 %, kappa 0.4000"
+    one_class = ConfusionMatrix(2)
+    one_class.merge(np.array([[3, 0], [0, 0]]))
+    assert np.isnan(numbers(one_class)["kappa"])
+
+
+def test_one_file_adds_operation_data_set_and_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
+    make_city(Path("city"))
+    write("mine.py", "\n".join(FILES[name] for name in ("partial_convolution.py", "mosaic.py", "kappa.py")))
+    monkeypatch.setenv("NAS_EXTENSIONS", "mine.py")
+    data = ("--data", "mosaic", "--data-root", "city")
+    tiny = {name: options.replace("--quiet", "").split() for name, options in TINY.items()}
+    words = ["--recipe", "small", "--space", "partial.yaml", *data, "--out", "found", *tiny["nas-search"]]
+    searched = command("nas-search", *words)
+    assert searched.code == 0, searched.err
+    value = read_metrics("found")[-1]["val"]["kappa"]
+    assert re.search(rf"val mIoU \d+\.\d\d %, kappa {value:.4f}, path ", searched.out)
+    words = ["found/genotype.json", "--recipe", "small", *data, "--out", "trained", *tiny["nas-retrain"]]
+    trained = command("nas-retrain", *words)
+    assert trained.code == 0, trained.err
+    table, printed = command("nas-evaluate", "trained"), command("nas-evaluate", "trained", "--json")
+    kappa = json.loads(printed.out)["metrics"]["kappa"]
+    assert kappa == pytest.approx(read_metrics("trained")[-1]["val"]["kappa"])
+    assert f"%, kappa {kappa:.4f} on 2 images of mosaic, split val" in table.out
+    reported = command("nas-report", "found", "trained", "--out", "report.html")
+    assert reported.code == 0, reported.err
+    page = Path("report.html").read_text(encoding="utf-8")
+    for shown in ("validation kappa, best", f"{value:.4f}", "kappa measured, val-best", f"{kappa:.4f}"):
+        assert shown in page
+
+
 @pytest.mark.slow
 def test_every_command_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     make_city(Path("city"))
-    monkeypatch.setenv("NAS_EXTENSIONS", os.pathsep.join(["./partial_convolution.py", "./mosaic.py"]))
+    monkeypatch.setenv("NAS_EXTENSIONS", os.pathsep.join(["./partial_convolution.py", "./mosaic.py", "kappa.py"]))
     for name, *words in COMMANDS:
         done = command(name, *words, *TINY.get(name, "").split())
         assert done.code == 0, (name, words, done.err)
@@ -255,7 +296,7 @@ def test_every_command_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_file_is_loaded_once_by_whatever_name() -> None:
     path = Path("partial_convolution.py")
     names = os.pathsep.join(map(str, [path, path.resolve(), f"./{path}", "", path.stem]))
-    assert [extension.file for extension in load_extensions(names)] == [path.resolve()]
+    assert [extension.name for extension in load_extensions(names)] == [str(path.resolve())]
     assert load_extensions(str(path)) == loaded_extensions() != ()
 
 
@@ -292,7 +333,7 @@ REFUSED = {
     ),
     "costly.py": (REGISTER.format("'a', label='a', color='#000000', cost=3"), "cost is 3: give a function of"),
     "shipped.py": (
-        "import nas.data\nnas.data.register_dataset('camvid', needs_root=False, summary='')(nas.data.Shapes)\n",
+        "import nas.data\nnas.data.register_dataset('camvid', needs_root=False, summary='')(print)\n",
         "shipped.py, line 2: data set 'camvid' is registered already: choose another name",
     ),
     "incomplete.py": (
@@ -333,3 +374,104 @@ def test_what_is_not_there_ends_in_one_line(name: str, expected: str) -> None:
 
 def test_an_unknown_data_set_says_where_others_come_from() -> None:
     assert "; one of your own: NAS_EXTENSIONS=FILE.py" in refused("nas-data", "check", "mosaic", "city")
+
+
+# Metrics
+
+
+def test_metrics_in_words() -> None:
+    register_metric("distance", label="distance", percent=False, higher_is_better=False)(lambda matrix: 0.5)
+    assert labelled({"miou": 0.5, "distance": 2, "pixel_accuracy": None}) == [
+        "mIoU 50.00 %",
+        "distance 2.0000",
+        "pixel accuracy --",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "compute", "expected"),
+    [
+        ("miou", len, "metric 'miou' is registered already"),
+        ("mean IoU", len, "metric 'mean IoU': give a name of letters, digits and underscores"),
+    ],
+)
+def test_a_metric_that_cannot_be(name: str, compute: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        register_metric(name, label="x")(compute)
+
+
+@pytest.mark.parametrize("compute", [3, lambda matrix: None, lambda matrix: 1 / 0])
+def test_a_metric_that_fails_is_named(compute: Any) -> None:
+    register_metric("mine", label="mine")(compute)
+    with pytest.raises(ValueError, match=r"^metric 'mine': (TypeError|ZeroDivisionError): [^\n]*; mend its function$"):
+        numbers(ConfusionMatrix(2))
+
+
+# Plugins
+
+
+def install(name: str, text: str, folder: str = "site") -> Path:
+    """What pip leaves of a distribution `nas-NAME` 1.2 with one module, which is a plugin."""
+    write(f"{folder}/{name}.py", text)
+    write(f"{folder}/nas_{name}-1.2.dist-info/METADATA", f"Metadata-Version: 2.1\nName: nas-{name}\nVersion: 1.2\n")
+    write(f"{folder}/nas_{name}-1.2.dist-info/entry_points.txt", f"[nas_segmentation.plugins]\n{name} = {name}\n")
+    return Path(folder).resolve()
+
+
+PLUGIN = f"""{FILES["partial_convolution.py"]}
+{FILES["kappa.py"]}
+from search_spaces import OPERATIONS
+assert "other" not in OPERATIONS
+"""
+"""Asks for a name itself while it is loaded."""
+
+
+def test_a_plugin_is_loaded_when_a_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(install("ghost", PLUGIN))
+    assert "skip" in OPERATIONS and "runs/x" not in OPERATIONS and "genotype.json" not in OPERATIONS
+    assert loaded_extensions() == ()
+    assert load("partial.yaml").operations[-1] == "partial_3x3"
+    assert list(map(str, loaded_extensions())) == ["ghost (nas-ghost 1.2)"]
+    assert "kappa" in METRICS
+    with pytest.raises(ValueError, match=r"unknown candidate operation 'other': choose one of .*partial_3x3"):
+        OPERATIONS.get("other")  # and nothing is loaded a second time
+
+
+def test_a_run_has_the_metrics_of_plugins_and_names_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    without_pictures(monkeypatch)
+    monkeypatch.syspath_prepend(install("ghost", FILES["kappa.py"]))
+    search(searching(tmp_path, epochs=1), quiet=True)
+    assert "kappa" in read_metrics("run")[0]["val"]
+    assert Path("run/log.txt").read_text(encoding="utf-8").splitlines()[0].endswith("extensions: ghost (nas-ghost 1.2)")
+    report = "from retrain.report import make_report, read_run; print('kappa, last' in make_report([read_run('run')]))"
+    done = outside(["-c", report], PYTHONPATH=f"{ROOT}{os.pathsep}{Path('site').resolve()}")
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+@pytest.mark.parametrize("text", ["x = 1\nraise KeyError('x')\n", "x = 1\nimport no_such_module\n"])
+def test_a_plugin_that_cannot_be_loaded_is_named_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(install("ghost", text))
+    said = refused("nas-describe", "--space", "partial.yaml")
+    assert said.startswith("nas-describe: plugin of nas-ghost 1.2: ghost, line 2: ")
+    assert said.endswith("; install another version of nas-ghost, or uninstall it\n")
+    assert command("nas-describe", "--space", "autodeeplab").code == 0, "nothing unknown was asked for"
+
+
+@pytest.mark.parametrize("by", ["plugin", "file"])
+def test_a_process_that_is_not_forked_finds_the_name(by: str) -> None:
+    program = write(
+        "program.py",
+        "import multiprocessing\n"
+        "from search_spaces import OPERATIONS\n"
+        "def label(name):\n"
+        "    return OPERATIONS[name].label\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.apply(label, ('partial_3x3',)))\n",
+    )
+    if by == "plugin":
+        site = install("ghost", FILES["partial_convolution.py"])
+        done = outside([str(program)], PYTHONPATH=f"{ROOT}{os.pathsep}{site}")
+    else:
+        done = outside([str(program)], NAS_EXTENSIONS="partial_convolution.py")
+    assert (done.returncode, done.stdout) == (0, "part 3x3\n"), done.stderr

@@ -18,15 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import nas.supernet.engine.pass_context
 import strategies
 from nas.config import CosineSgdConfig
-from nas.supernet.engine.batched_modules import Batch
-from nas.supernet.engine.memory_format import deep, wide
-from nas.supernet.engine.pass_context import Layout
+from nas.supernet.engine.batched_modules import BatchedOperation
+from nas.supernet.engine.memory_format import from_columns, to_columns
+from nas.supernet.engine.pass_context import PassContext
 from nas.supernet.network import Supernet
 from nas.training.optimizers import load_optimizer_state, make_optimizer
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from search_spaces.module_protocols import project, reported
 from search_spaces.modules import BatchNorm
-from search_spaces.operations import NONE, OPERATIONS
+from search_spaces.operations import NONE, OPERATIONS, Cost, register_operation
 from search_spaces.settings import OperationSettings
 from search_spaces.space import Head, SearchSpace, available, load
 
@@ -136,13 +136,12 @@ def test_partial_channels_equal_the_loop(training: bool) -> None:
 
 
 @pytest.mark.parametrize("partial_channels", [1, 2])
-@pytest.mark.parametrize("recompute", ["node", "operation"])
 @pytest.mark.parametrize("engine", ["plain", "fast"])
-def test_recomputed_is_equal(engine: Any, recompute: Any, partial_channels: int) -> None:
+def test_recomputed_is_equal(engine: Any, partial_channels: int) -> None:
     """Twice, so that running statistics that saw a batch twice would tell."""
     space = small(load("autodeeplab-extended"), layers=2, filter_multiplier=4)
     plain, _ = engines(space, partial_channels=partial_channels)
-    other = Supernet(space, CLASSES, engine, recompute, partial_channels).double()
+    other = Supernet(space, CLASSES, engine, "node", partial_channels).double()
     other.load_state_dict(plain.state_dict())
     for _ in range(2):
         compare(plain, other, (20, 17), training=True)
@@ -155,7 +154,7 @@ def test_recomputed_is_equal(engine: Any, recompute: Any, partial_channels: int)
     st.tuples(st.integers(2, 12), st.integers(2, 12)),
     st.booleans(),
     st.booleans(),
-    st.sampled_from(["none", "node", "operation"]),
+    st.sampled_from(["none", "node"]),
     st.integers(0, 99),
 )
 def test_random_spaces_equal_the_loop(
@@ -221,7 +220,7 @@ def test_a_run_goes_on_in_the_other_engine(first: str) -> None:
         supernet = Supernet(space, CLASSES, engine).double()  # type: ignore[arg-type]
         sgd = make_optimizer(supernet, supernet.weights(), CosineSgdConfig(lr=0.1))
         adam = torch.optim.Adam(supernet.architecture.parameters(), 0.1)
-        return supernet, [Stepper("some", supernet, optimizer, device, "float32") for optimizer in (sgd, adam)]
+        return supernet, [Stepper("some", supernet, optimizer, Execution(device)) for optimizer in (sgd, adam)]
 
     def advance(steppers: list[Stepper]) -> None:
         for stepper in steppers * 2:
@@ -290,29 +289,29 @@ class Doubled(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-def test_an_operation_without_a_batched_form_falls_back_to_the_loop(
-    training: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_operation_without_a_batched_form_falls_back_to_the_loop(training: bool) -> None:
     def build(channels: int, stride: int, batch_norm: Any, settings: Any = None) -> nn.Module:
         return Doubled(channels, batch_norm)
 
-    record = dataclasses.replace(OPERATIONS["atrous_3x3"], build=build, ends_in=None)
-    monkeypatch.setitem(OPERATIONS._entries, "atrous_3x3", record)
-    check_equal(small(SearchSpace("odd", operations=("atrous_3x3", "atrous_5x5", "skip"))), (17, 22), training)
+    with OPERATIONS.temporarily():
+        register_operation("doubled", label="doubled", color="#000000", cost=lambda *_: Cost())(build)
+        check_equal(small(SearchSpace("odd", operations=("doubled", "atrous_5x5", "skip"))), (17, 22), training)
 
 
-def test_wide_and_deep_are_the_same_memory() -> None:
+def test_channels_and_columns_are_the_same_memory() -> None:
     x = torch.randn(2, 3 * 4, 5, 6).contiguous(memory_format=torch.channels_last)
-    y = wide(x, 3)
+    y = to_columns(x, 3)
     assert y.shape == (2, 4, 5, 18) and y.data_ptr() == x.data_ptr()
     for source in range(3):
         assert torch.equal(y[..., source::3], x[:, 4 * source : 4 * source + 4])
-    assert torch.equal(deep(y, 3), x) and deep(y, 3).data_ptr() == x.data_ptr()
+    assert torch.equal(from_columns(y, 3), x) and from_columns(y, 3).data_ptr() == x.data_ptr()
 
 
 def test_modules_that_cannot_be_batched_are_refused() -> None:
     with pytest.raises(ValueError, match="Linear cannot be computed for many edges at once"):
-        Batch([nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", Layout([2], 2))
+        BatchedOperation(
+            [nn.Sequential(nn.Linear(2, 2), BatchNorm(2, affine=False)) for _ in range(2)], "1", PassContext([2], 2)
+        )
 
 
 class Counted(TorchDispatchMode):

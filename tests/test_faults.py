@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-from nas.config import from_plain
 from nas.data.base import DataError
 from nas.data.prefetch import Loader
 from nas.runs.checkpoint import load_checkpoint
@@ -27,6 +26,7 @@ from nas.runs.folder import read_config
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import check_same_run, on_step
+from search_spaces.validation import from_plain
 from tiny import LOADER, command, refused, training, without_pictures
 
 DISKS, NOT_ALLOWED = Path(__file__).parent / "faults" / "disks.py", 77

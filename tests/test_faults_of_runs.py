@@ -12,14 +12,14 @@ import pytest
 
 import nas.darts
 import nas.training.interruption
-import retrain.training
+import nas.training.session
 from launched import settings
 from nas.config import RunConfig
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import LOCK, RunError, claimed, run_to_resume
 from nas.training.interruption import InterruptedRun, Interruption
-from nas.training.step import rescaled
+from nas.training.session import moved
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import Killed, check_same_run, interrupt, kill, on_step
@@ -82,15 +82,14 @@ def test_an_interrupt_during_validation_saves_at_once(
     whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     run, config = RUNS[kind]
-    module = {"search": nas.darts, "retrain": retrain.training}[kind]
-    evaluate = module.evaluate_network
+    evaluate = nas.training.session.evaluate_network
 
     def interrupted(*arguments: Any, **more: Any) -> Any:
         interrupt(signal.SIGTERM)
         return evaluate(*arguments, **more)
 
     with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="stopped and saved"):
-        patch.setattr(module, "evaluate_network", interrupted)
+        patch.setattr(nas.training.session, "evaluate_network", interrupted)
         run(config(tmp_path / "run"), quiet=True)
     state = load_checkpoint(tmp_path / "run" / "checkpoint.pt", kind)["state"]
     assert state["epoch"] == 0 and state["step"] > 0  # all of its steps are taken, and not one of them again
@@ -103,9 +102,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(
     whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     run, config = RUNS[kind]
-    module = {"search": nas.darts, "retrain": retrain.training}[kind]
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "save_checkpoint", lambda *_: kill())
+        patch.setattr(nas.training.session, "save_checkpoint", lambda *_: kill())
         run(config(tmp_path / "run"), quiet=True)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     half = tmp_path / "run" / ".checkpoint.pt.abc.tmp"
@@ -167,8 +165,8 @@ def test_a_job_that_torchrun_restarts_needs_a_name(tmp_path: Path, monkeypatch: 
 
 
 def test_with_another_number_of_processes_the_position_is_the_same_share() -> None:
-    state = nas.darts._State(epoch=3, step=9, weight_loss=18.0, architecture_loss=9.0, best_miou=0.5)
-    assert rescaled(state, 2, 2) is state
-    moved = rescaled(state, 1, 2)
-    assert (moved.epoch, moved.step, moved.weight_loss, moved.architecture_loss) == (3, 4, 8.0, 4.0)
-    assert rescaled(state, 4, 2).step == 18 and moved.best_miou == 0.5
+    state = nas.darts.SearchState(epoch=3, step=9, weight_loss=18.0, architecture_loss=9.0, best_miou=0.5)
+    assert moved(state, 2, 2) is state
+    half = moved(state, 1, 2)
+    assert (half.epoch, half.step, half.weight_loss, half.architecture_loss) == (3, 4, 8.0, 4.0)
+    assert moved(state, 4, 2).step == 18 and half.best_miou == 0.5

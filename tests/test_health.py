@@ -28,7 +28,6 @@ from nas.diagnostics.health import (
     remembered,
     warnings_of,
 )
-from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from nas.runs.folder import read_metrics
 from nas.training.interruption import InterruptedRun
 from runs import check_same_run, interrupt, on_step
@@ -221,14 +220,3 @@ def test_the_health_goes_on_exactly_though_the_genotype_file_is_newer(
     search(again, resume=tmp_path / "again", quiet=True)
     check_same_run(whole, tmp_path / "again", "search")
     assert "cell_agreement" not in read_metrics(whole)[0]["health"] and read_metrics(whole)[2]["health"]
-
-
-def test_a_checkpoint_of_an_older_release_goes_on_without_the_last_genotype(tmp_path: Path) -> None:
-    config = settings(tmp_path, epochs=2)
-    folder = search(config, quiet=True).folder
-    saved = load_checkpoint(folder / "checkpoint.pt", "search")
-    del saved["state"]["memory"], saved["config"]["health"]
-    save_checkpoint(folder / "checkpoint.pt", "search", saved)
-    search(dataclasses.replace(config, epochs=4), resume=folder, quiet=True)
-    health = [line["health"] for line in read_metrics(folder)]
-    assert "cell_agreement" not in health[2] and health[3]["path_agreement"] >= 0

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import py_compile
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("search_spaces", "decoders", "nas", "retrain", "benchmarks", "cli")
 """Each may import itself and those to its left."""
-EXPORTING = ("search_spaces", "decoders", "nas", "nas.data", "retrain", "retrain.networks")
+EXPORTING = (
+    *("search_spaces", "decoders", "nas", "nas.data", "nas.data.readers"),
+    *("retrain", "retrain.networks", "retrain.pictures", "retrain.report"),
+)
 
 
 def modules(package: str) -> list[str]:
@@ -126,6 +130,21 @@ def test_exports_are_listed_once_and_completely(package: str) -> None:
     assert len(module.__all__) > 2
     assert len(set(module.__all__)) == len(module.__all__)
     assert set(module.__all__) <= set(dir(module))
+
+
+def test_exports_are_the_imports_for_the_type_checker() -> None:
+    assert "Genotype" in importlib.import_module("search_spaces").__all__
+    assert importlib.import_module("retrain.report").__all__ == ["RunRecord", "make_report", "read_run", "write_report"]
+
+
+def test_a_package_without_source_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "from search_spaces.lazy import lazy_exports\n__getattr__, __dir__, __all__ = lazy_exports(__name__)\n"
+    (tmp_path / "sourceless.py").write_text(text, encoding="utf-8")
+    py_compile.compile(str(tmp_path / "sourceless.py"), str(tmp_path / "sourceless.pyc"))
+    (tmp_path / "sourceless.py").unlink()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match=r"sourceless has no source .*: install it with its .py files"):
+        importlib.import_module("sourceless")
 
 
 @pytest.mark.parametrize(("package", "name"), EXPORTS, ids=[".".join(export) for export in EXPORTS])

@@ -13,7 +13,7 @@ from torch import nn
 
 import retrain.load
 from benchmarks.config import NetworksBench, ScalingBench, SupernetBench
-from nas.config import Precision, RunConfig, SearchConfig, from_plain, full_precision, to_plain
+from nas.config import Precision, RunConfig, SearchConfig, full_precision
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import save_checkpoint
 from nas.runs.folder import check_resumable
@@ -21,6 +21,7 @@ from nas.training.devices import autocast, grad_scaler
 from retrain.config import RetrainConfig
 from retrain.load import load_ready
 from retrain.networks import build
+from search_spaces.validation import from_plain, to_plain
 
 CPU = torch.device("cpu")
 SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from nas.data.base import DataError, Resized, Sample, SegmentationDataset, Subse
 from nas.training.class_weights import class_shares, inverse_log
 from nas.training.losses import cross_entropy, resize_labels
 from nas.training.optimizers import make_optimizer
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from retrain.networks.base import SegmentationNetwork
 
 
@@ -140,5 +141,6 @@ def test_a_step_takes_the_loss_where_it_is_told_to(resolution: str, weights: tor
         expected = F.cross_entropy(full, labels, weights)
     optimizer = make_optimizer(network, network.parameters(), SgdConfig(0.1, 0.0))
     forward = network.logits if resolution == "logits" else None
-    stepper = Stepper("test", network, optimizer, torch.device("cpu"), "float32", None, weights, forward)
+    loss = partial(cross_entropy, class_weights=weights)
+    stepper = Stepper("test", network, optimizer, Execution(torch.device("cpu")), loss, forward=forward)
     assert stepper.step(images, labels, "here") == pytest.approx(expected.item())

@@ -278,7 +278,7 @@ MEASURE = """
 import dataclasses, sys, torch
 from benchmarks.measuring import PeakMemory
 from nas.config import AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
-from nas.darts import _steppers
+from nas.darts import make_steppers
 from nas.evaluation.memory import LOADED, search_memory
 from nas.supernet.network import Supernet
 from search_spaces.space import load
@@ -290,7 +290,7 @@ def estimate(variant, layers, blocks, filters, crop):
     config = SearchConfig(supernet=SupernetConfig(engine, recompute or "none"), loader=loader)
     supernet = Supernet(space, 19, engine, recompute or "none")
     images, labels = torch.randn(2, 3, crop, crop), torch.randint(19, (2, crop, crop))
-    for stepper in 2 * _steppers(config, supernet, torch.device("cpu")):
+    for stepper in 2 * make_steppers(config, supernet, torch.device("cpu")):
         stepper.step(images, labels, "here")
     return search_memory(supernet, config) + LOADED
 

@@ -32,8 +32,7 @@ def halved(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def test_an_operation_need_not_take_settings() -> None:
-    registered = dict(OPERATIONS._entries)
-    try:
+    with OPERATIONS.temporarily():
         for name, builder in (
             ("without", lambda channels, stride, batch_norm: nn.Conv2d(channels, channels, 3, stride, 1)),
             ("by_any_name", lambda c, s, norm, settings: nn.Conv2d(c, settings.li_zone, 3, s, 1)),
@@ -42,9 +41,8 @@ def test_an_operation_need_not_take_settings() -> None:
         built = [
             OPERATIONS[name].build(5, 2, BatchNorm, OperationSettings(li_zone=7)) for name in ("without", "by_any_name")
         ]
-        assert [module.out_channels for module in built] == [5, 7]
-    finally:
-        OPERATIONS._entries = registered
+    assert [module.out_channels for module in built] == [5, 7]
+    assert "without" not in OPERATIONS
 
 
 def test_the_registry_has_the_papers_operations() -> None:
@@ -57,7 +55,12 @@ def test_the_registry_has_the_papers_operations() -> None:
         "average_smoothed_atrous_3x3", "gaussian_smoothed_atrous_3x3",
         "ss_conv_smoothed_atrous_3x3", "aggregated_smoothed_atrous_3x3",
     } <= set(OPERATIONS)  # fmt: skip
-    assert set(load("autodeeplab-extended").operations) == {name for name in OPERATIONS if name[:7] != "dilated"}
+
+
+def test_the_extended_space_has_the_operations_of_the_paper_and_its_three_extensions() -> None:
+    parts = [load(name) for name in ("autodeeplab", "autodeeplab-li", "autodeeplab-smooth", "autodeeplab-factorized")]
+    union = {name for part in parts for name in part.operations}
+    assert set(load("autodeeplab-extended").operations) == union
 
 
 @every_operation
@@ -264,6 +267,7 @@ def test_registry() -> None:
     registry.register("two", 2)
     assert registry.names() == tuple(registry) == ("one", "two")
     assert registry["two"] == registry.get("two") == 2
+    assert registry.values() == (1, 2)
     assert "one" in registry and "three" not in registry and len(registry) == 2
     with pytest.raises(ValueError, match="number 'one' is registered already"):
         registry.register("one", 3)
@@ -272,3 +276,26 @@ def test_registry() -> None:
         registry.get("three")
     with pytest.raises(ValueError, match=r"candidate operation.*separable_3x3"):
         OPERATIONS.get("separable")
+
+
+def test_what_is_registered_temporarily_is_undone_whatever_happens() -> None:
+    registry: Registry[int] = Registry("number")
+    registry.register("one", 1)
+    with pytest.raises(KeyError), registry.temporarily():
+        registry.register("two", 2)
+        raise KeyError
+    assert registry.names() == ("one",)
+
+
+def test_shipped_entries_are_loaded_at_the_first_look() -> None:
+    loads: list[int] = []
+
+    def load_shipped() -> None:
+        loads.append(1)
+        numbers.register("one", 1)
+
+    numbers: Registry[int] = Registry("number", load_shipped=load_shipped)
+    assert loads == []
+    with pytest.raises(ValueError, match="number 'one' is registered already"):
+        numbers.register("one", 3)
+    assert (numbers["one"], list(numbers), loads) == (1, ["one"], [1])

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from nas.config import CosineSgdConfig, SearchConfig, SgdConfig
-from nas.darts import _steppers
+from nas.darts import make_steppers
 from nas.supernet.network import Supernet
 from nas.training.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from retrain.config import OptimizerConfig
 from retrain.load import head_multipliers
 from retrain.networks.base import SegmentationNetwork
@@ -93,7 +93,8 @@ def test_the_settings_reach_the_optimizer() -> None:
     sgd = make_optimizer(network, network.parameters(), SgdConfig(0.3, 0.1, momentum=0.7))
     assert isinstance(sgd, torch.optim.SGD)
     assert {(group["lr"], group["momentum"], group["nesterov"]) for group in sgd.param_groups} == {(0.3, 0.7, False)}
-    adam = make_optimizer(network, network.parameters(), SgdConfig(0.3, 0.1, momentum=0.7), "adam", eps=0.01)
+    settings = SgdConfig(0.3, 0.1, momentum=0.7)
+    adam = make_optimizer(network, network.parameters(), settings, "adam", options={"eps": 0.01})
     assert isinstance(adam, torch.optim.Adam)
     assert {(group["betas"], group["eps"]) for group in adam.param_groups} == {((0.7, 0.999), 0.01)}
     assert make_optimizer(network, network.parameters(), CONFIG, "adam").param_groups[0]["eps"] == 1e-8
@@ -103,7 +104,8 @@ def test_first_step_of_adam_by_hand() -> None:
     # Moments corrected for their bias are g and g**2 after one step; the penalty's gradient is part of g.
     layer = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.constant_(layer.weight, 2.0)
-    optimizer = make_optimizer(layer, layer.parameters(), SgdConfig(0.1, weight_decay=0.25), "adam", eps=0.5)
+    settings = SgdConfig(0.1, weight_decay=0.25)
+    optimizer = make_optimizer(layer, layer.parameters(), settings, "adam", options={"eps": 0.5})
     layer.weight.grad = torch.ones_like(layer.weight)
     optimizer.step()
     assert layer.weight.item() == pytest.approx(2 - 0.1 * 1.5 / (1.5 + 0.5))
@@ -131,7 +133,7 @@ def test_steps_keep_the_intensities_of_a_network_in_their_range() -> None:
     torch.manual_seed(0)
     network = Tiny()
     optimizer = make_optimizer(network, network.parameters(), SgdConfig(50.0, weight_decay=0.0))
-    stepper = Stepper("test", network, optimizer, CPU, "float32", clip=5.0)
+    stepper = Stepper("test", network, optimizer, Execution(CPU), clip=5.0)
     seen = []
     for _ in range(4):
         stepper.step(torch.randn(2, 3, 9, 9), torch.randint(2, (2, 9, 9)), "here")
@@ -145,7 +147,7 @@ def test_a_search_projects_too() -> None:
     torch.manual_seed(0)
     space = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "li_atrous_3x3"))
     supernet = Supernet(space, 3)
-    weights, _ = _steppers(SEARCH, supernet, CPU)
+    weights, _ = make_steppers(SEARCH, supernet, CPU)
     inhibitions = [m for m in supernet.modules() if isinstance(m, LateralInhibition)]
     assert inhibitions
     with torch.no_grad():
@@ -162,7 +164,7 @@ def test_a_search_projects_too() -> None:
 
 def test_a_search_without_such_operations_has_one_group() -> None:
     supernet = Supernet(SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3")), 3)
-    weights, _ = _steppers(SEARCH, supernet, CPU)
+    weights, _ = make_steppers(SEARCH, supernet, CPU)
     assert len(weights.optimizer.param_groups) == 1
 
 
@@ -175,9 +177,9 @@ HEAD: dict[str, Any] = {"head_lr_multiplier": 10.0, "head_bias_lr_multiplier": 2
 def stepper_of(network: Tiny, config: OptimizerConfig) -> Stepper:
     multipliers = head_multipliers(network, config)
     optimizer = make_optimizer(
-        network, network.parameters(), config, config.name, config.eps, config.decay, multipliers
+        network, network.parameters(), config, config.name, decay=config.decay, multipliers=multipliers
     )
-    return Stepper("test", network, optimizer, CPU, "float32")
+    return Stepper("test", network, optimizer, Execution(CPU))
 
 
 def rates(network: nn.Module, stepper: Stepper) -> dict[str, float]:
@@ -253,20 +255,6 @@ def test_a_stepper_with_groups_goes_on_exactly(name: Any) -> None:
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
-def test_a_state_from_before_there_were_groups_is_taken() -> None:
-    network = Tiny(inhibited=False)
-    old = torch.optim.SGD(network.parameters(), 0.05, 0.9, weight_decay=4e-5)
-    before = Stepper("test", network, old, CPU, "float32")
-    before.step(torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8)), "here")
-    stepper = stepper_of(network, OptimizerConfig())
-    stepper.load_state_dict(before.state_dict())
-    stepper.lr = 0.025
-    assert stepper.lr == 0.025
-    momenta = [state["momentum_buffer"] for state in stepper.optimizer.state.values()]
-    assert len(momenta) == len(list(network.parameters()))
-    stepper.step(torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8)), "here")
-
-
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_states_do_not_say_how_a_step_is_computed(name: Any) -> None:
     """One step of a loop over parameters and two fused ones are three of either, to rounding."""
@@ -291,15 +279,3 @@ def test_states_do_not_say_how_a_step_is_computed(name: Any) -> None:
         found.append((network.weight.detach(), network.bias.detach()))
     for others in found[1:]:
         torch.testing.assert_close(others, found[0])
-
-
-def test_what_an_older_state_says_of_how_it_was_computed_is_left_out() -> None:
-    network = nn.Conv2d(2, 2, 3)
-    optimizer = make_optimizer(network, network.parameters(), CONFIG)
-    state = optimizer_state(optimizer, network)
-    named = copy.deepcopy(state)
-    named["groups"][0] |= {"fused": None, "foreach": None, "lr": 0.7}
-    numbered = torch.optim.SGD(network.parameters(), 0.7, 0.9).state_dict()
-    for older in (named, numbered):
-        load_optimizer_state(optimizer, network, older)
-        assert optimizer.param_groups[0]["fused"] and optimizer.param_groups[0]["lr"] == 0.7

@@ -94,7 +94,7 @@ def test_the_weights_of_edges_are_a_softmax_over_those_into_a_block() -> None:
     assert architecture.edges is not None
     with torch.no_grad():
         architecture.edges.copy_(torch.tensor([1.0, 3.0, 2.0, 5.0, 3.0], dtype=torch.float64).log())
-    weights = architecture.edge_weights()
+    weights = architecture().edge_weights
     assert weights is not None
     np.testing.assert_allclose(weights.tolist(), [0.25, 0.75, 0.2, 0.5, 0.3], rtol=1e-12)
 
@@ -106,7 +106,7 @@ def test_every_node_gets_the_weights_and_they_get_gradients() -> None:
     for node in supernet.nodes.values():
         node.register_forward_pre_hook(lambda _, __, call: given.append(call["edge_weights"]), with_kwargs=True)  # type: ignore[func-returns-value]
     supernet(normal(2, 3, 33, 47)).square().mean().backward()
-    weights = supernet.architecture.edge_weights()
+    weights = supernet.architecture().edge_weights
     assert weights is not None
     assert len(given) == len(supernet.nodes) and all(torch.equal(got, weights) for got in given)
     assert [name for name, p in supernet.named_parameters() if p.grad is None or not p.grad.any()] == []
@@ -184,7 +184,7 @@ def test_wrong_weights_are_refused(weights: np.ndarray, message: str) -> None:
 
 
 def weighed_genotype() -> Genotype:
-    beta = Architecture(SPACE)()[1].detach().double().numpy()
+    beta = Architecture(SPACE)().beta.detach().double().numpy()
     return decode(SPACE, ALPHA, beta, edge_weights=EDGE_WEIGHTS)
 
 

@@ -12,6 +12,7 @@ from cli import decode
 from nas.config import ArchitectureConfig
 from nas.darts import search
 from nas.diagnostics.perturbation import decode_by_perturbation, perturbed_cell, validations
+from nas.supernet.architecture import ArchitectureSample
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.modules import resize
 from search_spaces.operations import NONE
@@ -53,16 +54,13 @@ def test_what_is_taken_away_weighs_nothing_in_both_engines(partial_channels: int
     plain, fast = (supernet.eval() for supernet in engines(searched, partial_channels=partial_channels))
     with torch.no_grad():
         before = fast(x)
-        with plain.without(kept), fast.without(kept):
-            y, z = plain(x), fast(x)
+        y, z = (supernet(x, supernet.sample().without(kept)) for supernet in (plain, fast))
         assert not torch.equal(before, z) and torch.equal(before, fast(x))
         torch.testing.assert_close(z, y, rtol=1e-10, atol=1e-10)
-        architecture = plain.architecture
-        alpha, beta = architecture()
-        weights = architecture.edge_weights()
-        weights = None if weights is None else weights * kept.any(1)
+        sample = plain.architecture()
+        weights = None if sample.edge_weights is None else sample.edge_weights * kept.any(1)
         first, stem = plain.stem(x)
-        outputs = plain.trellis(first, stem, alpha * kept, beta, weights)
+        outputs = plain.trellis(first, stem, ArchitectureSample(sample.alpha * kept, sample.beta, weights))
         size = (x.shape[-2], x.shape[-1])
         heads = [resize(head(output), size) for head, output in zip(plain.heads, outputs, strict=True)]
         torch.testing.assert_close(y, sum(heads), rtol=1e-10, atol=1e-10)

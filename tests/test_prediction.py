@@ -18,7 +18,7 @@ import retrain.evaluation
 import retrain.prediction
 from cli import common
 from cli import predict as predict_command
-from nas.config import LoaderConfig, to_plain
+from nas.config import LoaderConfig
 from nas.data.readers.pairs import read_image
 from nas.data.splits import open_split
 from nas.evaluation.inference import Inference, Viewing
@@ -29,6 +29,7 @@ from retrain.evaluation import evaluate
 from retrain.load import load_ready, load_trained
 from retrain.networks import build
 from retrain.prediction import Outputs, find_images, predict, predict_mask
+from search_spaces.validation import to_plain
 
 CLASSES = ("background", "disc", "square", "triangle", "ring", "line")
 

@@ -16,13 +16,14 @@ import torch
 import yaml
 
 import launched
-from nas.config import SearchConfig, from_plain, to_plain
+from nas.config import SearchConfig
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_config, read_metrics
 from nas.training.distributed import ALONE
 from retrain.training import train
 from runs import check_same_run, equal
+from search_spaces.validation import from_plain, to_plain
 
 TESTS = Path(__file__).parent
 

@@ -99,7 +99,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
 
 
 def retrain_plain(config: retrain.RetrainConfig) -> dict[str, Any]:
-    from nas.config import to_plain
+    from search_spaces.validation import to_plain
 
     return to_plain(config)
 

@@ -23,10 +23,11 @@ from PIL import Image
 
 import nas.darts
 import nas.runs.epoch_log
-import nas.training.step
+import nas.training.losses
+import nas.training.session
 import retrain
 from decoders.decoding import decode, redecode
-from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig, from_plain
+from nas.config import ArchitectureConfig, AugmentConfig, CosineSgdConfig, LoaderConfig, SearchConfig
 from nas.darts import search
 from nas.data.loading import epoch_batches, split_dataset
 from nas.data.splits import training_split
@@ -42,6 +43,7 @@ from retrain.networks.settings import NetworkConfig
 from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
+from search_spaces.validation import from_plain
 
 TINY = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3"))
 LOADER = LoaderConfig(train_limit=12, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
@@ -316,8 +318,8 @@ def test_an_interrupted_run_goes_on_with_the_very_next_batch(
 def test_however_data_is_read_the_run_is_the_same_and_goes_on_exactly(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reading: dict[str, Any]
 ) -> None:
-    folder = {"cache_folder": str(tmp_path / "cache")} if reading.get("cache") == "disk" else {}
-    loader = dataclasses.replace(LOADER, **reading, **folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    loader = dataclasses.replace(LOADER, **reading)
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), loader=loader)
     with monkeypatch.context() as patch:
         on_step(patch, STEPS + 3, interrupt)  # in the middle of the second epoch, with the weights' step done
@@ -333,12 +335,12 @@ def test_the_share_of_waiting_is_recorded_and_said_if_it_matters(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert all(0 <= line["waiting"] <= 1 for line in read_metrics(finished.folder))
-    next_batch = nas.darts.Waiting.next
+    next_batch = nas.training.session.Waiting.next
 
     def slow(self: Any, batches: Any) -> Any:
         return next_batch(self, (time.sleep(0.1) or batch for batch in batches))  # type: ignore[func-returns-value]
 
-    monkeypatch.setattr(nas.darts.Waiting, "next", slow)
+    monkeypatch.setattr(nas.training.session.Waiting, "next", slow)
     config = settings(tmp_path, epochs=1, architecture=ArchitectureConfig(start_epoch=0))
     folder = search(config, quiet=True).folder
     (line,) = read_metrics(folder)
@@ -478,10 +480,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, name: str
 ) -> None:
     config = dataclasses.replace(finished.config, out=str(tmp_path / "run"), memory_check="off")  # it takes a loss, too
-    losses, step, loss = [0], Stepper.step, nas.training.step.cross_entropy
+    losses, step, loss = [0], Stepper.step, nas.training.losses.cross_entropy
     parameters: list[dict[str, torch.Tensor]] = []
 
-    def poisoned(logits: torch.Tensor, labels: torch.Tensor, *_: Any) -> torch.Tensor:
+    def poisoned(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
         losses[0] += 1
         return loss(logits, labels) * (math.nan if losses[0] == number else 1)
 
@@ -494,9 +496,9 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
             raise
 
     with monkeypatch.context() as patch:
-        patch.setattr(nas.training.step, "cross_entropy", poisoned)
+        patch.setattr(nas.training.losses, "cross_entropy", poisoned)
         patch.setattr(Stepper, "step", watched)
-        with pytest.raises(NonFiniteLossError, match=f"cross entropy of the {name} step is nan at epoch 2, step 2"):
+        with pytest.raises(NonFiniteLossError, match=f"loss of the {name} step is nan at epoch 2, step 2"):
             search(config, quiet=True)
     assert equal(*parameters)
     search(config, resume=tmp_path / "run", quiet=True)  # the last checkpoint is good

@@ -25,7 +25,7 @@ from nas.config import (
     SgdConfig,
     SupernetConfig,
 )
-from nas.darts import _steppers, search
+from nas.darts import make_steppers, search
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
 from nas.supernet.network import Supernet
@@ -34,7 +34,7 @@ from nas.training.devices import set_float32
 from nas.training.interruption import InterruptedRun
 from nas.training.losses import NonFiniteLossError, cross_entropy
 from nas.training.optimizers import cosine, make_optimizer
-from nas.training.step import Stepper
+from nas.training.step import Execution, Stepper
 from retrain.config import RetrainConfig
 from retrain.training import train
 from runs import check_same_run, equal, interrupt, on_step
@@ -60,9 +60,9 @@ def tiny_convolutions() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 3, 1))
 
 
-def stepper_of(network: nn.Module, clip: float | None = None, **options: Any) -> Stepper:
+def stepper_of(network: nn.Module, clip: float | None = None, accumulate: int = 1) -> Stepper:
     optimizer = make_optimizer(network, network.parameters(), SgdConfig(0.1, 0.01))
-    return Stepper("test", network, optimizer, CPU, "float32", clip, **options)
+    return Stepper("test", network, optimizer, Execution(CPU, accumulate=accumulate), clip=clip)
 
 
 # Gradients
@@ -72,7 +72,7 @@ def stepper_of(network: nn.Module, clip: float | None = None, **options: Any) ->
 def test_gradients_are_those_of_a_backward_pass_to_the_optimizers_parameters(engine: str) -> None:
     for number in (0, 1):
         supernet, twin = supernet_of(engine), supernet_of(engine)
-        stepper = _steppers(SearchConfig(), supernet, CPU)[number]
+        stepper = make_steppers(SearchConfig(), supernet, CPU)[number]
         loss = stepper.gradients(*batch())
         own = [twin.weights(), list(twin.architecture.parameters())][number]
         images, labels = batch()
@@ -119,7 +119,7 @@ class TwoFactors(nn.Module):
 def test_functions_are_not_asked_for_gradients_that_nobody_wants() -> None:
     network = TwoFactors()
     flags = [parameter.requires_grad for parameter in network.parameters()]
-    stepper = Stepper("test", network, torch.optim.SGD([network.own], 0.1), CPU, "float32")
+    stepper = Stepper("test", network, torch.optim.SGD([network.own], 0.1), Execution(CPU))
     stepper.step(*batch(), "here")
     assert Watched.asked == (True, False)
     network.fails = True
@@ -149,7 +149,7 @@ class NoReading(TorchDispatchMode):
 def test_a_step_that_checks_late_reads_no_number(engine: Any) -> None:
     supernet = supernet_of(engine)
     config = SearchConfig(optimizer=CosineSgdConfig(clip=1.0))
-    for stepper in _steppers(config, supernet, CPU):
+    for stepper in make_steppers(config, supernet, CPU):
         stepper.checks_late = True
         for parameter in stepper.parameters:  # Adam reads the settings of its first step
             parameter.grad = torch.zeros_like(parameter)
@@ -159,15 +159,15 @@ def test_a_step_that_checks_late_reads_no_number(engine: Any) -> None:
         stepper.settle()
 
 
-def poison(patch: pytest.MonkeyPatch, number: int, value: float = math.nan) -> None:
+def poison(stepper: Stepper, number: int, value: float = math.nan) -> None:
     """The loss of the `number`-th forward pass, from 1, is not finite; its gradients are, as they may be."""
     count = [0]
 
-    def poisoned(logits: Tensor, labels: Tensor, *_: Any) -> Tensor:
+    def poisoned(logits: Tensor, labels: Tensor) -> Tensor:
         count[0] += 1
         return cross_entropy(logits, labels) + (value if count[0] == number else 0)
 
-    patch.setattr(nas.training.step, "cross_entropy", poisoned)
+    stepper.loss = poisoned
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -177,9 +177,9 @@ def test_a_late_check_takes_no_step_and_names_the_place(
 ) -> None:
     network = tiny_convolutions()
     optimizer = make_optimizer(network, network.parameters(), SgdConfig(0.1, 0.01), name)
-    stepper = Stepper("late", network, optimizer, CPU, "float32", clip=1.0)
+    stepper = Stepper("late", network, optimizer, Execution(CPU), clip=1.0)
     stepper.checks_late = True
-    poison(monkeypatch, 2, value)
+    poison(stepper, 2, value)
     stepper.step(*batch(), "step 1")
     before = copy.deepcopy((network.state_dict(), stepper.state_dict()))
     stepper.step(*batch(), "step 2")
@@ -191,7 +191,7 @@ def test_a_late_check_takes_no_step_and_names_the_place(
 def test_the_last_step_of_all_is_checked_when_it_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper = stepper_of(tiny_convolutions())
     stepper.checks_late = True
-    poison(monkeypatch, 2)
+    poison(stepper, 2)
     stepper.step(*batch(), "step 1")
     stepper.settle()
     stepper.step(*batch(), "step 2")
@@ -204,7 +204,7 @@ def test_on_a_cpu_the_check_is_immediate(monkeypatch: pytest.MonkeyPatch) -> Non
     network = tiny_convolutions()
     stepper = stepper_of(network)
     assert not stepper.checks_late
-    poison(monkeypatch, 1)
+    poison(stepper, 1)
     before = copy.deepcopy(network.state_dict())
     with pytest.raises(NonFiniteLossError, match="at step 1"):
         stepper.step(*batch(), "step 1")
@@ -294,7 +294,7 @@ def test_a_step_in_half_precision_is_close_to_one_in_float32(engine: Any) -> Non
     found = []
     for precision in ("float32", "bfloat16"):
         supernet = supernet_of(engine)
-        steppers = _steppers(SearchConfig(precision=precision), supernet, CPU)
+        steppers = make_steppers(SearchConfig(precision=precision), supernet, CPU)
         losses = [stepper.gradients(*batch(side=33)) for stepper in steppers]
         gradients = {name: p.grad for name, p in supernet.named_parameters()}
         for name, tensor in [*gradients.items(), *supernet.named_buffers()]:
@@ -315,7 +315,8 @@ def test_a_step_in_half_precision_is_close_to_one_in_float32(engine: Any) -> Non
 def test_probabilities_stay_in_float32(engine: Any) -> None:
     supernet = supernet_of(engine)
     with torch.autocast("cpu", torch.bfloat16):
-        assert {tensor.dtype for tensor in supernet.architecture()} == {torch.float32}
+        sample = supernet.sample()
+    assert {sample.alpha.dtype, sample.beta.dtype} == {torch.float32}
 
 
 def test_float32_is_float32_and_tf32_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +342,7 @@ def test_float32_is_float32_and_tf32_has_a_name_of_its_own(monkeypatch: pytest.M
 def test_graphs_are_refused_on_a_cpu() -> None:
     config = SearchConfig(supernet=SupernetConfig(graphs=True))
     with pytest.raises(ValueError, match=r"supernet\.graphs is on, but the device is cpu: leave it out"):
-        _steppers(config, supernet_of("fast"), CPU)
+        make_steppers(config, supernet_of("fast"), CPU)
     with pytest.raises(ValueError, match=r"supernet\.graphs"):
         graph_pool(CPU)
 

@@ -25,10 +25,9 @@ import torch
 import yaml
 from PIL import Image
 
-from nas.config import to_plain
 from nas.darts import search
-from nas.data import Shapes
 from nas.data.caching import TRAILER, DiskCached
+from nas.data.readers import Shapes
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
 from nas.training.optimizers import load_optimizer_state, optimizer_state
 from retrain.networks.backbone_weights import load_backbone_weights
@@ -36,6 +35,7 @@ from retrain.training import train
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, SpaceError, load
+from search_spaces.validation import to_plain
 from tiny import GENOTYPE, SPACE, command, refused, searching, training, without_pictures
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import strategies
-from nas.supernet.architecture import Architecture
+from nas.supernet.architecture import Architecture, ArchitectureSample
 from nas.supernet.network import Supernet
 from nas.supernet.node import MixedOperation, Node, Source
 from search_spaces.graph import count, trellis_graph
@@ -217,7 +217,8 @@ def test_alpha_and_beta_are_probabilities_on_the_trellis(data: st.DataObject) ->
     with torch.no_grad():
         for parameter in architecture.parameters():
             parameter.normal_(std=data.draw(st.sampled_from([0.1, 3.0, 300.0])))
-        alpha, beta = architecture()
+        sample = architecture()
+    alpha, beta = sample.alpha, sample.beta
 
     assert alpha.shape == (len(searched.edges), len(searched.operations))
     torch.testing.assert_close(alpha.sum(1), torch.ones(len(searched.edges), dtype=torch.float64))
@@ -240,7 +241,7 @@ def perturbed() -> Supernet:
 
 
 @torch.no_grad()
-def record(supernet: Supernet, alpha: Tensor, beta: Tensor) -> dict[tuple[int, int], tuple[dict[str, Any], Tensor]]:
+def record(supernet: Supernet, sample: ArchitectureSample) -> dict[tuple[int, int], tuple[dict[str, Any], Tensor]]:
     """What every node (layer, level) was called with and gave, from H^{-1} and H^0 that are always the same."""
     calls: dict[tuple[int, int], tuple[dict[str, Any], Tensor]] = {}
     hooks = []
@@ -253,7 +254,7 @@ def record(supernet: Supernet, alpha: Tensor, beta: Tensor) -> dict[tuple[int, i
             node = supernet.nodes[f"layer{layer}_level{level}"]
             hooks.append(node.register_forward_hook(keep, with_kwargs=True))  # type: ignore[arg-type]
     before, stem = supernet.stem(images())
-    supernet.trellis(before, stem, alpha, beta)
+    supernet.trellis(before, stem, sample)
     for hook in hooks:
         hook.remove()
     calls[0, 0] = ({}, stem)
@@ -267,10 +268,10 @@ def test_each_beta_weighs_one_cell_of_one_node(
 ) -> None:
     # Two public implementations had a layer where one beta weighed another edge's cell: so look at every edge.
     (layer, level), (_, target), epsilon = start, end, 0.125
-    alpha, beta = perturbed.architecture()
-    changed = beta.clone()
+    sample = perturbed.architecture()
+    changed = sample.beta.clone()
     changed[layer, level, target - level + 1] += epsilon
-    base, after = record(perturbed, alpha, beta), record(perturbed, alpha, changed)
+    base, after = record(perturbed, sample), record(perturbed, dataclasses.replace(sample, beta=changed))
 
     differing = []
     for key, (call, _) in base.items():
@@ -285,7 +286,7 @@ def test_each_beta_weighs_one_cell_of_one_node(
         if key[0] <= end[0] and key != end:  # nothing else changed before the change could propagate
             assert torch.equal(base[key][1], after[key][1])
     module = perturbed.nodes[f"layer{end[0]}_level{end[1]}"]
-    cells = module.cells(call["incoming"], call["before"], alpha, call["size"])  # type: ignore[operator]
+    cells = module.cells(call["incoming"], call["before"], sample.alpha, call["size"])  # type: ignore[operator]
     torch.testing.assert_close(after[end][1] - base[end][1], epsilon * cells[k], rtol=0, atol=1e-12)
     assert cells[k].abs().max() > 0.1
 

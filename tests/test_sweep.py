@@ -95,7 +95,7 @@ def test_a_sweep_trains_and_its_best_settings_train_again(
 
 def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.sweep.main(["tiny.yaml", "--out", "whole", "--trials", "1", "--quiet"])
-    module = importlib.import_module("retrain.training")
+    module = importlib.import_module("nas.training.session")
     evaluate, calls = module.evaluate_network, []
 
     def interrupted(*arguments: Any, **options: Any) -> Any:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from nas.config import SearchConfig, from_plain, to_plain
+from nas.config import SearchConfig
 from nas.config import recipe as search_recipe
 from retrain.config import RetrainConfig, recipe
 from retrain.networks import NETWORKS
 from retrain.sweeps.settings import Parameter, StudyConfig, load_sweep, parse_sweep, shipped
 from retrain.sweeps.space import Space, corners, from_label, hint_of, setting_names
+from search_spaces.files import parse_yaml
+from search_spaces.validation import from_plain, to_plain
 
 LI = from_plain(RetrainConfig, {"genotype": "li-mnv2-li-aspp", "network": {"li_init": [0.0, 0.0]}})
 
@@ -24,7 +26,7 @@ def space(parameters: dict[str, Any], base: Any = None, first: Any = ()) -> Spac
 
 
 def test_a_parameter_sets_its_setting_and_no_other() -> None:
-    made = space({"optimizer.lr": {"range": ["1e-3", "1e-1"], "log": True}, "layers": {"range": [4, 6]}})
+    made = space({"optimizer.lr": {"range": [1e-3, 1e-1], "log": True}, "layers": {"range": [4, 6]}})
     drawn = {"optimizer.lr": 0.01, "layers": 5}
     config = made.config(made.draw(lambda parameter: drawn[parameter.name]))
     expected = to_plain(SearchConfig())
@@ -86,22 +88,22 @@ def test_a_grid_has_each_different_combination_once() -> None:
         ({"optimizer.lrr": {"range": [1, 2]}}, "no setting optimizer.lrr; did you mean optimizer.lr?"),
         ({"lr": {"range": [1, 2]}}, "did you mean optimizer.lr or architecture.lr?"),
         ({"optimizer": {"range": [1, 2]}}, "there is no setting optimizer"),
-        ({"optimizer.lr": {"choices": ["a"]}}, "choice 'a' is not a number"),
+        ({"optimizer.lr": {"choices": ["a"]}}, "choice 'a' is not a finite number"),
         ({"optimizer.lr": {"range": [0, 1]}}, "optimizer.lr is 0.0: give a number above 0"),
         ({"optimizer.lr": {"range": [0, 1], "log": True}}, "log needs numbers above 0"),
         ({"optimizer.lr": {"range": [1, 0.1]}}, "give the lowest value first"),
-        ({"optimizer.lr": {"range": [0.1, 1], "step": 2}}, "step is 2.0"),
+        ({"optimizer.lr": {"range": [0.1, 1], "step": 2}}, "step is 2: give a number above 0 up to 0.9"),
         ({"optimizer.lr": {"range": [0.1, 1], "step": 0.1, "log": True}}, "log and step exclude each other"),
-        ({"optimizer.lr": {"range": [0.1]}}, "give [lowest, highest]"),
-        ({"optimizer.lr": {"range": ["x", 1]}}, "range holds 'x'"),
+        ({"optimizer.lr": {"range": [0.1]}}, "range is [0.1]: give a list of 2"),
+        ({"optimizer.lr": {"range": ["x", 1]}}, "parameter optimizer.lr: range[0] is 'x': give a finite number"),
         ({"optimizer.lr": {}}, "give either range or choices"),
-        ({"optimizer.lr": {"low": 1}}, "has no low: give some of type, range"),
-        ({"optimizer.lr": 3}, "parameter optimizer.lr is 3"),
+        ({"optimizer.lr": {"low": 1}}, "unknown setting low: give one of name, type, range"),
+        ({"optimizer.lr": 3}, "parameter optimizer.lr: the content is 3: give `name: value`"),
         ({"layers": {"range": [4, 6], "type": "float"}}, "the setting is a whole number"),
         ({"layers": {"range": [4.5, 6]}}, "type int needs whole numbers"),
         ({"layers": {"range": [4, 6], "type": "whole"}}, "type is 'whole': give one of float, int, choice"),
         ({"layers": {"choices": [4, 4]}}, "a choice is there twice"),
-        ({"layers": {"choices": []}}, "there are no choices"),
+        ({"layers": {"choices": []}}, "choices is empty"),
         ({"space": {"range": [1, 2]}}, "a text, which has no range: give choices"),
         ({"out": {"choices": ["a"]}}, "each trial's own"),
         ({"loader.augment.crop.2": {"range": [33, 65]}}, "which has 2"),
@@ -162,9 +164,9 @@ def test_wrong_first_values_are_refused(first: dict[str, Any], message: str) -> 
     ("fields", "message"),
     [
         ({"objectives": []}, "objectives is empty"),
-        ({"objectives": ["mIoU"]}, "objectives has 'mIoU': give some of miou, multiply_adds"),
+        ({"objectives": ["mIoU"]}, "objectives.0. is 'mIoU': give one of miou, multiply_adds"),
         ({"objectives": ["latency"]}, "add miou"),
-        ({"objectives": ["miou", "miou"]}, "has one twice"),
+        ({"objectives": ["miou", "miou"]}, "objectives is .*: give each one once"),
         ({"objectives": ["miou", "latency"], "pruner": "median"}, "several objectives cannot prune"),
         ({"objectives": ["miou", "latency"], "sampler": "cmaes"}, "has one objective"),
         ({"sampler": "TPE"}, "sampler is 'TPE': give one of tpe"),
@@ -186,8 +188,8 @@ def test_a_wrong_study_is_refused(fields: dict[str, Any], message: str) -> None:
         ("command: search", "parameters is missing"),
         ("parameters: {layers: {range: [4, 6]}}", "command is missing"),
         ("command: train\nparameters: {layers: {range: [4, 6]}}", "command is 'train': give one of search, retrain"),
-        ("command: search\nparameters: {layers: {range: [4, 6]}}\ntrails: 3", "there is no trails"),
-        ("- 1", "expected `name: value`"),
+        ("command: search\nparameters: {layers: {range: [4, 6]}}\ntrails: 3", "unknown setting 'trails'"),
+        ("- 1", "give `name: value`"),
         ("command: [", "not readable as YAML"),
         ("command: search\nparameters: 3", "parameters is 3"),
         ("command: search\nparameters: {layers: {range: [4, 6]}}\nfirst: 3", "first is 3"),
@@ -239,7 +241,7 @@ def test_a_shipped_sweep_has_a_description_and_says_how_to_run_it(name: str) -> 
 
 def test_the_example_of_the_documentation_fits_its_recipe() -> None:
     text = (Path(__file__).parent.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
-    sweep = parse_sweep(yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0]))
+    sweep = parse_sweep(parse_yaml(text.partition("```yaml\n")[2].partition("```")[0]))
     assert sweep.recipe is not None
     base = from_plain(RetrainConfig, {**to_plain(recipe(sweep.recipe)), **sweep.settings})
     assert len(Space.of(sweep, base).parameters) == 5

@@ -6,7 +6,6 @@ Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A labe
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas.data.readers import load_readers
 from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
 
@@ -36,7 +36,6 @@ __all__ = [
     "Subset",
     "Wrapper",
     "file_state",
-    "load_readers",
     "open_dataset",
     "register_dataset",
     "resize_image",
@@ -150,8 +149,8 @@ class DatasetEntry:
         return tuple(name for name in inspect.signature(self.opener).parameters if name not in ("root", "split"))
 
 
-DATASETS: Registry[DatasetEntry] = Registry("data set", HINT)
-"""Every data set by name. Complete when taken from ``nas.data``, or after :func:`load_readers`."""
+DATASETS: Registry[DatasetEntry] = Registry("data set", HINT, load_readers)
+"""Every data set by name."""
 
 Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
 
@@ -181,12 +180,6 @@ def register_dataset(
     return register
 
 
-def load_readers() -> None:
-    """Import the modules that register the data sets of this package."""
-    for module in ("ade20k", "camvid", "celebamask", "cityscapes", "folder", "shapes", "voc2012"):
-        importlib.import_module(f"nas.data.readers.{module}")
-
-
 def open_dataset(name: str, root: str | Path | None, split: str, **options: Any) -> SegmentationDataset:
     """Open one split of a data set by name.
 
@@ -201,7 +194,6 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
         DataError: The root is missing, not needed, or not laid out as expected; the split does not exist; an
             option does not exist; images and labels do not pair up.
     """
-    load_readers()
     entry = DATASETS.get(name)
     unknown = sorted(set(options) - set(entry.options()))
     if unknown:

@@ -40,7 +40,7 @@ COLUMNS = 6
 ESTIMATED_FROM = 4
 """Samples from whose size that of all is estimated."""
 
-ADVICE = "name another folder by --loader.cache-folder, or give --loader.cache none"
+ADVICE = "name another folder by XDG_CACHE_HOME, or give --loader.cache none"
 
 ABANDONED = 3600.0
 """Seconds without a write after which a temporary file is that of a process that was killed."""
@@ -186,7 +186,7 @@ class DiskCached(Wrapper):
 
 
 def default_folder() -> Path:
-    """Where files of :class:`DiskCached` go unless a folder is named: below the user's cache directory.
+    """Where files of :class:`DiskCached` go: below the user's cache directory.
 
     Raises:
         DataError: The user has no home directory.
@@ -196,7 +196,7 @@ def default_folder() -> Path:
         # A relative path there is to be ignored (XDG Base Directory Specification).
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "nas-segmentation"
     except RuntimeError as error:
-        raise DataError("there is no home directory to keep a cache in: name one by --loader.cache-folder") from error
+        raise DataError("there is no home directory to keep a cache in: name one by XDG_CACHE_HOME") from error
 
 
 def _key(dataset: SegmentationDataset) -> bytes:

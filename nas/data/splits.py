@@ -63,7 +63,7 @@ def open_split(
 def _cached(dataset: SegmentationDataset, loader: LoaderConfig, processes: Processes) -> SegmentationDataset:
     if loader.cache == "disk":
         with processes.in_turn():  # one builds the file, the others find it
-            return DiskCached(dataset, loader.cache_folder or default_folder())
+            return DiskCached(dataset, default_folder())
     if loader.cache == "memory":
         kept = Cached(dataset)
         # Workers that are forked share what is in memory here; others get a copy each, as every process has one.

@@ -2,14 +2,14 @@
 
 Decoding keeps two operations of a block and one path, and cuts away all else. How much of what the supernet learned
 leaned on that is measured before anything is retrained: the same supernet, with the same weights, on the validation
-split as it is, and with the architecture forced (`Supernet.forced`).
+split as it is, and with the architecture forced: its cell and its path, with the supernet's weights, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,11 @@ from nas.data.base import SegmentationDataset
 from nas.data.loading import epoch_batches, training_loader
 from nas.data.prefetch import Loader
 from nas.evaluation.evaluate import evaluate_network
+from nas.supernet.network import FixedArchitecture, Supernet
 from nas.training.devices import autocast
 from nas.training.distributed import ALONE, Processes
 from search_spaces.genotype import Genotype
 from search_spaces.synchronized import Synchronizable
-
-if TYPE_CHECKING:
-    from nas.supernet.network import Supernet
 
 __all__ = ["estimate_statistics", "forced_miou", "part_batches", "statistics_kept"]
 
@@ -109,8 +107,8 @@ def forced_miou(
     """mIoU, 0 to 1, of the supernet with a genotype forced on it; the supernet is as before afterwards, bit for bit.
 
     The running statistics are of sums over all operations and of all that flows into a node, which the forced network
-    has not: with them, its numbers would be those of a broken network. So they are estimated anew, on a few training
-    batches.
+    has not: with them, its numbers would be those of a broken network. So they are estimated again, on a few
+    training batches.
 
     Args:
         supernet: As it is.
@@ -122,8 +120,9 @@ def forced_miou(
         precision: Of the forward pass.
         processes: Those that each measure a part; the first one's statistics are for all.
     """
-    with statistics_kept(supernet), supernet.forced(genotype):
-        estimate_statistics(supernet, (images for images, _ in batches), device, precision)
+    network = FixedArchitecture(supernet, supernet.architecture.decided(genotype))
+    with statistics_kept(supernet):
+        estimate_statistics(network, (images for images, _ in batches), device, precision)
         processes.share_buffers(supernet)
-        matrix = evaluate_network(supernet, validation, classes, device, precision, processes=processes)
+        matrix = evaluate_network(network, validation, classes, device, precision, processes=processes)
     return matrix.mean_iou()

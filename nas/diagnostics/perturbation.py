@@ -18,19 +18,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.config import SearchConfig, from_plain
+from nas.config import SearchConfig
 from nas.data.loading import evaluation_loader
 from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.epoch_log import decode_supernet
 from nas.runs.folder import CHECKPOINT, read_config
-from nas.supernet.network import Supernet
+from nas.supernet.network import FixedArchitecture, Supernet, decode_supernet
 from nas.training.devices import choose_device, set_float32
 from nas.training.progress import StepProgress
 from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
+from search_spaces.validation import from_plain
 
 __all__ = ["Perturbed", "decode_by_perturbation", "perturbed_cell", "validations"]
 
@@ -128,10 +128,12 @@ def decode_by_perturbation(
         StepProgress(validations(space), quiet=quiet) as progress,
         evaluation_loader(validation, 0, 2, place.type == "cuda") as whole_images,
     ):
+        with torch.no_grad():
+            whole = supernet.sample()
 
         def score(mask: np.ndarray) -> float:
-            with supernet.without(torch.from_numpy(mask).to(place)):
-                matrix = evaluate_network(supernet, whole_images, classes, place, config.precision)
+            network = FixedArchitecture(supernet, whole.without(torch.from_numpy(mask).to(place)))
+            matrix = evaluate_network(network, whole_images, classes, place, config.precision)
             progress.step("validations")
             return matrix.mean_iou()
 

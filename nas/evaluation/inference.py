@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import get_args
 
-from nas.config import Precision, full_precision, require
+from nas.config import Precision, full_precision
+from search_spaces.validation import Settings, require
 
 __all__ = ["PLAIN_SCALES", "WINDOW_BATCH", "Inference", "Viewing"]
 
@@ -16,7 +15,7 @@ WINDOW_BATCH = 4
 
 
 @dataclass(frozen=True)
-class Viewing:
+class Viewing(Settings):
     """What a network sees of an image: all of it once, as it is; or several views, whose results are averaged."""
 
     scales: tuple[float, ...] = PLAIN_SCALES
@@ -31,24 +30,10 @@ class Viewing:
     """Windows in one pass through the network, at least 1."""
 
     def __post_init__(self) -> None:
-        scales, text = self.scales, ", ".join(f"{scale:g}" for scale in self.scales)
-        require(
-            1 <= len(scales) <= MOST_SCALES,
-            f"there are {len(scales)} scales: give 1 to {MOST_SCALES}, such as 0.5,1,1.75",
-        )
-        for scale in scales:
-            require(
-                math.isfinite(scale) and 0 < scale <= LARGEST_SCALE,
-                f"scale {scale:g} is out of range: give factors above 0, up to {LARGEST_SCALE:g}",
-            )
-        require(len(set(scales)) == len(scales), f"scales {text} name one twice: give each once")
-        for name in ("window", "stride"):
-            size = getattr(self, name)
-            require(
-                size is None or (len(size) == 2 and min(size) >= 1),
-                f"{name} is {size}: give height and width of at least 1 pixel",
-            )
-        require(self.window_batch >= 1, f"window_batch is {self.window_batch}: give a whole number from 1")
+        super().__post_init__()
+        self.entries("scales", most=MOST_SCALES, note=", such as 0.5,1,1.75", distinct=True)
+        self.limit("scales", above=0, most=LARGEST_SCALE)
+        self.limit("window", "stride", "window_batch", least=1)
         if self.window is None:
             require(
                 self.stride is None,
@@ -112,8 +97,6 @@ class Inference(Viewing):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.precision is not None:
-            names = get_args(Precision)
-            require(self.precision in names, f"precision is {self.precision!r}: choose one of {', '.join(names)}")
             object.__setattr__(self, "precision", full_precision(self.precision))
 
 

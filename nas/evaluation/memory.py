@@ -8,7 +8,6 @@ functions. What is not seen is what a kernel takes for itself, and what the allo
 from __future__ import annotations
 
 import copy
-import dataclasses
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from nas.config import Precision, RunConfig, SearchConfig, full_precision
 from nas.runs.free_memory import ADVICE, available_memory
 from nas.training.distributed import ALONE, Processes
-from nas.training.step import Stepper
+from nas.training.optimizers import OPTIMIZERS
+from nas.training.step import Execution, Stepper
 
 if TYPE_CHECKING:
     from nas.supernet.network import Supernet
@@ -162,7 +162,7 @@ def step_memory(
         for parameters, _ in trained:
             optimizer = torch.optim.SGD([twins[p] for p in parameters])
             logits = getattr(network, forward)
-            stepper = Stepper("meta", network, optimizer, CPU, "float32", forward=logits, accumulate=accumulate)
+            stepper = Stepper("meta", network, optimizer, Execution(CPU, accumulate=accumulate), forward=logits)
             network.train()
             live.peak = live.now
             with _grown(network, repeated, live) as grown:
@@ -216,28 +216,17 @@ def search_memory(supernet: Supernet, config: SearchConfig) -> int:
     space = supernet.space
     full, repeated = space.levels + 1, None
     if space.layers > full:
-        supernet = _first_layers(supernet, full)
-        nodes = [f"nodes.{name}" for name in supernet.nodes if _layer(name) == full]
-        repeated = Repeated(nodes, space.layers - full)
+        supernet = supernet.first_layers(full)
+        repeated = Repeated([f"nodes.{name}" for name in supernet.node_names(full)], space.layers - full)
     trained = [
-        (supernet.weights(), 1 if config.optimizer.momentum else 0),
-        (list(supernet.architecture.parameters()), 2),
+        (supernet.weights(), OPTIMIZERS["sgd"].states(config.optimizer.momentum)),
+        (
+            list(supernet.architecture.parameters()),
+            OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0]),
+        ),
     ]
     images = (config.loader.batch_size, *config.loader.augment.crop)
     return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)
-
-
-def _first_layers(supernet: Supernet, layers: int) -> Supernet:
-    """The supernet without its later layers, of the same modules; the heads follow the last one that it has."""
-    cut = copy.copy(supernet)
-    cut.space = dataclasses.replace(supernet.space, layers=layers)
-    nodes = nn.ModuleDict({name: node for name, node in supernet.nodes.items() if _layer(name) <= layers})
-    cut._modules = {**supernet._modules, "nodes": nodes}
-    return cut
-
-
-def _layer(node: str) -> int:
-    return int(node.removeprefix("layer").partition("_")[0])
 
 
 def free_memory(device: torch.device) -> int | None:

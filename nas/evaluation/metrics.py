@@ -8,17 +8,33 @@ With n[i, j] the number of pixels of class i that were predicted as j:
 
 Ignored pixels count nowhere, whatever was predicted there. A mean of per-image values is another,
 incomparable number.
+
+A metric is a function of that matrix, registered once: validation, nas-evaluate, reports and model cards go through all
+of `METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["ConfusionMatrix"]
+from search_spaces.extensions import HINT, load_plugins
+from search_spaces.registry import Registry
+
+__all__ = [
+    "METRICS",
+    "ConfusionMatrix",
+    "Metric",
+    "all_metrics",
+    "epoch_text",
+    "labelled",
+    "numbers",
+    "register_metric",
+]
 
 
 class ConfusionMatrix:
@@ -122,3 +138,93 @@ class ConfusionMatrix:
         """Share of pixels that are right, sum_c n[c, c] / sum_ij n[i, j]; NaN if nothing was counted."""
         total = int(self._counts.sum())
         return float(np.trace(self._counts) / total) if total else float("nan")
+
+
+Compute = Callable[[ConfusionMatrix], float]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that tells how good a segmentation is."""
+
+    name: str
+    """In files: `val` of metrics.jsonl, evaluation-*.json."""
+    compute: Compute
+    """NaN where it is not defined."""
+    label: str
+    """For people, such as "mIoU"."""
+    percent: bool = True
+    """Whether its values, from 0 to 1, are shown in percent."""
+    higher_is_better: bool = True
+    """Else lower is."""
+    headline: bool = True
+    """Whether the line of each epoch and a report's first table, with the best epoch, show it."""
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
+            raise ValueError(f"metric {self.name!r:.60}: give a name of letters, digits and underscores")
+
+    def text(self, value: float | None, unit: str = " %") -> str:
+        """A value as people read it: "12.34 %", or "0.1234" where it is no share; "--" for none."""
+        if value is None:
+            return "--"
+        return f"{100 * value:.2f}{unit}" if self.percent else f"{value:.4f}"
+
+
+METRICS: Registry[Metric] = Registry("metric", HINT)
+"""Every metric by name, in the order in which they are shown."""
+
+
+def register_metric(
+    name: str, *, label: str, percent: bool = True, higher_is_better: bool = True, headline: bool = True
+) -> Callable[[Compute], Compute]:
+    """Decorates a function so that every validation and evaluation computes it; see `Metric` for the arguments.
+
+    Raises:
+        ValueError: The name is taken, or cannot be one.
+    """
+
+    def register(compute: Compute) -> Compute:
+        METRICS.register(name, Metric(name, compute, label, percent, higher_is_better, headline))
+        return compute
+
+    return register
+
+
+register_metric("miou", label="mIoU")(ConfusionMatrix.mean_iou)
+register_metric("pixel_accuracy", label="pixel accuracy", headline=False)(ConfusionMatrix.pixel_accuracy)
+
+
+def all_metrics() -> tuple[Metric, ...]:
+    """Every metric, those of plugins, too: nobody asks for one by its name, at which a plugin would be loaded.
+
+    Raises:
+        ExtensionError: A plugin cannot be loaded.
+    """
+    load_plugins()
+    return METRICS.values()
+
+
+def numbers(matrix: ConfusionMatrix) -> dict[str, float]:
+    """All metrics of a confusion matrix, by name.
+
+    Raises:
+        ValueError: One cannot be computed, or a plugin cannot be loaded.
+    """
+    found = {}
+    for metric in all_metrics():
+        try:
+            found[metric.name] = float(metric.compute(matrix))
+        except Exception as error:  # it may be the user's code: anything may be raised
+            raise ValueError(f"metric {metric.name!r}: {type(error).__name__}: {error}; mend its function") from error
+    return found
+
+
+def labelled(metrics: Mapping[str, float | None]) -> list[str]:
+    """Metrics in words, each as "mIoU 12.34 %"; "--" for one that is not defined."""
+    return [f"{METRICS[name].label} {METRICS[name].text(value)}" for name, value in metrics.items()]
+
+
+def epoch_text(metrics: Mapping[str, float]) -> str:
+    """An epoch's headline metrics for its line on the screen, such as "val mIoU 12.34 %, kappa 0.1234"."""
+    return "val " + ", ".join(labelled({m.name: metrics[m.name] for m in all_metrics() if m.headline}))

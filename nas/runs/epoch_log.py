@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Sized
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from decoders.decoding import decode
 from decoders.path import path_probability
 from nas.config import SearchConfig
 from nas.data.base import SegmentationDataset
+from nas.evaluation.metrics import epoch_text
 from nas.runs.history import draw_history, read_history, record_genotype
 from nas.runs.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
 from nas.runs.folder import GENOTYPES, RunFolder, read_lines
@@ -27,39 +26,13 @@ from search_spaces.space import SearchSpace
 from search_spaces.module_protocols import reported
 
 __all__ = [
-    "EachEpoch",
-    "decode_supernet",
-    "headline",
-    "package_version",
     "record_epoch",
     "report_epoch",
     "show_history",
 ]
 
-EachEpoch = Callable[[int, Mapping[str, float]], None]
-"""Is told the number of an epoch, from 0, and its validation metrics."""
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
-
-
-def package_version() -> str:
-    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
-    try:
-        return version("nas-segmentation")
-    except PackageNotFoundError:
-        return "unknown"
-
-
-def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
-    """Decodes the architecture as it stands: greedy cell, Viterbi path."""
-    alpha, beta = (_array(p) for p in supernet.architecture())
-    weights = supernet.architecture.edge_weights()
-    provenance = {"package_version": package_version(), **provenance}
-    return decode(supernet.space, alpha, beta, provenance, None if weights is None else _array(weights))
-
-
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
 
 
 def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
@@ -78,25 +51,6 @@ def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network
         for name, value in numbers.items():
             run.board.add_scalar(f"modules/{name}", value, epoch)
     run.record(epoch, metrics)
-
-
-def headline(
-    config: SearchConfig,
-    space: SearchSpace,
-    train_set: SegmentationDataset,
-    validation: SegmentationDataset,
-    split: Sequence[Sized],
-    device: torch.device,
-    folder: Path,
-) -> str:
-    """What a search says first: the space, the data and its split, the epochs, where it runs and where it writes."""
-    return (
-        f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
-        f"multiplier {space.filter_multiplier}, {counted(len(space.operations), 'operation')}) on {config.data}: "
-        f"{len(split[0])} + {counted(len(split[1]), 'training image')}, {len(validation)} for validation, "
-        f"{len(train_set.classes)} classes; {counted(config.epochs, 'epoch')} on {device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {folder}"
-    )
 
 
 def report_epoch(
@@ -143,7 +97,7 @@ def report_epoch(
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
     run.log.info(
-        f"epoch {epoch + 1}/{epochs}: {losses}, val mIoU {100 * metrics['val']['miou']:.2f} %, "
+        f"epoch {epoch + 1}/{epochs}: {losses}, {epoch_text(metrics['val'])}, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
     for warning in metrics["warnings"]:

@@ -20,12 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 import yaml
-from nas.config import RunConfig, differences, to_plain
+from nas.config import CHANGEABLE, RunConfig
+from search_spaces.validation import differences, to_plain
 from nas.data.base import DataError
 from nas.runs.names import runs_within
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from search_spaces.messages import counted
-from search_spaces.extensions import loaded_extensions
+from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import YamlError, read_yaml, write_atomically
 import contextlib
 from collections.abc import Iterator
@@ -43,22 +44,6 @@ __all__ = ["BEST", "CHECKPOINT", "CONFIG", "GENOTYPE", "GENOTYPES", "METRICS", "
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
 GENOTYPES = "genotypes.jsonl"
-
-CHANGEABLE = {
-    *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
-    *(
-        "health.gap_batches",
-        "health.gap_every",
-        "health.eigenvalue_steps",
-        "health.stop_when_stable",
-        "health.stop_on_collapse",
-    ),
-    *("supernet.engine", "supernet.recompute", "supernet.graphs"),
-    *("loader.workers", "loader.prefetch", "loader.cache", "loader.cache_folder"),
-}
-"""Settings that may change when a run goes on; with any other changed it would be another run. (A space may be named by
-another file: its content is in the checkpoint and compared there.)"""
-
 
 class RunError(ValueError):
     """A run folder that cannot be used: the message says what to do."""
@@ -216,6 +201,7 @@ class RunFolder:
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
+        load_plugins()  # a validation goes through all metrics, and the log names what they are from
         if loaded_extensions():
             self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 

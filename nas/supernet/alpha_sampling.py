@@ -25,15 +25,17 @@ from torch import Tensor
 from nas.config import ArchitectureConfig
 from search_spaces.space import SearchSpace
 
-__all__ = ["Relaxation"]
+__all__ = ["AlphaSampling"]
 
 SKIP = "skip"
+TEMPERATURE, TEMPERATURE_END = 10.0, 0.1
+"""Of the Gumbel-softmax at the start and at the end of a run; the way there is linear."""
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
 Kind = Literal["weight", "architecture"]
 
 
-class Relaxation:
-    """Alpha as a step uses it.
+class AlphaSampling:
+    """Alpha as a step uses it: `begin` draws for a step, a call applies what was drawn.
 
     Args:
         space: The search space.
@@ -55,7 +57,7 @@ class Relaxation:
         self._skip = np.array([name == SKIP for name in space.operations])
         self._shape = (len(space.edges), len(space.operations))
         self._weight = 0.0
-        self._temperature = config.temperature
+        self._temperature = TEMPERATURE
         self._noise: Tensor | None = None  # [E, O]
         self._factors: Tensor | None = None  # [E, O]
 
@@ -75,7 +77,7 @@ class Relaxation:
         done = epoch + step / steps  # epochs
         rng = np.random.default_rng([self.seed, epoch, step, int(kind == "architecture"), _SAMPLING])
         if config.sampling == "gumbel":
-            self._temperature = config.temperature + done / self.epochs * (config.temperature_end - config.temperature)
+            self._temperature = TEMPERATURE + done / self.epochs * (TEMPERATURE_END - TEMPERATURE)
             self._noise = torch.from_numpy(rng.gumbel(size=self._shape)).to(device)
         if config.skip_dropout > 0:
             probability = config.skip_dropout * (1 - done / self.epochs)
@@ -101,6 +103,6 @@ class Relaxation:
         return alpha
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """What the architecture's loss has beside the cross entropy: the weight times the mean relative entropy."""
+        """The penalty in the architecture's loss: the weight times the mean relative entropy, a scalar."""
         entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)  # [E]
         return self._weight * entropies.mean() / max(np.log(self._shape[1]), 1e-12)

@@ -8,29 +8,32 @@ Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from decoders.decoding import decode
 from nas.config import Engine, Recompute
-from nas.supernet.alpha_sampling import Relaxation
-from nas.supernet.architecture import Architecture
-from nas.supernet.engine.alpha_cache import Mixing
+from nas.supernet.alpha_sampling import AlphaSampling
+from nas.supernet.architecture import Architecture, ArchitectureSample
+from nas.supernet.engine.alpha_cache import AlphaCache
 from nas.supernet.engine.fast_node import FastNode
 from nas.supernet.node import Node, Source
 from nas.supernet.recomputation import recomputed
 from nas.training.devices import keep_kernels
-from search_spaces.genotype import Genotype
+from search_spaces.genotype import Genotype, package_version
 from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, resize
 from search_spaces.space import SearchSpace
+from search_spaces.validation import choice
 
-__all__ = ["SearchHead", "SearchStem", "Supernet"]
+__all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet"]
 
 MAX_CANDIDATES = 200_000
 """Candidate operations: 26 times those of Auto-DeepLab."""
@@ -94,7 +97,7 @@ class Supernet(nn.Module):
         engine: plain, the loop over operations as the paper writes it (`nas.supernet.node`); or fast, in far fewer
             calls (`nas.supernet.engine.fast_node`). Both draw the same weights from the same seed, and state dicts of
             one load in the other.
-        recompute: none; or what the backward pass computes a second time to save memory, node or operation.
+        recompute: none; or node: the backward pass computes each node a second time, to save memory.
         partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
             edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no weights of edges.
 
@@ -116,12 +119,14 @@ class Supernet(nn.Module):
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
-        node = {"plain": Node, "fast": FastNode}[engine]
+        choice("engine", engine, get_args(Engine))
+        choice("recompute", recompute, get_args(Recompute))
+        node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
         self.engine, self.recompute = engine, recompute
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
-        self.space = space
+        self.space, self.classes = space, classes
         self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
@@ -134,81 +139,43 @@ class Supernet(nn.Module):
                 self.incoming.append(len(sources))
                 incoming = [self._source(layer - 1, s) for s in sources]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels, recompute)
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels)
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
-        self.relaxation: Relaxation | None = None
+        self.alpha_sampling: AlphaSampling | None = None
         """What is made of alpha in place of its softmax; None: nothing."""
-        self._kept: Tensor | None = None
-        self._forced: tuple[tuple[int, ...], Tensor, Tensor, Tensor | None] | None = None
 
     def weights(self) -> list[nn.Parameter]:
         """The network's weights, in order: all parameters that are not architecture."""
         return [p for name, p in self.named_parameters() if not name.startswith("architecture.")]
 
-    def forward(self, x: Tensor) -> Tensor:
+    def sample(self) -> ArchitectureSample:
+        """The architecture as it stands: its probabilities, of which `alpha_sampling` may make another alpha."""
+        sample = self.architecture()
+        if self.alpha_sampling is None:
+            return sample
+        return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.alpha, self.training))
+
+    def forward(self, x: Tensor, sample: ArchitectureSample | None = None) -> Tensor:
+        """The logits of images, of an architecture sample; None: `sample()`, taken in the pass itself.
+
+        With a path, the supernet computes its nodes alone, and the head of its last level. A node reads H^{l-2} at its
+        own level, so that after a change of level it reads zeros: the supernet has no weights to bring it the path's.
+        """
         if self.training and self.space.head.image_pooling and x.shape[0] < 2:
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         before, stem = self.stem(x)
-        if self._forced is None:
-            ends, (alpha, beta) = range(len(self.heads)), self.architecture()
-            edge_weights = self.architecture.edge_weights()
-            if self.relaxation is not None:
-                alpha = self.relaxation(self.architecture.alpha, self.training)
-            if self._kept is not None:
-                alpha = alpha * self._kept
-                edge_weights = None if edge_weights is None else edge_weights * self._kept.any(1)
-        else:
-            path, alpha, beta, edge_weights = self._forced
-            ends = range(path[-1], path[-1] + 1)
-        outputs = self.trellis(before, stem, alpha, beta, edge_weights)
+        sample = self.sample() if sample is None else sample
+        outputs = self.trellis(before, stem, sample)
+        ends = range(len(self.heads)) if sample.path is None else sample.path[-1:]
         predictions = [resize(self.heads[level](outputs[level]), _size(x)) for level in ends]
         return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
 
-    @contextmanager
-    def forced(self, genotype: Genotype) -> Iterator[None]:
-        """While it lasts, the supernet computes a genotype's cell and path, with its own weights, and nothing else.
-
-        Alpha is 1 for the operations of the cell and 0 for all others; beta is 1 on the path and 0 elsewhere, so that
-        nodes off it give zeros and are not computed; the head of the path's last level alone counts. With partial
-        channels, the softmax of the edges' weights is over those that the cell keeps. A node reads H^{l-2} at its own
-        level, so that after a change of level it reads zeros: the supernet has no weights to bring it the path's.
-
-        Raises:
-            ValueError: The genotype is of another space.
-        """
-        if genotype.space != self.space:
-            raise ValueError(
-                f"the genotype is of {genotype.space.name}, the supernet of {self.space.name}: give its own"
-            )
-        before = self._forced
-        self._forced = (genotype.levels, *self.architecture.decided(genotype))
-        try:
-            yield
-        finally:
-            self._forced = before
-
-    @contextmanager
-    def without(self, kept: Tensor) -> Iterator[None]:
-        """While it lasts, operations of edges weigh nothing where `kept`, boolean [E, O], is False; the others weigh
-        what they did. An edge that keeps none adds nothing at all, with partial channels, too."""
-        self._kept = kept
-        try:
-            yield
-        finally:
-            self._kept = None
-
-    def trellis(
-        self, before: Tensor, stem: Tensor, alpha: Tensor, beta: Tensor, edge_weights: Tensor | None = None
-    ) -> list[Tensor]:
-        """H^{-1}, H^0, alpha [E, O], beta [layers, levels, 3] -> the tensors of the last layer, finest level first.
-
-        `edge_weights` [E] is for nodes with partial channels.
-        """
-        space = self.space
-        shared = self._shared(alpha, edge_weights)
-        of_nodes = iter(beta.flatten()[self.transitions].split(self.incoming))  # beta of each node's sources in turn
+    def trellis(self, before: Tensor, stem: Tensor, sample: ArchitectureSample) -> list[Tensor]:
+        """H^{-1}, H^0 -> the tensors of the last layer, finest level first."""
+        space, shared = self.space, self._shared(sample.alpha, sample.edge_weights)
+        of_nodes = iter(sample.beta.flatten()[self.transitions].split(self.incoming))  # of each node's sources in turn
         sizes = [_size(stem)]
         for _ in range(1, space.levels):
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -216,17 +183,16 @@ class Supernet(nn.Module):
         for layer in range(1, space.layers + 1):
             outputs = []
             for level in space.node_levels(layer):
-                sources = _incoming_levels(space, layer, level)
                 node = self.nodes[_key(layer, level)]
                 before = layers[layer - 1][_before_level(space, layer, level)]
-                incoming = [layers[layer][source] for source in sources]
+                incoming = [layers[layer][source] for source in _incoming_levels(space, layer, level)]
                 beta = next(of_nodes)
-                if self._forced is not None and self._forced[0][layer - 1] != level:
+                if sample.path is not None and sample.path[layer - 1] != level:
                     outputs.append(stem.new_zeros(len(stem), space.node_channels(level), *sizes[level]))
                 elif self.recompute == "node":
-                    tensors = [t for t in (alpha, edge_weights) if t is not None] + [beta, before, *incoming]
-                    apart = partial(self._apart, node, sizes[level])
-                    outputs.append(recomputed(apart, tensors, node.parameters()))
+                    tensors = [sample.alpha, sample.edge_weights, beta, before, *incoming]
+                    unshared = partial(self._unshared, node, sizes[level])
+                    outputs.append(recomputed(unshared, tensors, node.parameters()))
                 else:
                     outputs.append(node(incoming=incoming, before=before, beta=beta, size=sizes[level], **shared))
             layers.append(outputs)
@@ -236,13 +202,24 @@ class Supernet(nn.Module):
         """What all nodes get: alpha, in the engine's form, and the weights of the edges."""
         if self.engine == "plain":
             return {"alpha": alpha, "edge_weights": edge_weights}
-        return {"alpha": Mixing(self.space, alpha, edge_weights)}
+        return {"alpha": AlphaCache(self.space, alpha, edge_weights)}
 
-    def _apart(self, node: nn.Module, size: tuple[int, int], alpha: Tensor, *tensors: Tensor) -> Tensor:
+    def _unshared(self, node: nn.Module, size: tuple[int, int], *tensors: Any) -> Tensor:
         """The output of a node that shares nothing with others, so that it can be computed twice."""
-        weights, tensors = (tensors[0], tensors[1:]) if self.architecture.edges is not None else (None, tensors)
-        beta, before, *incoming = tensors
-        return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, weights))
+        alpha, edge_weights, beta, before, *incoming = tensors
+        return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, edge_weights))
+
+    def node_names(self, layer: int) -> list[str]:
+        """Names in `nodes` of a layer's nodes, finest level first; layers count from 1."""
+        return [_key(layer, level) for level in self.space.node_levels(layer)]
+
+    def first_layers(self, layers: int) -> Supernet:
+        """The supernet without its later layers, of the same modules; the heads follow the last layer that it has."""
+        cut = copy.copy(self)
+        cut.space = dataclasses.replace(self.space, layers=layers)
+        nodes = {name: self.nodes[name] for layer in range(1, layers + 1) for name in self.node_names(layer)}
+        cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes)}  # not those of `self`, which a copy shares
+        return cut
 
     def _source(self, layer: int, level: int) -> Source:
         """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
@@ -252,6 +229,30 @@ class Supernet(nn.Module):
         if layer == 0 or len(stem.strides) == 1:
             return Source(self.space.stem_channels[-1], stem.stride)
         return Source(self.space.stem_channels[-2], stem.stride // stem.strides[-1])
+
+
+class FixedArchitecture(nn.Module):
+    """A supernet whose passes are all of one architecture sample: (N, 3, H, W) -> logits (N, classes, H, W)."""
+
+    def __init__(self, supernet: Supernet, sample: ArchitectureSample) -> None:
+        super().__init__()
+        self.supernet, self.sample = supernet, sample
+        self.training = supernet.training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.supernet(x, self.sample)
+
+
+def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
+    """Decodes the architecture as it stands: greedy cell, Viterbi path."""
+    sample = supernet.architecture()
+    weights = None if sample.edge_weights is None else _array(sample.edge_weights)
+    provenance = {"package_version": package_version(), **provenance}
+    return decode(supernet.space, _array(sample.alpha), _array(sample.beta), provenance, weights)
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
 
 
 def _check_partial_channels(number: int, space: SearchSpace) -> None:

@@ -12,13 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from nas.config import Recompute
-from nas.supernet.recomputation import recomputed
 from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
 from search_spaces.operations import DEFAULTS, NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
@@ -77,10 +74,8 @@ class MixedOperation(nn.Module):
         sources: int,
         settings: OperationSettings = DEFAULTS,
         partial_channels: int = 1,
-        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.recompute = recompute
         self.mixed_channels = channels // partial_channels
         self.bypassed_channels = channels - self.mixed_channels
         self.columns = [column for column, name in enumerate(operations) if name != NONE]
@@ -106,11 +101,7 @@ class MixedOperation(nn.Module):
         """(N, c / P, H, W), alpha [O] -> (N, c / P, H, W)."""
         terms = []
         for column, candidate in zip(self.columns, self.candidates.values(), strict=True):
-            if self.recompute:
-                y = recomputed(partial(candidate, source=source), [x], candidate.parameters())
-            else:
-                y = candidate(x, source)
-            terms.append(alpha[column] * y)
+            terms.append(alpha[column] * candidate(x, source))
         return torch.stack(terms).sum(0)
 
 
@@ -136,7 +127,6 @@ class Node(nn.Module):
         incoming: The K tensors H^{l-1} that may flow in.
         before: The tensor H^{l-2}, common to the K cells.
         partial_channels: P, a divisor of c, as in `MixedOperation`.
-        recompute: operation: the backward pass computes each candidate operation a second time.
     """
 
     def __init__(
@@ -146,7 +136,6 @@ class Node(nn.Module):
         incoming: Sequence[Source],
         before: Source,
         partial_channels: int = 1,
-        recompute: Recompute = "none",
     ) -> None:
         super().__init__()
         channels, stride = space.operation_channels(level), space.strides[level]
@@ -154,9 +143,7 @@ class Node(nn.Module):
         self.before = Preprocess(before, channels, stride)
         self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
         self.mixed = nn.ModuleList(
-            MixedOperation(
-                space.operations, channels, len(incoming), space.settings, partial_channels, recompute == "operation"
-            )
+            MixedOperation(space.operations, channels, len(incoming), space.settings, partial_channels)
             for _ in space.edges
         )
 

@@ -1,9 +1,10 @@
-"""What the architecture that alpha and beta stand for costs, on average: a number with a gradient.
+"""Penalties on the architecture, which its loss has next to the cross entropy: expected cost, and entropy of alpha.
 
-As in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is
-the probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that
-of the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
-preprocessing are not.
+The expected cost is what the architecture that alpha and beta stand for costs on average, a number with a gradient. As
+in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is the
+probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that of
+the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
+preprocessing are not. The entropy is that of `nas.supernet.alpha_sampling`.
 
 Shapes: alpha [E, O], beta [layers, levels, 3] as in `nas.supernet.architecture`.
 """
@@ -23,12 +24,7 @@ from search_spaces.genotype import Genotype
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import SearchSpace
 
-__all__ = [
-    "ExpectedCost",
-    "architecture_cost",
-    "architecture_penalty",
-]
-
+__all__ = ["ExpectedCost", "architecture_cost", "architecture_penalty"]
 
 KEPT = 2
 """Edges into a block that decoding keeps."""
@@ -63,15 +59,14 @@ class ExpectedCost:
 
     def __call__(self) -> Tensor:
         """The cost of the relaxed architecture as it is: a scalar."""
-        weights = self.architecture.edge_weights()
-        kept = self._kept if weights is None else (KEPT * weights).clamp(max=1)
-        alpha, beta = self.architecture()
-        return self._of(alpha, beta, kept)
+        sample = self.architecture()
+        kept = self._kept if sample.edge_weights is None else (KEPT * sample.edge_weights).clamp(max=1)
+        return self._of(sample.alpha, sample.beta, kept)
 
     def decoded(self, genotype: Genotype) -> float:
         """The cost of a genotype."""
-        alpha, beta, _ = self.architecture.decided(genotype)
-        return float(self._of(alpha, beta, torch.ones_like(self._kept)))
+        sample = self.architecture.decided(genotype)
+        return float(self._of(sample.alpha, sample.beta, torch.ones_like(self._kept)))
 
     def shares(self, genotype: Genotype) -> dict[str, float]:
         """Costs relative to `start`: `expected_cost` of the relaxed architecture, `decoded_cost` of a genotype."""
@@ -105,13 +100,13 @@ def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
     return ExpectedCost(supernet.space, supernet.architecture, config.architecture.cost, size)
 
 
-def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[], Tensor] | None:
-    """Gives the sum of the penalties in force at a step, a scalar; None: there is none."""
-    settings, relaxation = config.architecture, supernet.relaxation
+def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[Tensor], Tensor] | None:
+    """Gives the sum of the penalties in force at a step, a scalar, given its logits; None: there is none."""
+    settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
-    if settings.entropy > 0 and relaxation is not None:
-        terms.append(partial(relaxation.penalty, supernet.architecture.alpha))
+    if settings.entropy > 0 and sampling is not None:
+        terms.append(partial(sampling.penalty, supernet.architecture.alpha))
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
         terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))
-    return (lambda: torch.stack([term().double() for term in terms]).sum()) if terms else None
+    return (lambda logits: torch.stack([term().double() for term in terms]).sum()) if terms else None

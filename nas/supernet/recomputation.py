@@ -20,14 +20,16 @@ from search_spaces.modules import repeated_pass
 __all__ = ["Kept", "Recipes", "autocast_of", "recomputed"]
 
 
-def recomputed(function: Callable[..., Tensor], tensors: Sequence[Tensor], uses: Iterable[Tensor] = ()) -> Tensor:
-    """`function(*tensors)`, of which only the tensors are kept; the backward pass calls it once more.
+def recomputed(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor | None], uses: Iterable[Tensor] = ()
+) -> Tensor:
+    """`function(*tensors)`, of which only the tensors are kept; the backward pass calls it again.
 
     Batch norms keep their running statistics as they are in the second call.
 
     Args:
         function: Gives the same when it is called again.
-        tensors: Its arguments.
+        tensors: Its arguments, of which the first is a tensor.
         uses: All else that it computes with and that may need a gradient, such as a module's parameters.
     """
     if not torch.is_grad_enabled():
@@ -40,7 +42,7 @@ class _Recomputed(torch.autograd.Function):
     time for every tensor that is kept, and the first use of it loads a compiler of 74 MiB."""
 
     @staticmethod
-    def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Any) -> Tensor:
         ctx.function, ctx.number, ctx.autocast = function, number, autocast_of(tensors[0].device)
         ctx.save_for_backward(*tensors)
         return function(*tensors[:number])
@@ -50,8 +52,8 @@ class _Recomputed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[2:]
         tensors = list(ctx.saved_tensors)
-        for place in range(ctx.number):
-            tensors[place] = tensors[place].detach().requires_grad_(wanted[place])
+        for place, tensor in enumerate(tensors[: ctx.number]):
+            tensors[place] = None if tensor is None else tensor.detach().requires_grad_(wanted[place])
         with torch.enable_grad(), torch.autocast(*ctx.autocast), repeated_pass():
             y = ctx.function(*tensors[: ctx.number])
         inputs = [tensor for tensor, one in zip(tensors, wanted, strict=True) if one]

@@ -25,7 +25,7 @@ from nas.config import SyncBatchNorm
 from nas.runs.folder import RunError
 from nas.training.devices import choose_device
 
-__all__ = ["ALONE", "Processes", "joined"]
+__all__ = ["ALONE", "Processes", "process_group"]
 
 PATIENCE = timedelta(hours=1)
 """How long a process waits for the others: the first one may be building a cache. A process that has ended is noticed
@@ -55,7 +55,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the one that writes and speaks."""
+        """Whether this is rank 0, which alone writes files and prints."""
         return self.rank == 0
 
     @property
@@ -203,7 +203,7 @@ class _Forward(nn.Module):
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Processes]:
+def process_group(device: str) -> Iterator[Processes]:
     """This process and those that torchrun started with it, connected while it lasts; alone where there are none.
 
     Args:

@@ -1,16 +1,122 @@
-"""The loss of search and retraining, and the check that it is a number."""
+"""The losses by name, and the checks that a loss and the weights are numbers.
+
+Shapes: logits (N, classes, h, w), labels (N, H, W) with 255 ignored.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas.config import LossNameConfig, named_options
 from nas.data.base import IGNORE
+from nas.training.distributed import ALONE, Processes
+from search_spaces.extensions import HINT
+from search_spaces.registry import Registry
 
-__all__ = ["LossWatch", "NonFiniteLossError", "check_finite", "check_weights", "cross_entropy", "resize_labels"]
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "LossContext",
+    "LossRecord",
+    "LossWatch",
+    "NonFiniteLossError",
+    "check_finite",
+    "check_weights",
+    "cross_entropy",
+    "make_loss",
+    "register_loss",
+    "resize_labels",
+]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Logits and labels -> a scalar. Labels of another size are brought to that of the logits (`resize_labels`)."""
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """What a loss may know of the run."""
+
+    classes: int
+    """Number of classes."""
+    class_weights: Tensor | None = None
+    """Weight of each class, above 0, float32 [classes], on the device; None: all 1."""
+    mean: Callable[[Tensor], Tensor] | None = None
+    """Where a batch is dealt to several processes: the mean of a number over them. A loss that divides by what it
+    counted divides by the mean of the counts, so that the mean of the losses is the loss of the batch."""
+
+
+@dataclass(frozen=True)
+class LossRecord:
+    """A loss of the registry."""
+
+    build: Callable[..., Loss]
+    """`build(context, **options)`."""
+    description: str
+    """One line, for lists."""
+    weighs_classes: bool = False
+    """Whether it reads the context's class weights; they are refused otherwise."""
+    options: type | None = None
+    """A dataclass of what `loss.options` may hold; None: nothing."""
+
+
+LOSSES: Registry[LossRecord] = Registry("loss", HINT)
+
+
+def register_loss(
+    name: str, description: str, *, weighs_classes: bool = False, options: type | None = None
+) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
+    """Decorates a function that builds a loss, so that `loss.name` knows it; see `LossRecord`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(build: Callable[..., Loss]) -> Callable[..., Loss]:
+        LOSSES.register(name, LossRecord(build, description, weighs_classes, options))
+        return build
+
+    return register
+
+
+def make_loss(
+    config: LossNameConfig,
+    classes: int,
+    device: torch.device,
+    class_weights: Tensor | None = None,
+    processes: Processes = ALONE,
+) -> Loss:
+    """Builds the loss that the settings name.
+
+    Args:
+        config: Its name and options.
+        classes: Number of classes.
+        device: Where the logits will be.
+        class_weights: Weight of each class, [classes]; None: all alike.
+        processes: Those that share each batch.
+
+    Raises:
+        ValueError: There is no such loss, or it has no such options or no class weights.
+    """
+    record = LOSSES[config.name]
+    if class_weights is not None and not record.weighs_classes:
+        raise ValueError(
+            f"loss.class_weights has no effect on the loss {config.name}: give --loss.class-weights none, or another "
+            "--loss.name"
+        )
+    weights = None if class_weights is None else class_weights.to(device)
+    context = LossContext(classes, weights, processes.mean if processes.several else None)
+    return record.build(context, **named_options("loss", config.options, record.options))
+
+
+@register_loss("cross_entropy", "mean over the labelled pixels", weighs_classes=True)
+def _cross_entropy(context: LossContext) -> Loss:
+    return partial(cross_entropy, class_weights=context.class_weights, mean=context.mean)
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -18,7 +124,7 @@ class NonFiniteLossError(ArithmeticError):
 
 
 REMEDY = (
-    "lower the learning rate (--optimizer.lr) or set --optimizer.clip 5, and start anew or go on from the last "
+    "lower the learning rate (--optimizer.lr) or set --optimizer.clip 5, and start again or resume from the last "
     "checkpoint with --resume"
 )
 

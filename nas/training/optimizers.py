@@ -1,23 +1,28 @@
-"""The optimiser of a network's weights: who learns at which rate, what decays, what is put back into its set.
+"""The optimisers by name: which parameter learns at which rate, what decays, what is projected after a step.
 
 A loop takes steps and sets one learning rate; all else that a parameter needs is arranged here, once. Parameters that
-are treated alike share a group, so that a network in which all are alike has one group, as it always had.
+are treated alike share a group, so that a network in which all are alike has one group.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nas.config import Decay, OptimizerName, SgdConfig
+from nas.config import Decay, SgdConfig
+from search_spaces.extensions import HINT
 from search_spaces.module_protocols import Projected, project, undecayed
+from search_spaces.registry import Registry
 
 __all__ = [
     "FUSED",
+    "OPTIMIZERS",
+    "OptimizerRecord",
     "convolution_weights",
     "cosine",
     "load_optimizer_state",
@@ -25,16 +30,60 @@ __all__ = [
     "multiplier",
     "optimizer_state",
     "poly",
+    "register_optimizer",
 ]
 
-
-ADAM_BETA2, ADAM_EPS = 0.999, 1e-8
+BETA2 = 0.999
+"""Decay of Adam's second moment, where the settings give none."""
 FUSED = True
 """That PyTorch computes a step for all parameters in one call, on CPUs and NVIDIA GPUs. On a CPU that is three times as
 fast as a call each, and needs no memory for results between, as `foreach` does; a GPU can be told without waiting for
 it to leave a step out. Equal to the others to rounding."""
 HOW = ("foreach", "fused", "capturable", "differentiable")
-"""What a group says of how it is computed: no part of the state, so that a run may go on with others."""
+"""What a group says of how it is computed: no part of the state, so that a run may resume with others."""
+Groups = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class OptimizerRecord:
+    """An optimiser of the registry."""
+
+    build: Callable[..., torch.optim.Optimizer]
+    """`build(groups, betas, **options)`: groups of parameters with their lr and weight_decay; decay of the first moment
+    (SGD's momentum) and of the second."""
+    states: Callable[[float], int]
+    """Given the decay of the first moment: how many numbers are kept for each of a parameter's."""
+    options: type | None = None
+    """A dataclass of what `optimizer.options` may hold; None: nothing."""
+
+
+OPTIMIZERS: Registry[OptimizerRecord] = Registry("optimiser", HINT)
+
+
+def register_optimizer(
+    name: str, *, states: Callable[[float], int], options: type | None = None
+) -> Callable[[Callable[..., torch.optim.Optimizer]], Callable[..., torch.optim.Optimizer]]:
+    """Decorates a function that builds an optimiser, so that `optimizer.name` knows it; see `OptimizerRecord`.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+
+    def register(build: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+        OPTIMIZERS.register(name, OptimizerRecord(build, states, options))
+        return build
+
+    return register
+
+
+@register_optimizer("sgd", states=lambda momentum: 1 if momentum else 0)
+def _sgd(groups: Groups, betas: tuple[float, float]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, momentum=betas[0], fused=FUSED)
+
+
+@register_optimizer("adam", states=lambda _: 2)
+def _adam(groups: Groups, betas: tuple[float, float], eps: float = 1e-8) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, betas=betas, eps=eps, fused=FUSED)
 
 
 def convolution_weights(network: nn.Module, depthwise: bool = True) -> list[Tensor]:
@@ -52,10 +101,11 @@ def make_optimizer(
     network: nn.Module,
     parameters: Iterable[nn.Parameter],
     config: SgdConfig,
-    name: OptimizerName = "sgd",
-    eps: float | None = None,
+    name: str = "sgd",
+    beta2: float = BETA2,
     decay: Decay = "all",
     multipliers: Mapping[Tensor, float] | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> torch.optim.Optimizer:
     """Builds the optimiser of (some of) a network's parameters.
 
@@ -66,11 +116,15 @@ def make_optimizer(
         network: Whose parameters they are.
         parameters: Those to train, in a fixed order.
         config: Learning rate, momentum (Adam's beta1), weight decay (an L2 penalty, for Adam too).
-        name: sgd or adam.
-        eps: Adam's, added to the root of the second moment; None: 1e-8.
+        name: One of `OPTIMIZERS`.
+        beta2: Decay of the second moment, where there is one.
         decay: Which weights decay.
         multipliers: Factor on the learning rate of a parameter, where it is not 1; stored in the parameter's group as
             `lr_multiplier`, and so with the optimiser's state.
+        options: The optimiser's own.
+
+    Raises:
+        ValueError: There is no such optimiser.
     """
     multipliers = multipliers or {}
     decayed: set[Tensor] = set(network.parameters())
@@ -81,16 +135,11 @@ def make_optimizer(
     for parameter in parameters:
         key = (multipliers.get(parameter, 1.0), config.weight_decay if parameter in decayed else 0.0)
         alike.setdefault(key, []).append(parameter)
-    groups: list[dict[str, Any]] = [
+    groups: Groups = [
         {"params": members, "lr": config.lr * factor, "lr_multiplier": factor, "weight_decay": weight_decay}
         for (factor, weight_decay), members in alike.items()
     ]
-    optimizer: torch.optim.Optimizer
-    if name == "adam":
-        betas, eps = (config.momentum, ADAM_BETA2), ADAM_EPS if eps is None else eps
-        optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=FUSED)
-    else:
-        optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=FUSED)
+    optimizer = OPTIMIZERS[name].build(groups, (config.momentum, beta2), **(options or {}))
     if any(isinstance(module, Projected) for module in network.modules()):
         optimizer.register_step_post_hook(lambda *_: project(network))
     return optimizer
@@ -99,8 +148,8 @@ def make_optimizer(
 def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
     """The state of an optimiser by the names of parameters, in plain containers.
 
-    Where a module of the network holds the parameters of several joined (it has `joined`, as the nodes of the fast
-    engine), the state is given for each of them, under the names that they have apart.
+    Where a module of the network holds the parameters of several joined (it has `stacked_tensors`, as the fast engine's
+    nodes), the state is given for each of them, under the names that they have apart.
     """
     joined = _joined(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
@@ -127,16 +176,6 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
         ValueError: The state is of other parameters.
     """
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
-    if "by_name" not in state:  # a checkpoint from before there were two engines
-        if [len(g["params"]) for g in state["param_groups"]] != [len(g["params"]) for g in optimizer.param_groups]:
-            raise ValueError("the checkpoint is older than the fast engine: go on with --supernet.engine plain")
-        older = [
-            saved | {key: own[key] for key in HOW if key in own}
-            for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
-        ]
-        optimizer.load_state_dict({**state, "param_groups": older})
-        _check_shapes(optimizer, names)
-        return
     joined = _joined(network)
     indices: dict[int, Tensor] = {}
     numbered = optimizer.state_dict()
@@ -175,14 +214,14 @@ def _joined(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
     """(names apart, how they are joined) of every tensor that a module of the network says is several joined."""
     found = {}
     for path, module in network.named_modules():
-        if hasattr(module, "joined"):
-            for name, names, how in module.joined():
+        if hasattr(module, "stacked_tensors"):
+            for name, names, how in module.stacked_tensors():
                 found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
     return found
 
 
 def multiplier(group: Mapping[str, Any]) -> float:
-    """The factor on a group's learning rate; 1 in a group of another making, or of an older state."""
+    """The factor on a group's learning rate; 1 in a group that was made elsewhere."""
     return group.get("lr_multiplier", 1.0)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,33 +14,44 @@ from nas.config import Precision
 from nas.training.cuda_graphs import Graphed, Pool
 from nas.training.devices import autocast, grad_scaler
 from nas.training.distributed import ALONE, Processes
-from nas.training.losses import LossWatch, check_finite, cross_entropy
+from nas.training.losses import Loss, LossWatch, check_finite, cross_entropy
 from nas.training.optimizers import load_optimizer_state, multiplier, optimizer_state
 
-__all__ = ["Stepper", "rescaled", "without_tensors"]
+__all__ = ["Execution", "Stepper"]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How steps are computed; what they compute is the same, to rounding."""
+
+    device: torch.device
+    """Where the network is."""
+    precision: Precision = "float32"
+    """Of the forward pass."""
+    accumulate: int = 1
+    """Parts in which the images of a step go through the network, one after the other."""
+    processes: Processes = ALONE
+    """Those that take each step together, each with images of its own; the gradient is that of the loss on all."""
+    graph_pool: Pool | None = None
+    """Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation."""
 
 
 class Stepper:
     """Takes steps with one optimiser; only the optimiser's own parameters get gradients.
 
     On a GPU the host never waits within a step: a loss that is not finite makes the optimiser do nothing, on the GPU,
-    and is reported one step later (see `nas.training.losses.LossWatch`). For that the optimiser must be a fused one,
-    as those of `nas.training.optimizers` are; with others, and on a CPU, the loss is read in its own step.
+    and is reported one step later (see `nas.training.losses.LossWatch`). For that the optimiser must be a fused one, as
+    those of `nas.training.optimizers` are; with others, and on a CPU, the loss is read in its own step.
 
     Args:
         name: What steps it takes, for messages.
         network: (N, 3, H, W) -> logits (N, classes, H, W).
         optimizer: Of parameters of the network.
-        device: Where the network is.
-        precision: Of the forward pass.
+        execution: Device, precision, processes.
+        loss: What is minimised, as `nas.training.losses.make_loss` gives it.
         clip: Largest norm of the gradient, or None.
-        class_weights: Weight of each class in the loss, [classes]; None: all alike.
         forward: (N, 3, H, W) -> logits (N, classes, h, w) at the size at which the loss is taken; None: the network.
-        accumulate: Parts in which the images of a step go through the network, one after the other.
-        graph_pool: Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation.
-        processes: Those that take each step together, each with images of its own; the gradient is that of the loss on
-            all of them.
-        penalty: Gives what is added to the loss of a step; None: nothing.
+        penalty: Gives what is added to the loss of a step, a scalar, from the logits; None: nothing.
     """
 
     def __init__(
@@ -48,36 +59,29 @@ class Stepper:
         name: str,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        device: torch.device,
-        precision: Precision,
+        execution: Execution,
+        loss: Loss = cross_entropy,
         clip: float | None = None,
-        class_weights: Tensor | None = None,
         forward: Callable[[Tensor], Tensor] | None = None,
-        accumulate: int = 1,
-        graph_pool: Pool | None = None,
-        processes: Processes = ALONE,
-        penalty: Callable[[], Tensor] | None = None,
+        penalty: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.penalty = penalty
-        self.name, self.network, self.optimizer = name, network, optimizer
+        self.name, self.network, self.optimizer, self.execution = name, network, optimizer, execution
+        self.loss, self.clip, self.penalty = loss, clip, penalty
+        self.device, self.processes = execution.device, execution.processes
         self.parameters: list[nn.Parameter] = [
             p for group in optimizer.param_groups for p in group["params"] if p.requires_grad
         ]
         own = set(self.parameters)
         self._others = [p for p in network.parameters() if p.requires_grad and p not in own]
-        self.device, self.precision, self.clip = device, precision, clip
-        self.class_weights = None if class_weights is None else class_weights.to(device)
-        self.accumulate, self.processes = accumulate, processes
         with _without_gradients(self._others):
-            self.forward = processes.parallel(network, network if forward is None else forward, device)
-        self.scaler = grad_scaler(device, precision)
-        self._mean = processes.mean if processes.several else None
-        self._term = f"cross entropy of the {name} step"
+            self.forward = self.processes.parallel(network, network if forward is None else forward, self.device)
+        self.scaler = grad_scaler(self.device, execution.precision)
+        self._term = f"loss of the {name} step"
         self._watch = LossWatch(self._term)
-        self.checks_late = device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
+        self.checks_late = self.device.type == "cuda" and all(group.get("fused") for group in optimizer.param_groups)
         self._graphed = None
-        if graph_pool is not None:
-            self._graphed = Graphed(self.gradients, list(network.buffers()), graph_pool)
+        if execution.graph_pool is not None:
+            self._graphed = Graphed(self.gradients, list(network.buffers()), execution.graph_pool)
 
     @property
     def lr(self) -> float:
@@ -135,20 +139,21 @@ class Stepper:
         for parameter in self.parameters:
             parameter.grad = None
         losses = []
+        accumulate = self.execution.accumulate
         with _without_gradients(self._others):
-            parts = list(zip(images.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True))
+            parts = list(zip(images.chunk(accumulate), labels.chunk(accumulate), strict=True))
             for number, part in enumerate(parts, start=1):
                 with self._exchanging(number == len(parts)):
-                    with autocast(self.device, self.precision):
+                    with autocast(self.device, self.execution.precision):
                         logits = self.forward(part[0])
-                    loss = cross_entropy(logits, part[1], self.class_weights, self._mean)
+                    loss = self.loss(logits, part[1])
                     if self.penalty is not None:
-                        loss = loss + self.penalty().to(loss.dtype)
-                    if self.accumulate > 1:
-                        loss = loss / self.accumulate
+                        loss = loss + self.penalty(logits).to(loss.dtype)
+                    if accumulate > 1:
+                        loss = loss / accumulate
                     self.scaler.scale(loss).backward()
                 losses.append(loss.detach())
-        loss = losses[0] if self.accumulate == 1 else torch.stack(losses).sum()
+        loss = losses[0] if accumulate == 1 else torch.stack(losses).sum()
         return self.processes.mean(loss)
 
     def _exchanging(self, wanted: bool) -> AbstractContextManager[Any]:
@@ -165,9 +170,6 @@ class Stepper:
         self.scaler.load_state_dict(state["scaler"])
 
 
-State = TypeVar("State", bound=Any)
-
-
 @contextmanager
 def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """While it lasts, nothing is computed or kept for gradients of these parameters, which ask for them otherwise."""
@@ -178,25 +180,3 @@ def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def rescaled(state: State, before: int, now: int) -> State:
-    """The position in a run, for another number of processes: after as large a part of the epoch, of fewer steps.
-
-    Args:
-        state: A dataclass with `step`, and sums over steps named `...loss`.
-        before: Number of processes until now.
-        now: Number of processes from now on.
-    """
-    if before == now:
-        return state
-    step = state.step * before // now
-    losses = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name.endswith("loss")}
-    share = step / max(1, state.step)
-    return dataclasses.replace(state, step=step, **{name: value * share for name, value in losses.items()})
-
-
-def without_tensors(state: Any) -> dict[str, Any]:
-    """The fields of a dataclass of numbers, those that are still on a device as Python's: for a checkpoint."""
-    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}

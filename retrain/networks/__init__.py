@@ -10,14 +10,4 @@ if TYPE_CHECKING:
     from retrain.networks.deeplab import DeepLab
     from retrain.networks.published import NETWORKS, PublishedNetwork
 
-_EXPORTS = {
-    "DeepLab": "retrain.networks.deeplab",
-    "FeatureInfo": "retrain.networks.base",
-    "NETWORKS": "retrain.networks.published",
-    "PublishedNetwork": "retrain.networks.published",
-    "SegmentationNetwork": "retrain.networks.base",
-    "build": "retrain.networks.building",
-}
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
-__all__ = sorted(_EXPORTS)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

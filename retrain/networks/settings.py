@@ -8,13 +8,13 @@ as the network's paper has it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow, changed
+from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
 from search_spaces.space import MAX_CHANNELS
-from search_spaces.validation import fits, require
+from search_spaces.validation import Settings, raised_as, require
 
 __all__ = [
     "DEFAULT_FILTER_MULTIPLIER",
@@ -35,36 +35,24 @@ __all__ = [
     "names",
 ]
 
-ASPPKind = Literal["atrous", "li"]
 Kind = Literal["deeplab", "fplnet"]
 DEFAULT_FILTER_MULTIPLIER = 20
 """F of a genotype's network."""
 Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 
-Limit = tuple[Callable[[Any], bool], str]
-
-
-def _whole(high: int) -> Limit:
-    return lambda value: fits(value, int) and 1 <= value <= high, f"a whole number from 1 to {high}"
-
-
-def _one_of(choices: Any) -> Limit:
-    return get_args(choices).__contains__, f"one of {', '.join(get_args(choices))}"
-
-
-SHARE: Limit = lambda value: fits(value, float) and 0 < value <= 1, "a number above 0 and up to 1"
-LIMITS: dict[str, Limit] = {
-    "batch_norm_momentum": SHARE,
-    "drop_path_keep": SHARE,
-    "dropout": (lambda value: fits(value, float) and 0 <= value < 1, "a number from 0 to below 1"),
-    **dict.fromkeys(("filter_multiplier", "stem_channels", "aspp_channels"), _whole(MAX_CHANNELS)),
-    **dict.fromkeys(("decoder_channels", "low_level_channels"), _whole(MAX_CHANNELS)),
-    "li_blocks": _whole(17),
-    "kind": _one_of(Kind),
-    "aspp": _one_of(ASPPKind),
-    "smoothing": _one_of(Smoothing),
+WIDTH = {"least": 1, "most": MAX_CHANNELS}
+LIMITS: dict[str, dict[str, Any]] = {
+    "batch_norm_momentum": {"above": 0, "most": 1},
+    "drop_path_keep": {"above": 0, "most": 1},
+    "dropout": {"least": 0, "below": 1},
+    "filter_multiplier": WIDTH,
+    "stem_channels": WIDTH,
+    "aspp_channels": WIDTH,
+    "decoder_channels": WIDTH,
+    "low_level_channels": WIDTH,
+    "li_blocks": {"least": 1, "most": 17},
 }
-"""What a field, or each entry of a list, must be, and how a message says it; `OperationSettings` checks its own."""
+"""Limits of the fields that are numbers; `OperationSettings` checks its own."""
 
 
 def names(*groups: type[CommonSettings]) -> frozenset[str]:
@@ -76,7 +64,7 @@ def names(*groups: type[CommonSettings]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommonSettings:
+class CommonSettings(Settings):
     """Settings of every network.
 
     Raises:
@@ -89,23 +77,14 @@ class CommonSettings:
     frozen_batch_norm: bool = False
     """Keep statistics, scale and shift of all batch norms as they are: for fine-tuning pretrained weights."""
 
+    prefix = "network."
+
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            if isinstance(value, list):
-                value = tuple(value)
-                object.__setattr__(self, f.name, value)
-            if f.name in LIMITS and value is not None:
-                good, expected = LIMITS[f.name]
-                entries = {f.name: value}
-                if isinstance(value, tuple):
-                    entries = {f"{f.name}[{number}]": entry for number, entry in enumerate(value)}
-                for name, entry in entries.items():
-                    require(good(entry), f"network.{name} is {entry!r:.60}: give {expected}")
-        try:
+        super().__post_init__()
+        for name in LIMITS.keys() & names(type(self)):
+            self.limit(name, **LIMITS[name])
+        with raised_as(ValueError, self.prefix):
             self.operation_settings()
-        except ValueError as error:
-            raise ValueError(f"network.{error}") from None
 
     def operation_settings(self, base: OperationSettings | None = None) -> OperationSettings:
         """Settings of the operations: those of `base` (None: the defaults), changed by the fields that are not None."""
@@ -207,16 +186,12 @@ class DeepLabSettings(CellSettings, ASPPSettings, DecoderSettings, LISettings, S
 
     stem_channels: tuple[int, ...] = (64, 64, 128)
     """Output channels of the stem's 3x3 convolutions, 2 to 16."""
-    aspp: ASPPKind = "atrous"
+    aspp: Literal["atrous", "li"] = "atrous"
     """ASPP of a genotype's network: atrous convolutions, or each behind a lateral inhibition (LI-ASPP)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            2 <= len(self.stem_channels) <= 16,
-            f"network.stem_channels has {len(self.stem_channels)} entries: give 2 to 16, the first cell reads the last "
-            "two",
-        )
+        self.entries("stem_channels", least=2, most=16, note=", the first cell reads the last two")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,11 +209,7 @@ class DeepLabV3Settings(BackboneSettings, ASPPSettings, DecoderSettings, LISetti
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.li_blocks != (),
-            "network.li_blocks is []: give one block or more, or take the network without lateral inhibitions in its "
-            "backbone",
-        )
+        self.entries("li_blocks", note=", or take the network without lateral inhibitions in its backbone")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +239,7 @@ class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, 
         Raises:
             ValueError: A field is set that is not among them; the message lists those that are.
         """
-        for name in changed(self):
+        for name in self.changed():
             require(
                 name in settings,
                 f"network.{name} has no effect on {network}: leave it out; its settings are "

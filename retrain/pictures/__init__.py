@@ -11,19 +11,4 @@ if TYPE_CHECKING:
     from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inhibition, smoothing_coefficients
     from retrain.pictures.receptive_field import draw_field, effective_field
 
-_EXPORTS = {
-    "PICTURES": "retrain.pictures.drawing",
-    "PictureConfig": "retrain.pictures.config",
-    "class_probabilities": "retrain.pictures.heat_maps",
-    "draw_field": "retrain.pictures.receptive_field",
-    "draw_heat_maps": "retrain.pictures.heat_maps",
-    "draw_inhibition": "retrain.pictures.operations",
-    "draw_pictures": "retrain.pictures.drawing",
-    "draw_smoothing": "retrain.pictures.operations",
-    "effective_field": "retrain.pictures.receptive_field",
-    "see_inhibition": "retrain.pictures.operations",
-    "smoothing_coefficients": "retrain.pictures.operations",
-}
-
-__getattr__, __dir__ = lazy_exports(__name__, _EXPORTS)
-__all__ = sorted(_EXPORTS)
+__getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nas.config import require
+from search_spaces.validation import Settings, require
 
 __all__ = ["Checkpoint", "PictureConfig"]
 
@@ -15,7 +15,7 @@ LARGEST_SIDE, MOST_SAMPLES, MOST_CHANNELS, MOST_PATHS = 2049, 1000, 24, 50
 
 
 @dataclass(frozen=True)
-class PictureConfig:
+class PictureConfig(Settings):
     """Settings of pictures; each picture reads some of them, and None stands for its own default."""
 
     image: str | None = None
@@ -38,13 +38,10 @@ class PictureConfig:
     """features, heat, field: auto, cpu, cuda, cuda:1, ...; auto, if not given."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (
-            ("paths", 1, MOST_PATHS),
-            ("channels", 1, MOST_CHANNELS),
-            ("size", 9, LARGEST_SIDE),
-            ("samples", 1, MOST_SAMPLES),
-        ):
-            value = getattr(self, name)
-            require(value is None or least <= value <= most, f"{name} is {value}: give a number from {least} to {most}")
+        super().__post_init__()
+        self.limit("paths", least=1, most=MOST_PATHS)
+        self.limit("channels", least=1, most=MOST_CHANNELS)
+        self.limit("size", least=9, most=LARGEST_SIDE)
+        self.limit("samples", least=1, most=MOST_SAMPLES)
         for name in ("image", "layer", "classes"):
             require(getattr(self, name) != "", f"{name} is empty: give a name, or leave it out")

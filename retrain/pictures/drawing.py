@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nas.config import require
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.readers.reading import read_image
@@ -31,6 +30,7 @@ from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inh
 from retrain.pictures.receptive_field import draw_field, effective_field
 from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.validation import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nas.config import SearchConfig, from_plain
+from nas.config import SearchConfig
 from nas.runs.folder import CONFIG, GENOTYPE, read_config
 from nas.seeds import is_complete, supernet_miou
 from retrain.networks import NETWORKS
@@ -16,6 +16,7 @@ from retrain.networks.published import main_names
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace
+from search_spaces.validation import from_plain
 
 __all__ = ["Candidate", "Kind", "Origin", "find_candidates", "identity", "random_candidates", "space_names"]
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from nas.config import to_plain
-from nas.runs.epoch_log import package_version
 from retrain.config import RankingConfig, RetrainConfig
 from retrain.ranking.candidates import Candidate, Kind, space_names
 from retrain.ranking.comparison import Comparison, compare, kendall, pooled, spread
 from search_spaces.files import write_atomically
+from search_spaces.genotype import package_version
 from search_spaces.space import SearchSpace
+from search_spaces.validation import to_plain
 
 __all__ = [
     "ENOUGH",

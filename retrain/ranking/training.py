@@ -17,7 +17,6 @@ from pathlib import Path
 
 import torch
 
-from nas.config import require
 from nas.data.base import DataError
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
@@ -35,6 +34,7 @@ from retrain.ranking.candidates import Candidate, find_candidates, identity, ran
 from retrain.ranking.result import Entry, Ranking, write
 from retrain.training import train
 from search_spaces.genotype import load_genotype
+from search_spaces.validation import require
 
 __all__ = ["rank"]
 

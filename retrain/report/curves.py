@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from nas.evaluation.metrics import all_metrics
 from retrain.report.series import Curve, thinned
 from search_spaces.drawing import PALETTE
 
@@ -27,7 +28,6 @@ INK = "#010203"
 """Stands for the page's ink until the SVG is written."""
 
 STYLES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":")
-LABELS = {"miou": "mIoU", "forced_miou": "forced mIoU"}
 LONGEST_LABEL = 34
 MARKERS = ("", "o", "s", "^")
 COLORS = (*PALETTE[:-1], INK)
@@ -94,7 +94,8 @@ def draw_curves(series: Sequence[Mapping[str, Mapping[str, Curve]]]) -> list[tup
 
 def _draw(number: int, group: str, title: str, series: Sequence[Mapping[str, Mapping[str, Curve]]]) -> str:
     names = list(dict.fromkeys(name for run in series for name in run.get(group, {})))
-    labels = [LABELS.get(name, name[:LONGEST_LABEL].replace("_", " ")) for name in names]
+    known = {"forced_miou": "forced mIoU", **{metric.name: metric.label for metric in all_metrics()}}
+    labels = [known.get(name, name[:LONGEST_LABEL].replace("_", " ")) for name in names]
     columns = max(1, min(len(names), 42 // (max(map(len, labels)) + 6)))
     rows = math.ceil(len(names) / columns) if len(names) > 1 else 0
     height = 3.3 + 0.25 * rows

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
-from nas.config import require
 from retrain.pictures.config import PictureConfig
 from retrain.pictures.drawing import FOLDER, PICTURES, Subject
 from retrain.report.markup import Markup, details, element, figure, join
 from retrain.report.runs import RunRecord
+from search_spaces.validation import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.config import require
-from nas.runs.epoch_log import package_version
+from nas.evaluation.metrics import METRICS, all_metrics
 from nas.runs.folder import CONFIG
 from nas.runs.names import runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
@@ -20,6 +19,8 @@ from retrain.report.runs import RunRecord, different_settings, headline_numbers,
 from retrain.report.series import read_series
 from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
+from search_spaces.genotype import package_version
+from search_spaces.validation import require
 
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
@@ -203,13 +204,11 @@ def _classes(runs: Sequence[RunRecord]) -> Iterator[Section]:
         *(f"{run.name}: {evaluated.name}" if len(runs) > 1 else evaluated.name for run, evaluated in columns),
     ]
     names = list(dict.fromkeys(name for _, evaluated in columns for name in evaluated.iou))[:MOST_CLASSES]
-
-    def percent(value: float | None) -> str:
-        return "--" if value is None else f"{100 * value:.2f}"
-
-    rows = [(name, *(percent(evaluated.iou.get(name)) for _, evaluated in columns)) for name in names]
-    rows.append(("mean", *(percent(evaluated.miou) for _, evaluated in columns)))
-    rows.append(("pixel accuracy", *(percent(evaluated.pixel_accuracy) for _, evaluated in columns)))
+    iou = METRICS["miou"]
+    rows = [(name, *(iou.text(evaluated.iou.get(name), "") for _, evaluated in columns)) for name in names]
+    for metric in all_metrics():
+        label = "mean" if metric.name == "miou" else metric.label
+        rows.append((label, *(metric.text(evaluated.metrics[metric.name], "") for _, evaluated in columns)))
     yield "classes", "IoU of each class", table(head, rows, "In percent, as nas-evaluate measured it.", numbers=True)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas.evaluation.metrics import all_metrics
 from nas.runs.folder import GENOTYPE, GENOTYPES, read_config, read_metrics
 from nas.runs.history import Snapshot, read_history
 from retrain.report.series import finite
@@ -37,10 +38,8 @@ class Evaluated:
 
     name: str
     """Split and checkpoint, such as "val-best"."""
-    miou: float
-    """Mean IoU, 0 to 1."""
-    pixel_accuracy: float | None
-    """Share of pixels that are right, 0 to 1."""
+    metrics: Mapping[str, float | None]
+    """Of all metrics, by name; miou is not None."""
     iou: Mapping[str, float | None]
     """Of each class; None where it does not occur."""
 
@@ -145,13 +144,15 @@ def _evaluated(path: Path) -> Evaluated:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError("it is too large to be an evaluation")
     data = json.loads(path.read_text(encoding="utf-8"))
-    miou = finite(data.get("miou")) if isinstance(data, dict) else None
-    if miou is None or not isinstance(data.get("iou"), dict):
+    if not isinstance(data, dict) or finite(data.get("miou")) is None or not isinstance(data.get("iou"), dict):
         raise ValueError("it has no miou and iou, as nas-evaluate writes them")
-    iou = {str(name): finite(value) for name, value in data["iou"].items()}
-    accuracy = finite(data.get("pixel_accuracy"))
-    name = path.stem.removeprefix("evaluation-")
-    return Evaluated(name, miou, accuracy, iou)
+    further = data.get("metrics")
+    values = data | (further if isinstance(further, dict) else {})
+    return Evaluated(
+        path.stem.removeprefix("evaluation-"),
+        {metric.name: finite(values.get(metric.name)) for metric in all_metrics()},
+        {str(name): finite(value) for name, value in data["iou"].items()},
+    )
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -182,16 +183,18 @@ def headline_numbers(run: RunRecord) -> dict[str, str]:
     numbers["space or network"] = named if run.genotype is None else run.genotype.space.name
     numbers["data"] = settings.get("data", "")
     numbers["epochs"] = f"{len(lines)} of {settings.get('epochs', '?')}" if lines else "none yet"
-    miou = _values(lines, "val", "miou")
-    if miou:
-        best = max(range(len(miou)), key=lambda number: miou[number][1])
-        numbers["validation mIoU, best"] = f"{100 * miou[best][1]:.2f} % (epoch {miou[best][0]})"
-        numbers["validation mIoU, last"] = f"{100 * miou[-1][1]:.2f} %"
-    accuracy = _values(lines, "val", "pixel_accuracy")
-    if accuracy:
-        numbers["pixel accuracy, last"] = f"{100 * accuracy[-1][1]:.2f} %"
+    for metric in all_metrics():
+        values = _values(lines, "val", metric.name)
+        if values and metric.headline:
+            epoch, best = (max if metric.higher_is_better else min)(values, key=lambda value: value[1])
+            numbers[f"validation {metric.label}, best"] = f"{metric.text(best)} (epoch {epoch})"
+        if values:
+            label = f"validation {metric.label}" if metric.headline else metric.label
+            numbers[f"{label}, last"] = metric.text(values[-1][1])
     for evaluated in run.evaluations:
-        numbers[f"mIoU measured, {evaluated.name}"] = f"{100 * evaluated.miou:.2f} %"
+        for metric in all_metrics():
+            if metric.headline and evaluated.metrics[metric.name] is not None:
+                numbers[f"{metric.label} measured, {evaluated.name}"] = metric.text(evaluated.metrics[metric.name])
     if run.genotype is not None:
         numbers["path"] = "-".join(map(str, run.genotype.path))
     probability = _values(lines, "path", "probability")

@@ -13,11 +13,11 @@ import yaml
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import require, to_plain
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.pictures import draw_all, draw_figures
 from retrain.sweeps.study import Study, amount, spoken, written
 from search_spaces.files import write_atomically
+from search_spaces.validation import require, to_plain
 
 __all__ = [
     "BEST",

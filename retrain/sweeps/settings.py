@@ -7,16 +7,15 @@ A file has `command` (whose settings are varied: search or retrain), `parameters
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from nas.config import RunConfig, SearchConfig, from_plain, require
+from nas.config import RunConfig, SearchConfig
 from retrain.config import RetrainConfig
 from search_spaces.files import read_yaml
+from search_spaces.validation import Settings, from_plain, hints, raised_as, require, short
 
 __all__ = ["SWEEP_FILE", "Parameter", "StudyConfig", "Sweep", "load_sweep", "shipped"]
 
@@ -35,7 +34,7 @@ RECIPES = {"search": FOLDER.parent.parent / "nas" / "recipes", "retrain": FOLDER
 
 
 @dataclass(frozen=True)
-class Parameter:
+class Parameter(Settings):
     """How one setting is varied: over a range, or over choices.
 
     Raises:
@@ -58,56 +57,34 @@ class Parameter:
     """Varied only where each of these settings has one of these values; otherwise it stays as it is."""
 
     def __post_init__(self) -> None:
-        name = f"parameter {self.name}"
-        kinds = get_args(Kind)
-        require(self.type in (None, *kinds), f"{name}: type is {self.type!r}: give one of {', '.join(kinds)}")
-        require((self.range is None) != (self.choices is None), f"{name}: give either range or choices")
-        require(isinstance(self.log, bool), f"{name}: log is {self.log!r}: give true or false")
-        require(isinstance(self.when, Mapping), f"{name}: when is {self.when!r}: give `setting: value`, one a line")
+        super().__post_init__()
+        require((self.range is None) != (self.choices is None), "give either range or choices")
         when = {key: tuple(v) if isinstance(v, list | tuple) else (v,) for key, v in self.when.items()}
         object.__setattr__(self, "when", when)
         if self.choices is not None:
-            require(self.type in (None, "choice"), f"{name}: choices are of type choice, not {self.type}")
-            require(isinstance(self.choices, list | tuple), f"{name}: choices are {self.choices!r}: give a list")
-            require(not self.log and self.step is None, f"{name}: log and step are for a range: leave them out")
+            require(self.type in (None, "choice"), f"choices are of type choice, not {self.type}")
+            require(not self.log and self.step is None, "log and step are for a range: leave them out")
             object.__setattr__(self, "type", "choice")
-            object.__setattr__(self, "choices", tuple(self.choices))
-            require(len(self.choices) > 0, f"{name}: there are no choices: give one or more")
+            self.entries("choices")
             repeated = any(choice in self.choices[:number] for number, choice in enumerate(self.choices))
-            require(not repeated, f"{name}: a choice is there twice: leave it out")
+            require(not repeated, "a choice is there twice: leave it out")
             return
-        require(self.type != "choice", f"{name}: type choice needs choices, not a range")
-        require(
-            isinstance(self.range, list | tuple) and len(self.range) == 2,
-            f"{name}: range is {self.range!r}: give [lowest, highest]",
-        )
+        require(self.type != "choice", "type choice needs choices, not a range")
         assert self.range is not None  # for the type checker
-        low, high = (_number(name, "range", end) for end in self.range)
+        low, high = map(float, self.range)
         object.__setattr__(self, "range", (low, high))
-        require(low < high, f"{name}: range is [{low}, {high}]: give the lowest value first, then a higher one")
-        require(not self.log or low > 0, f"{name}: range begins at {low}, but log needs numbers above 0")
+        require(low < high, f"range is [{low}, {high}]: give the lowest value first, then a higher one")
+        require(not self.log or low > 0, f"range begins at {low}, but log needs numbers above 0")
         if self.step is not None:
-            object.__setattr__(self, "step", _number(name, "step", self.step))
-            assert self.step is not None
-            require(0 < self.step <= high - low, f"{name}: step is {self.step}: give a number above 0 within the range")
-            require(not self.log, f"{name}: log and step exclude each other: leave one of them out")
+            self.limit("step", above=0, most=high - low, note=", the width of the range")
+            require(not self.log, "log and step exclude each other: leave one of them out")
         if self.type == "int":
             whole = all(float(v).is_integer() for v in (low, high, self.step or 1))
-            require(whole, f"{name}: type int needs whole numbers in range and step")
-
-
-def _number(name: str, part: str, value: object) -> float:
-    """The number that is meant: YAML reads 1e-3, without a dot, as a text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    require(math.isfinite(number), f"{name}: {part} holds {value!r}: give a number")
-    return number
+            require(whole, "type int needs whole numbers in range and step")
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Settings):
     """How the parameters are drawn, and what is made of them."""
 
     objectives: tuple[Objective, ...] = ("miou",)
@@ -128,17 +105,9 @@ class StudyConfig:
     """Seconds without a sign of life after which a worker counts as dead."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "objectives", tuple(self.objectives))
-        known = get_args(Objective)
-        wrong = [name for name in self.objectives if name not in known]
-        require(not wrong, f"objectives has {', '.join(map(repr, wrong))}: give some of {', '.join(known)}")
-        require(len(self.objectives) > 0, f"objectives is empty: give one or more of {', '.join(known)}")
-        require(len(set(self.objectives)) == len(self.objectives), "objectives has one twice: leave it out")
+        super().__post_init__()
+        self.entries("objectives", note=f" of {', '.join(get_args(Objective))}", distinct=True)
         require("miou" in self.objectives, "objectives is without miou, and nothing else needs a training: add miou")
-        for name, choices in (("sampler", get_args(Sampler)), ("pruner", (None, *get_args(Pruner)))):
-            value = getattr(self, name)
-            listed = ", ".join(choice for choice in choices if choice)
-            require(value in choices, f"{name} is {value!r}: give one of {listed}")
         if len(self.objectives) > 1:
             require(
                 self.pruner in (None, "none"),
@@ -149,14 +118,9 @@ class StudyConfig:
                 self.sampler != "cmaes",
                 "sampler is cmaes, which has one objective: give tpe or nsga2, or one objective",
             )
-        for name, low in (("trials", 1), ("failures", 1), ("retries", 0)):
-            value = getattr(self, name)
-            good = (isinstance(value, int) and value >= low) or (name == "trials" and value is None)
-            require(good, f"{name} is {value!r}: give a whole number from {low}")
-        require(
-            math.isfinite(self.patience) and self.patience > 0,
-            f"patience is {self.patience}: give a number of seconds above 0",
-        )
+        self.limit("trials", "failures", least=1)
+        self.limit("retries", least=0)
+        self.limit("patience", above=0, note=" (seconds)")
 
     def places(self, points: int) -> int:
         """Trials that the study shall have, with so many values given in advance."""
@@ -171,7 +135,7 @@ class StudyConfig:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(Settings):
     """What a sweep file says."""
 
     command: Command
@@ -190,9 +154,8 @@ class Sweep:
     """How values are drawn, and what counts."""
 
     def __post_init__(self) -> None:
-        commands = get_args(Command)
-        require(self.command in commands, f"command is {self.command!r}: give one of {', '.join(commands)}")
-        require(len(self.parameters) > 0, "parameters is empty: give one or more")
+        super().__post_init__()
+        self.entries("parameters")
         names = [parameter.name for parameter in self.parameters]
         for number, parameter in enumerate(self.parameters):
             later = [name for name in parameter.when if name in names[number:]]
@@ -241,34 +204,25 @@ def parse_sweep(data: object) -> Sweep:
     Raises:
         ValueError: Something is missing, unknown or refused.
     """
-    require(isinstance(data, Mapping), f"expected `name: value`, one a line, not {type(data).__name__}")
-    assert isinstance(data, Mapping)  # for the type checker
-    own = {f.name for f in dataclasses.fields(Sweep)} - {"study"}
-    study = {f.name for f in dataclasses.fields(StudyConfig)}
-    unknown = [str(name) for name in data if name not in own | study]
-    require(not unknown, f"there is no {', '.join(unknown)}: expected some of {', '.join(sorted(own | study))}")
+    if not isinstance(data, Mapping):
+        raise ValueError(f"the content is {short(data)}: give `name: value`, one a line")
+    study = hints(StudyConfig).keys() & data.keys()
+    own = hints(Sweep).keys() - {"study"}
+    for name in data:
+        known = sorted(own | hints(StudyConfig).keys())
+        require(name in known, f"unknown setting {short(name)}: give some of {', '.join(known)}")
     for name in ("command", "parameters"):
         require(name in data, f"{name} is missing")
-    for name in ("parameters", "settings"):
-        require(isinstance(data.get(name, {}), Mapping), f"{name} is {data.get(name)!r:.60}: expected `name: value`")
-    first = data.get("first", [])
-    good = isinstance(first, list) and all(isinstance(values, Mapping) for values in first)
-    require(good, f"first is {first!r:.60}: expected a list of `name: value`")
-    return Sweep(
-        command=data["command"],
-        parameters=tuple(_parameter(str(name), entry) for name, entry in data["parameters"].items()),
-        description=str(data.get("description", "")),
-        recipe=data.get("recipe"),
-        settings=data.get("settings", {}),
-        first=tuple(first),
-        study=from_plain(StudyConfig, {name: data[name] for name in data if name in study}),
-    )
+    parameters = data["parameters"]
+    require(isinstance(parameters, Mapping), f"parameters is {short(parameters)}: give `name: value`, one a line")
+    values = {name: data[name] for name in data if name in own} | {
+        "parameters": [_parameter(name, entry) for name, entry in parameters.items()],
+        "study": StudyConfig(**{name: data[name] for name in study}),
+    }
+    return Sweep(**values)
 
 
-def _parameter(name: str, data: object) -> Parameter:
-    parts = [f.name for f in dataclasses.fields(Parameter) if f.name != "name"]
-    require(isinstance(data, Mapping), f"parameter {name} is {data!r:.60}: give some of {', '.join(parts)}")
-    assert isinstance(data, Mapping)  # for the type checker
-    unknown = [str(part) for part in data if part not in parts]
-    require(not unknown, f"parameter {name} has no {', '.join(unknown)}: give some of {', '.join(parts)}")
-    return Parameter(name, **data)
+def _parameter(name: object, data: object) -> Parameter:
+    with raised_as(ValueError, f"parameter {name if isinstance(name, str) else short(name)}: "):
+        require(not isinstance(data, Mapping) or "name" not in data, "it has its name already: leave name out")
+        return from_plain(Parameter, {**data, "name": name} if isinstance(data, Mapping) else data)

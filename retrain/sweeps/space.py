@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import difflib
 import itertools
 import json
 import random
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import numpy as np
 import optuna
@@ -18,10 +16,11 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from nas.config import RunConfig, from_plain, require, to_plain
+from nas.config import RunConfig
 from retrain.config import RetrainConfig
 from retrain.networks.published import NETWORKS
 from retrain.sweeps.settings import Parameter, StudyConfig, Sweep
+from search_spaces.validation import did_you_mean, expected, fits, from_plain, hints, require, short, to_plain
 
 __all__ = [
     "Label",
@@ -137,11 +136,11 @@ class Space:
             )
         if parameter.choices is not None:
             for choice in parameter.choices:
-                require(fits(hint, choice), f"parameter {name}: choice {choice!r} is not {described(hint)}")
+                require(fits(choice, hint), f"parameter {name}: choice {short(choice)} is not {expected(hint)}")
             return parameter
         assert parameter.range is not None
         kinds = {kind for kind in (int, float) if kind is hint or kind in get_args(hint)}
-        require(bool(kinds), f"parameter {name} is {described(hint)}, which has no range: give choices")
+        require(bool(kinds), f"parameter {name} is {expected(hint)}, which has no range: give choices")
         kind = parameter.type or ("float" if float in kinds else "int")
         require(
             kind == "int" or float in kinds,
@@ -172,22 +171,22 @@ class Space:
         """Values to try first, as the study stores them."""
         by_name = {parameter.name: parameter for parameter in self.parameters}
         for name, value in values.items():
-            require(name in by_name, f"first: {name} is no parameter{nearest(name, by_name)}")
+            require(name in by_name, f"first: {name} is no parameter{did_you_mean(name, by_name)}")
             parameter = by_name[name]
             if parameter.choices is not None:
                 known = value in parameter.choices
-                require(known, f"first: {name} is {value!r}: give one of {list(parameter.choices)}")
+                require(known, f"first: {name} is {short(value)}: give one of {short(list(parameter.choices))}")
             else:
                 low, high = parameter.range or (0, 0)
-                inside = isinstance(value, int | float) and low <= value <= high
-                require(inside, f"first: {name} is {value!r}: give a number from {low:g} to {high:g}")
+                inside = fits(value, float) and low <= value <= high
+                require(inside, f"first: {name} is {short(value)}: give a number from {low:g} to {high:g}")
         return {name: to_label(value) for name, value in values.items()}
 
 
 def setting_names(config_class: type, where: str = "") -> list[str]:
     """Dotted names of all settings of a config dataclass."""
     names = []
-    for name, hint in get_type_hints(config_class).items():
+    for name, hint in hints(config_class).items():
         nested = dataclasses.is_dataclass(hint)
         names += setting_names(hint, f"{where}{name}.") if nested else [f"{where}{name}"]
     return names
@@ -202,26 +201,20 @@ def hint_of(config_class: type, name: str) -> Any:
     names = setting_names(config_class)
     whole, _, part = name.rpartition(".")
     if part.isdigit() and whole in names:
-        items = [get_args(hint) for hint in _alternatives(_found(config_class, whole)) if get_origin(hint) is tuple]
+        hint = _found(config_class, whole)
+        items = [get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is tuple]
         require(bool(items), f"setting {whole} is no list: leave .{part} out")
         return items[0][0]
     if name not in names:
-        raise ValueError(f"there is no setting {name}{nearest(name, names)}")
+        raise ValueError(f"there is no setting {name}{did_you_mean(name, names)}")
     return _found(config_class, name)
 
 
 def _found(config_class: type, name: str) -> Any:
     hint: Any = config_class
     for part in name.split("."):
-        hint = get_type_hints(hint)[part]
+        hint = hints(hint)[part]
     return hint
-
-
-def nearest(name: str, names: Sequence[str] | Mapping[str, Any]) -> str:
-    """A question with the name that is most like `name`; empty if none is."""
-    end = name.rpartition(".")[2]
-    found = difflib.get_close_matches(name, names, 1, 0.7) or [n for n in names if n.rpartition(".")[2] == end][:2]
-    return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def read(plain: Any, name: str) -> Any:
@@ -275,40 +268,6 @@ def from_label(parameter: Parameter, label: Label) -> Any:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-
-
-def fits(hint: Any, value: Any) -> bool:
-    """Whether a plain value is of the type that a setting has."""
-    origin, items = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(fits(item, value) for item in items)
-    if origin is Literal:
-        return value in items
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            return False
-        hints = items[:1] * len(value) if items[1:] == (...,) else items
-        return len(hints) == len(value) and all(map(fits, hints, value))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-def described(hint: Any) -> str:
-    """A type in words."""
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
-    origin, items = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(described(item) for item in items)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, items))}"
-    return "a list" if origin is tuple else words.get(hint, str(hint))
 
 
 def make_sampler(config: StudyConfig, places: int, seed: int, number: int) -> BaseSampler:

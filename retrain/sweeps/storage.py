@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.config import require
+from search_spaces.validation import require
 
 __all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage"]
 

@@ -22,13 +22,14 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from nas.config import RunConfig, differences, from_plain, require, to_plain
+from nas.config import RunConfig
 from nas.runs.folder import CHANGEABLE, CONFIG, RunError, claimed, read_metrics
 from nas.runs.free_memory import is_out_of_memory
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
+from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = [
     "DIRECTIONS",

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.base import DATASETS, IGNORE, DataError, DatasetEntry, SegmentationDataset, load_readers, open_dataset
+from nas.data.base import DATASETS, IGNORE, DataError, DatasetEntry, SegmentationDataset, open_dataset
 from nas.data.check.statistics import SampleCounts, SplitCounts, count_sample, equal_images
 from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image
 
@@ -98,7 +98,6 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
         ValueError: Unknown name.
         DataError: None of the splits can be opened; the message is that for the first one.
     """
-    load_readers()
     entry = DATASETS.get(name)
     path = None if root is None else Path(root)
     sure = splits is not None or entry.splits is not None

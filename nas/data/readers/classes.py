@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from nas.data.base import IGNORE, MAX_CLASSES, DataError
 from nas.data.readers.reading import read_text
+from search_spaces.files import parse_json
+from search_spaces.validation import fits, short
 
 __all__ = ["default_colors", "read_class_file"]
 
@@ -85,8 +86,8 @@ def _from_text(path: Path, text: str) -> list[Entry]:
 
 def _from_json(path: Path, text: str) -> list[Entry]:
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # RecursionError: too deep
+        content = parse_json(text)
+    except ValueError as error:
         raise DataError(f"class file {path} is not valid JSON: {error}") from error
     if isinstance(content, dict):
         content = content.get("classes")
@@ -98,12 +99,12 @@ def _from_json(path: Path, text: str) -> list[Entry]:
         if isinstance(item, str):
             item = {"name": item}
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not item["name"].strip():
-            raise DataError(f"{place} is {json.dumps(item)}; expected a name, or an object with 'name'")
+            raise DataError(f"{place} is {short(item)}; expected a name, or an object with 'name'")
         number = item.get("id", position)
         if number == IGNORE:
             continue
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0 or number in found:
-            raise DataError(f"{place} has the id {json.dumps(number)}; expected 0, 1, 2, ..., each once")
+        if not fits(number, int) or number < 0 or number in found:
+            raise DataError(f"{place} has the id {short(number)}; expected 0, 1, 2, ..., each once")
         found[number] = item["name"], _color(place, item.get("color"))
     missing = sorted(set(range(len(found))) - set(found))
     if missing:
@@ -114,10 +115,6 @@ def _from_json(path: Path, text: str) -> list[Entry]:
 def _color(place: str, value: Any) -> tuple[int, int, int] | None:
     if value is None:
         return None
-    if (
-        not isinstance(value, list)
-        or len(value) != 3
-        or any(not isinstance(channel, int) or not 0 <= channel <= 255 for channel in value)
-    ):
-        raise DataError(f"{place} has the color {value}; expected red, green and blue, each 0..255")
+    if not fits(value, tuple[int, int, int]) or not all(0 <= channel <= 255 for channel in value):
+        raise DataError(f"{place} has the color {short(value)}; expected red, green and blue, each 0..255")
     return value[0], value[1], value[2]

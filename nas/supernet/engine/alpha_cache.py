@@ -11,10 +11,10 @@ from torch import Tensor
 
 from search_spaces.space import SearchSpace
 
-__all__ = ["Mixing", "leaving"]
+__all__ = ["AlphaCache", "leaving"]
 
 
-class Mixing:
+class AlphaCache:
     """Alpha in the forms in which nodes use it; many nodes use the same, and it is made once.
 
     Args:

@@ -1,15 +1,11 @@
-"""Operations with PyTorch's results and gradients that keep less for the backward pass
-(`nas.supernet.recomputation.Recipes`).
+"""Convolution and ReLU with PyTorch's results and gradients, for less memory and, on CPUs, in less time.
 
-Those given no recipes keep all, as PyTorch's own do. Depthwise convolutions on a CPU have gradients of their own
-(`nas.supernet.engine.convolutions`).
+Both keep what is cheap to make again as a recipe (`nas.supernet.recomputation.Recipes`); without recipes they keep
+all, as PyTorch's own do.
 
-Shapes: N images, C channels, H x W pixels.
-
-Gradients of depthwise convolutions for CPUs: where PyTorch's take most of a supernet's time.
-
-The forward pass of a depthwise convolution in channels-last memory is fast on a CPU whatever its kernel; of the
-gradients, only that of a kernel of at most three columns at rate 1 is. So all others are put as fast ones:
+Depthwise convolutions have gradients of their own on a CPU, where PyTorch's take most of a supernet's time. The forward
+pass in channels-last memory is fast whatever the kernel; of the gradients, only that of a kernel of at most three
+columns at rate 1 is. So all others are put as fast ones:
 
 - the gradient of the input is a forward pass with the kernel turned by half a circle;
 - that of a kernel at rate r is that of the same kernel at rate 1, on the r * r interleaved grids of pixels;
@@ -31,12 +27,7 @@ from torch.autograd.function import once_differentiable
 
 from nas.supernet.recomputation import Kept, Recipes, autocast_of
 
-__all__ = [
-    "convolve",
-    "depthwise_gradients",
-    "has_own_gradients",
-    "relu",
-]
+__all__ = ["convolve", "relu"]
 
 
 def convolve(
@@ -102,8 +93,8 @@ class _Convolution(torch.autograd.Function):
         x, weight = _saved(ctx)
         mask = list(ctx.needs_input_grad[:3])
         stride, padding, dilation = ctx.shape
-        if stride == (1, 1) and has_own_gradients(x, weight, padding, dilation, ctx.groups):
-            found = (*depthwise_gradients(gradient, x, weight, dilation[0], mask), None)
+        if stride == (1, 1) and _has_own_gradients(x, weight, padding, dilation, ctx.groups):
+            found = (*_depthwise_gradients(gradient, x, weight, dilation[0], mask), None)
         else:
             found = torch.ops.aten.convolution_backward.default(
                 gradient, x, weight, ctx.biases, stride, padding, dilation, False, [0, 0], ctx.groups, mask
@@ -127,8 +118,8 @@ class _ReLU(torch.autograd.Function):
         return torch.ops.aten.threshold_backward(gradient, *_saved(ctx), 0), None
 
 
-def has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
-    """Whether `depthwise_gradients` has those of this convolution, and is faster (the meta device stands for a CPU)."""
+def _has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
+    """Whether `_depthwise_gradients` is of this convolution, and faster; the meta device stands for a CPU."""
     side, rate = weight.shape[-1], dilation[0]
     return (
         x.device.type in ("cpu", "meta")
@@ -139,7 +130,7 @@ def has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilatio
     )
 
 
-def depthwise_gradients(
+def _depthwise_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, rate: int, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The wanted gradients: of the input (N, C, H, W) and of the kernels [C, 1, k, k], given that of the output."""
@@ -157,19 +148,8 @@ def depthwise_gradients(
 def _of_weight(x: Tensor, gradient: Tensor, rows: int, columns: int, padding: int) -> Tensor:
     """The gradient [C, 1, rows, columns] of a kernel, given that of the output."""
     weight = _shape_only(x.shape[1], rows, columns, x.dtype, x.device)
-    return torch.ops.aten.convolution_backward(
-        gradient,
-        x,
-        weight,
-        None,
-        [1, 1],
-        [rows // 2, padding],
-        [1, 1],
-        False,
-        [0, 0],
-        len(weight),
-        [False, True, False],
-    )[1]
+    shape = [1, 1], [rows // 2, padding], [1, 1], False, [0, 0], len(weight), [False, True, False]
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *shape)[1]
 
 
 def _of_5x5(x: Tensor, gradient: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 What is computed once where the plain loop repeats it:
 
-- The edges that leave a state carry the same operations: those of one kind are one batch (see
-  `nas.supernet.engine.batched_modules`).
+- The edges that leave a state carry the same operations: those of one kind are one batched
+  operation (see `nas.supernet.engine.batched_modules`).
 - The K cells share all weights: their tensors go through together, and only batch norms tell them apart.
 - The K cells share H^{l-2}: while batch norms take the statistics of the batch, what is computed from it is the same.
 - An operation without weights is the same on all edges that leave a state.
@@ -22,14 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import Recompute
-from nas.supernet.engine.alpha_cache import Mixing, leaving
-from nas.supernet.engine.batched_modules import Batch, Part
+from nas.supernet.engine.alpha_cache import AlphaCache, leaving
+from nas.supernet.engine.batched_modules import BatchedModule, BatchedOperation
 from nas.supernet.engine.convolutions import convolve, relu
-from nas.supernet.engine.memory_format import deep, of_rows, reread, rows_of, side_by_side
-from nas.supernet.engine.pass_context import Joined, Layout
+from nas.supernet.engine.memory_format import from_columns, from_rows, join_columns, reinterpret, to_rows
+from nas.supernet.engine.pass_context import NodePass, PassContext
+from nas.supernet.engine.stacked_tensors import StackedTensors
 from nas.supernet.node import Node, Preprocess, Source
-from nas.supernet.recomputation import Recipes, recomputed
+from nas.supernet.recomputation import Recipes
+from search_spaces.module_protocols import Stacking
 from search_spaces.modules import resize
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
@@ -37,7 +38,7 @@ from search_spaces.space import SearchSpace
 __all__ = ["FastNode"]
 
 
-class FastNode(nn.Module):
+class FastNode(nn.Module, Stacking):
     """The node at one layer and level, with the arguments of `nas.supernet.node.Node`, its results and its state
     dict."""
 
@@ -48,7 +49,7 @@ class FastNode(nn.Module):
         incoming: Sequence[Source],
         before: Source,
         partial_channels: int = 1,
-        recompute: Recompute = "none",
+        keep: bool = False,
     ) -> None:
         super().__init__()
         plain = Node(space, level, incoming, before, partial_channels)
@@ -57,8 +58,7 @@ class FastNode(nn.Module):
         self.before, self.incoming = plain.before, plain.incoming
         by_state = [leaving(space.edges, state) for state in range(1 + space.blocks)]
         self.edges = [edge for edges in by_state for edge in edges]
-        self.layout = Layout([len(edges) for edges in by_state], self.mixed_channels, keep=recompute != "none")
-        self.recompute = recompute
+        self.context = PassContext(list(map(len, by_state)), self.mixed_channels, keep)
         self.batches, self.free, self.loops = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         columns: dict[nn.Module, list[int]] = {self.batches: [], self.free: [], self.loops: []}
         for column, name in enumerate(space.operations):
@@ -68,17 +68,18 @@ class FastNode(nn.Module):
             members = [plain.mixed[edge].get_submodule(f"candidates.{name}") for edge in self.edges]
             kind = self.batches if record.ends_in else self.loops if record.has_weights else self.free
             if record.ends_in:
-                kind[name] = Batch(members, record.ends_in, self.layout)
+                kind[name] = BatchedOperation(members, record.ends_in, self.context)
             else:
                 kind[name] = nn.ModuleList(members) if record.has_weights else members[0]
             columns[kind].append(column)
         self.batch_columns, self.free_columns, self.loop_columns = map(tuple, columns.values())
-        self.parts = [part for part in self.batches.modules() if isinstance(part, Part)]
+        modules = [module for module in self.batches.modules() if isinstance(module, BatchedModule)]
+        self.stacking = [module for module in modules if any(True for _ in module.parameters(recurse=False))]
         self.register_state_dict_post_hook(_separate)
         self.register_load_state_dict_pre_hook(_join)
 
     def forward(
-        self, incoming: Sequence[Tensor], before: Tensor, alpha: Mixing, beta: Tensor, size: tuple[int, int]
+        self, incoming: Sequence[Tensor], before: Tensor, alpha: AlphaCache, beta: Tensor, size: tuple[int, int]
     ) -> Tensor:
         """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W) -> (N, C, H, W)."""
         first = self._preprocessed(self.before, before, size)  # (N, c, H, W)
@@ -86,26 +87,27 @@ class FastNode(nn.Module):
             first = first.repeat(1, self.sources, 1, 1)
         pairs = zip(self.incoming, incoming, strict=True)
         second = torch.cat([self._preprocessed(preprocess, x, size) for preprocess, x in pairs], dim=1)
-        states = len(self.layout.all_edges)
+        states = len(self.context.edges)
         sources = (first.shape[1] // self.channels, *[self.sources] * (states - 1))
         scales = alpha.scales(self.batch_columns, self.mixed_channels, sources)
-        with self.layout.running(sources, first[:, : self.mixed_channels]):
-            for part in self.parts:
-                part.prepare()
-            pending = self._added(0, first, alpha, scales[0])  # [N, H, W, 1 or K, B * c]
-            pending = pending + self._added(1, second, alpha, scales[1])  # [N, H, W, K, B * c]
-            blocks = []
-            for state in range(2, states):
-                block, pending = pending.split([self.channels, pending.shape[-1] - self.channels], dim=-1)
-                blocks.append(self._shuffled(block))
-                pending = pending + self._added(state, of_rows(blocks[-1]), alpha, scales[state])
+        state_bytes = len(first) * self.mixed_channels * size[0] * size[1] * first.element_size()
+        node_pass = NodePass(self.context, sources, state_bytes)
+        for module in self.stacking:
+            module.prepare(node_pass)
+        pending = self._added(node_pass, 0, first, alpha, scales[0])  # [N, H, W, 1 or K, B * c]
+        pending = pending + self._added(node_pass, 1, second, alpha, scales[1])  # [N, H, W, K, B * c]
+        blocks = []
+        for state in range(2, states):
+            block, pending = pending.split([self.channels, pending.shape[-1] - self.channels], dim=-1)
+            blocks.append(self._shuffled(block))
+            pending = pending + self._added(node_pass, state, from_rows(blocks[-1]), alpha, scales[state])
         cells = torch.cat([*blocks, self._shuffled(pending)], dim=-1)  # [N, H, W, K, C]
         return (cells * beta[:, None]).sum(3).permute(0, 3, 1, 2)
 
     def _preprocessed(self, preprocess: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
         """What `nas.supernet.node.Preprocess` gives; its ReLU, and what it enlarges, are not kept."""
         assert isinstance(preprocess, Preprocess)  # for the type checker
-        recipes = None if self.layout.keep or not torch.is_grad_enabled() else Recipes(x.device)
+        recipes = None if self.context.keep or not torch.is_grad_enabled() else Recipes(x.device)
         if x.shape[-2] < size[0] or x.shape[-1] < size[1]:
             small, x = x, resize(x, size)
             if recipes is not None:
@@ -115,34 +117,29 @@ class FastNode(nn.Module):
         y = convolve(x, convolution.weight, None, (around, around), (1, 1), 1, recipes, (stride, stride))
         return preprocess.body.batch_norm(y)
 
-    def _added(self, state: int, x: Tensor, mixing: Mixing, scales: Sequence[Tensor]) -> Tensor:
+    def _added(self, node_pass: NodePass, state: int, x: Tensor, alpha: AlphaCache, scales: Sequence[Tensor]) -> Tensor:
         """What a state (N, K * c, H, W) adds to the m blocks that read it: [N, H, W, K, m * c]."""
         n, channels, height, width = x.shape
         sources = channels // self.channels
         if self.partial_channels > 1:
-            rows = rows_of(x, sources, self.channels)  # [N, H, W, K, 1, c]
+            rows = to_rows(x, sources, self.channels)  # [N, H, W, K, 1, c]
             taken, bypassed = rows.split([self.mixed_channels, self.channels - self.mixed_channels], dim=-1)
-            x = of_rows(taken)
+            x = from_rows(taken)
         terms = []
-        with self.layout.reading(state, x):
+        with node_pass.reading(state, x):
             if self.free:
-                terms.append(self._free(x, mixing.kernel(state, self.free_columns, self.mixed_channels)))
+                terms.append(self._free(x, alpha.kernel(state, self.free_columns, self.mixed_channels)))
             for batch, scale in zip(self.batches.values(), scales, strict=True):
-                if self.recompute == "operation":
-                    uses = self.layout.uses(batch.parameters())
-                    terms.append(recomputed(self.layout.again_in(batch, state), [x, scale], uses))
-                else:
-                    terms.append(batch(x, scale))
+                terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):
-                terms.append(self._loop(state, list(members.children()), x, mixing.rows(state)[:, column]))
+                terms.append(self._loop(state, list(members.children()), x, alpha.rows(state)[:, column]))
         total = terms[0]
         for term in terms[1:]:
             total = total + term
         if self.partial_channels > 1:
-            mixed = rows_of(total, sources, self.mixed_channels)  # [N, H, W, K, m, c / P]
-            joined = torch.cat([mixed, mixing.bypassing(state).to(x.dtype) * bypassed], dim=-1)
-            return joined.flatten(-2)
-        return reread(total, n, height, width, sources, total.shape[1] // sources)
+            mixed = to_rows(total, sources, self.mixed_channels)  # [N, H, W, K, m, c / P]
+            return torch.cat([mixed, alpha.bypassing(state).to(x.dtype) * bypassed], dim=-1).flatten(-2)
+        return reinterpret(total, n, height, width, sources, total.shape[1] // sources)
 
     def _shuffled(self, block: Tensor) -> Tensor:
         """The sum of a block's edges [..., c] with its channels shuffled: as `nas.supernet.node.join_shuffled` does on
@@ -153,14 +150,14 @@ class FastNode(nn.Module):
 
     def _free(self, x: Tensor, kernel: Tensor) -> Tensor:
         """Operations without weights: once for all edges, and alpha as the 1x1 convolution of their outputs."""
-        sources = self.layout.sources
+        view = self.context.view
         outputs = [operation(x) for operation in self.free.values()]
-        x = self.layout.again(partial(side_by_side, sources), *outputs)  # (N, T * c, H, W * K)
-        return deep(convolve(x, kernel, None, (0, 0), (1, 1), 1, self.layout.recipes), sources)
+        x = view.recomputable(partial(join_columns, view.sources), *outputs)  # (N, T * c, H, W * K)
+        return from_columns(convolve(x, kernel, None, (0, 0), (1, 1), 1, view.recipes), view.sources)
 
     def _loop(self, state: int, members: Sequence[nn.Module], x: Tensor, alpha: Tensor) -> Tensor:
         """An operation that has no batched form: each edge and source on its own."""
-        sources, first = x.shape[1] // self.mixed_channels, sum(self.layout.all_edges[:state])
+        sources, first = x.shape[1] // self.mixed_channels, sum(self.context.edges[:state])
         outputs = []
         for source, tensor in enumerate(x.split(self.mixed_channels, dim=1)):
             copies = range(self.sources) if sources == 1 else [source]  # statistics of all who share the tensor
@@ -169,13 +166,9 @@ class FastNode(nn.Module):
                 outputs.append(weight * y)
         return torch.cat(outputs, dim=1)
 
-    def joined(self) -> Iterator[tuple[str, list[str], Joined | None]]:
-        """(name here, names in the plain node, how they are joined) of every tensor that is another's or several's.
-
-        None: it is one tensor under another name.
-        """
+    def stacked_tensors(self) -> Iterator[tuple[str, list[str], StackedTensors | None]]:
         for operation, batch in self.batches.items():
-            assert isinstance(batch, Batch)  # for the type checker
+            assert isinstance(batch, BatchedOperation)  # for the type checker
             for name, inner, how in batch.tensors():
                 names = [f"mixed.{edge}.candidates.{operation}.{inner}" for edge in self.edges]
                 yield f"batches.{operation}.{name}", names, how
@@ -187,7 +180,7 @@ class FastNode(nn.Module):
 
 def _separate(node: FastNode, state: dict[str, Tensor], prefix: str, _: Any) -> None:
     """Gives a state dict the names and shapes of the plain node's."""
-    for name, names, how in node.joined():
+    for name, names, how in node.stacked_tensors():
         if prefix + name in state:  # buffers may be left out of it
             tensor = state.pop(prefix + name)
             parts = [tensor] if how is None else how.separate(tensor)
@@ -196,7 +189,7 @@ def _separate(node: FastNode, state: dict[str, Tensor], prefix: str, _: Any) -> 
 
 def _join(node: FastNode, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Takes in a state dict of the plain node; what it lacks is reported as missing by PyTorch."""
-    for name, names, how in node.joined():
+    for name, names, how in node.stacked_tensors():
         if all(prefix + plain in state for plain in names):
             parts = [state.pop(prefix + plain) for plain in names]
             state[prefix + name] = parts[0] if how is None else how.join(parts)

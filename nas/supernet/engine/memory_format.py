@@ -2,14 +2,16 @@
 
 Shapes: N images of H x W pixels, K sources (the cells that flow into a node), m edges, c channels of an operation. A
 state is a tensor (N, K * c, H, W), what its edges make of it (N, K * m * c, H, W): channels are ordered by source, then
-by edge, and memory is channels-last, so that one and the same memory can be read in several ways:
+by edge, and memory is channels-last, so that one and the same memory can be read in several forms:
 
-    deep  (N, K * C, H, W)      each source has channels of its own, hence statistics of its own: for batch norms
-    wide  (N, C, H, W * K)      each source has columns of its own, between those of the others, hence shares the
-                                weights of a convolution, which steps over the others with K times the dilation
-    rows  [N, H, W, K, m, C]    in the order of memory, to add, repeat and join
+    channels  (N, K * C, H, W)      as tensors come: each source has channels of its own, hence statistics of its own,
+                                    for batch norms
+    columns   (N, C, H, W * K)      `to_columns`, `from_columns`: each source has columns of its own, between those of
+                                    the others, hence shares the weights of a convolution, which steps over the others
+                                    with K times the dilation
+    rows      [N, H, W, K, m, C]    `to_rows`, `from_rows`: the order of memory, to add, repeat and join
 
-None of them moves a number.
+To change the form moves no number. `repeat_per_edge` and `join_columns` copy.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["deep", "of_rows", "repeat", "reread", "rows_of", "side_by_side", "wide"]
+__all__ = ["from_columns", "from_rows", "join_columns", "reinterpret", "repeat_per_edge", "to_columns", "to_rows"]
 
 
-class _Reread(torch.autograd.Function):
+class _Reinterpret(torch.autograd.Function):
     """One dispatched operation in place of the permutations and views that say the same."""
 
     @staticmethod
@@ -47,44 +49,44 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(math.prod(shape[number + 1 :]) for number in range(len(shape)))
 
 
-def reread(x: Tensor, *shape: int) -> Tensor:
+def reinterpret(x: Tensor, *shape: int) -> Tensor:
     """The same memory in another shape.
 
     A shape of four numbers is (N, C, H, W) in channels-last memory; one of more is [N, H, W, ...] in memory's order.
     """
-    return x if x.shape == shape else _Reread.apply(x, shape)
+    return x if x.shape == shape else _Reinterpret.apply(x, shape)
 
 
-def wide(x: Tensor, sources: int) -> Tensor:
-    """(N, K * C, H, W) -> (N, C, H, W * K)"""
+def to_columns(x: Tensor, sources: int) -> Tensor:
+    """Channels to columns: (N, K * C, H, W) -> (N, C, H, W * K)."""
     n, channels, height, width = x.shape
-    return reread(x, n, channels // sources, height, width * sources)
+    return reinterpret(x, n, channels // sources, height, width * sources)
 
 
-def deep(x: Tensor, sources: int) -> Tensor:
-    """(N, C, H, W * K) -> (N, K * C, H, W)"""
+def from_columns(x: Tensor, sources: int) -> Tensor:
+    """Columns to channels: (N, C, H, W * K) -> (N, K * C, H, W)."""
     n, channels, height, width = x.shape
-    return reread(x, n, channels * sources, height, width // sources)
+    return reinterpret(x, n, channels * sources, height, width // sources)
 
 
-def rows_of(x: Tensor, sources: int, channels: int) -> Tensor:
-    """Of C channels: a state (N, K * C, H, W) -> [N, H, W, K, 1, C], another -> [N, H, W, K, m, C]."""
+def to_rows(x: Tensor, sources: int, channels: int) -> Tensor:
+    """Channels to rows of C: a state (N, K * C, H, W) -> [N, H, W, K, 1, C], another -> [N, H, W, K, m, C]."""
     n, width_of_all, height, width = x.shape
-    return reread(x, n, height, width, sources, width_of_all // (sources * channels), channels)
+    return reinterpret(x, n, height, width, sources, width_of_all // (sources * channels), channels)
 
 
-def of_rows(rows: Tensor) -> Tensor:
-    """[N, H, W, K, m, C] -> (N, K * m * C, H, W)"""
+def from_rows(rows: Tensor) -> Tensor:
+    """Rows to channels: [N, H, W, K, m, C] -> (N, K * m * C, H, W)."""
     n, height, width, *channels = rows.shape
-    return reread(rows, n, math.prod(channels), height, width)
+    return reinterpret(rows, n, math.prod(channels), height, width)
 
 
-def repeat(sources: int, edges: int, x: Tensor) -> Tensor:
+def repeat_per_edge(sources: int, edges: int, x: Tensor) -> Tensor:
     """Repeats a state for each edge: (N, K * C, H, W) -> (N, K * m * C, H, W)."""
-    return _PerEdge.apply(x, sources, edges)
+    return _RepeatPerEdge.apply(x, sources, edges)
 
 
-class _PerEdge(torch.autograd.Function):
+class _RepeatPerEdge(torch.autograd.Function):
     """(N, K * C, H, W) -> (N, K * m * C, H, W)"""
 
     @staticmethod
@@ -102,13 +104,13 @@ class _PerEdge(torch.autograd.Function):
         return rows.as_strided(ctx.shape, _strides(ctx.shape)), None, None
 
 
-def side_by_side(sources: int, *tensors: Tensor) -> Tensor:
-    """T tensors (N, K * C, H, W) as one in the wide form, (N, T * C, H, W * K)."""
-    return _SideBySide.apply(sources, *tensors)
+def join_columns(sources: int, *tensors: Tensor) -> Tensor:
+    """T tensors (N, K * C, H, W) as one in columns, (N, T * C, H, W * K)."""
+    return _JoinColumns.apply(sources, *tensors)
 
 
-class _SideBySide(torch.autograd.Function):
-    """In place of `wide` and `torch.cat`: the backward pass copies once, not once for each tensor."""
+class _JoinColumns(torch.autograd.Function):
+    """In place of `to_columns` and `torch.cat`: the backward pass copies once, not once for each tensor."""
 
     @staticmethod
     def forward(ctx: Any, sources: int, *tensors: Tensor) -> Tensor:
