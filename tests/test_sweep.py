@@ -326,7 +326,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["li", "--epochs", "0"], "epochs is 0"),
         (["search", "--epochs", "3", "--architecture.weight_decay", "0.1"], "what the sweep varies"),
         (["search", "--epochs", "3"], "the settings refuse"),
-        (["tiny.yaml", "--network.fpl_rates", "[0, 2]"], "fpl_rates is [0, 2]"),
+        (["tiny.yaml", "--network.fpl_rates", "[0, 2]"], "fpl_rates[0] is 0"),
         (["report", "nothing"], "nothing is not the folder of a study"),
         (["proxy"], "STORAGE is missing"),
         (["proxy", "--storage", "sqlite"], "give a journal file, or a URL"),

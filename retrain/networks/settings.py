@@ -81,8 +81,8 @@ class CommonSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in LIMITS.keys() & names(type(self)):
-            self.limit(name, **LIMITS[name])
+        for f in dataclasses.fields(self):
+            self.limit(f.name, **LIMITS.get(f.name, {}))
         with raised_as(ValueError, self.prefix):
             self.operation_settings()
 
