@@ -136,7 +136,7 @@ class MachineConfig(Bench):
     threads: int = 1
     """Threads on the CPU."""
     repeats: int = 3
-    """Timed steps of each kind, behind one that is not counted; the median counts."""
+    """Timed steps of each kind, behind two that are not counted; the median counts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,7 +148,7 @@ class OperationsBench(MachineConfig):
     """Settings of `nas-bench operations`."""
 
     repeats: int = 15
-    """Timed passes of each operation, behind one that is not counted; the median counts."""
+    """Timed passes of each operation, behind two that are not counted; the median counts."""
     slow_repeats: int = 3
     """The same for the ResNets, of many seconds each."""
     shapes: tuple[str, ...] = ("6x40x81x81",)
@@ -167,7 +167,7 @@ class NetworksBench(MachineConfig):
     """Settings of `nas-bench networks`."""
 
     repeats: int = 5
-    """Timed passes of each kind, behind one that is not counted; the median counts. 100 or more for percentiles."""
+    """Timed passes of each kind, behind two that are not counted; the median counts. 100 or more for percentiles."""
     networks: tuple[str, ...] = ("auto-deeplab-s", "fplnet", "espnet", "mnv2-li-aspp")
     """Published networks by name (all: every one), genotype files, or folders of nas-retrain runs (their best.pt)."""
     onnx: tuple[str, ...] = ()
@@ -255,7 +255,7 @@ class ScalingBench(MachineConfig):
     """Settings of `nas-bench scaling`: the base, and what is varied around it, one at a time."""
 
     repeats: int = 5
-    """Timed steps of each kind, behind one that is not counted; the median counts."""
+    """Timed steps of each kind, behind two that are not counted; the median counts."""
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""
     layers: int = 4

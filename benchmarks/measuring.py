@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from nas.evaluation.cost import WARM_UP
+
 __all__ = [
     "Dispatched",
     "PeakMemory",
@@ -66,15 +68,15 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 def in_turn(works: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
     """What each of `works` says that it took, [works, repeats].
 
-    They take turns, so that a machine that slows down slows all of them. The first round is not among the results: in
-    it memory is allocated and algorithms are chosen.
+    They take turns, so that a machine that slows down slows all of them. The first two rounds are not among the
+    results, as with `nas.evaluation.cost.call_seconds`.
     """
-    rounds = [[work() for work in works] for _ in range(1 + repeats)]
-    return [list(times) for times in zip(*rounds[1:], strict=True)]
+    rounds = [[work() for work in works] for _ in range(WARM_UP + repeats)]
+    return [list(times) for times in zip(*rounds[WARM_UP:], strict=True)]
 
 
 def copy_speed(device: torch.device, size: int = 2**28) -> float:
-    """Bytes a second that are read and written when `size` bytes are copied: the median of five copies, behind one."""
+    """Bytes a second that are read and written when `size` bytes are copied: the median of five copies."""
     source = torch.zeros(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     (times,) = in_turn([lambda: seconds(lambda: target.copy_(source), device)], 5)

@@ -2,8 +2,8 @@
 
 Inference is a forward pass in eval mode; a training step is forward, cross entropy, backward and SGD. With a network to
 relate them to, each is measured in turn with that one, so that a machine that slows down slows both, and the ratio of
-the two medians is given: absolute times are one machine's. Without one, the latency of a single image is given,
-too, and that of ONNX files in onnxruntime beside it.
+the two medians is given: absolute times are one machine's. Without one, passes are timed as every latency is
+(`nas.evaluation.cost.call_seconds`), and that of a single image is given, too, with that of ONNX files in onnxruntime.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from benchmarks.config import NetworksBench, numbers
 from benchmarks.documents import command, hardware, number, table
 from benchmarks.measuring import in_turn, seconds
 from nas.config import CosineSgdConfig
-from nas.evaluation.cost import describe
+from nas.evaluation.cost import call_seconds, describe
+from nas.runs.free_memory import is_out_of_memory
 from nas.training.devices import autocast, choose_device, set_float32
 from nas.training.optimizers import make_optimizer
 from nas.training.step import Execution, Stepper
@@ -136,7 +137,9 @@ def _speeds(config: NetworksBench, name: str, device: torch.device) -> tuple[Spe
         for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
             try:
                 times = _times(config, mode, measured, (batch_size, *size), device)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 speeds[mode][text] = None
                 continue
             medians = [statistics.median(one) for one in times]
@@ -156,11 +159,10 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def _session_times(config: NetworksBench, session: Any) -> Latency:
     """Latency of an ONNX file."""
-    cpu, latency = torch.device("cpu"), {}
+    latency = {}
     for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
         images = torch.randn(1, 3, *size).numpy()
-        (times,) = in_turn([partial(seconds, partial(run_session, session, images), cpu)], config.repeats)
-        latency[text] = _percentiles(times)
+        latency[text] = _percentiles(call_seconds(run_session, session, images, repeats=config.repeats))
     return latency
 
 
@@ -179,6 +181,8 @@ def _times(
     works = []
     for name in names:
         network = _network(name).to(device)
+        if mode == "inference" and len(names) == 1:
+            return [call_seconds(network, images, precision=config.precision, repeats=config.repeats)]
         if mode == "inference":
             works.append(_inference(network, images, config))
         else:

@@ -31,7 +31,8 @@ from retrain.networks.settings import NetworkConfig
 from search_spaces.lateral_inhibition import LIConv2d
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import DEFAULTS, OPERATIONS
-from search_spaces.smoothing import SmoothedAtrousConvolution, SmoothedConv2d, Smoothing
+from search_spaces.settings import Smoothing
+from search_spaces.smoothing import SmoothedAtrousConvolution, SmoothedConv2d
 
 __all__ = ["convolutions", "make_table", "measure", "operations", "saved_bytes"]
 

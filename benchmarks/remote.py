@@ -9,6 +9,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
+from nas.runs.free_memory import is_out_of_memory
+
 __all__ = ["Remote"]
 
 OUT_OF_MEMORY = "out of memory: give a smaller crop, batch or space, or fewer variants"
@@ -85,12 +87,6 @@ def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[Any, 
     except (ValueError, ArithmeticError) as error:
         pipe.send(type(error)(str(error)))
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         pipe.send(MemoryError(OUT_OF_MEMORY))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory, of the machine or of its GPU, is used up."""
-    is_gpu = type(error).__name__ == "OutOfMemoryError"
-    return isinstance(error, MemoryError) or is_gpu or "can't allocate memory" in str(error)

@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.config import Variant
 from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, kernels_launched, largest, seconds
-from benchmarks.remote import Remote, out_of_memory
+from benchmarks.remote import Remote
 from nas.config import Precision, SearchConfig, SupernetConfig
 from nas.darts import make_steppers
+from nas.runs.free_memory import is_out_of_memory
 from nas.supernet.network import Supernet
 from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace
@@ -112,7 +113,7 @@ class Trial:
                 for step in STEPS:
                     self._take(step)  # type: ignore[arg-type]
             except RuntimeError as error:
-                if not out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 enough = False
             else:

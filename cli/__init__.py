@@ -1,6 +1,7 @@
 """The commands: one thin file each, which parses, calls one function, and prints."""
 
 import sys
+from pathlib import Path
 from types import TracebackType
 
 
@@ -12,4 +13,5 @@ def _show(kind: type[BaseException], error: BaseException, trace: TracebackType 
         sys.__excepthook__(kind, error, trace)
 
 
-sys.excepthook = _show
+if sys.argv[0] == "-m" or Path(sys.argv[0]).name.startswith("nas-"):  # a command, not a program that imports one
+    sys.excepthook = _show

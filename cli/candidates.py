@@ -23,9 +23,14 @@ def plain_cell(cell: Sequence[Block]) -> list[dict[str, Any]]:
 
 
 def facts(one: Decoded) -> dict[str, Any]:
-    """A candidate in plain containers; latency in milliseconds."""
+    """A candidate in plain containers; latency in milliseconds, and where it was measured."""
     candidate, costs = one.candidate, dict(one.candidate.costs)
-    latency = {"latency_ms": costs.pop(LATENCY) / 1000} if LATENCY in costs else {}
+    latency: dict[str, Any] = {}
+    if LATENCY in costs:
+        latency = {
+            "latency_ms": costs.pop(LATENCY) / 1000,
+            "timed_on": one.genotype.provenance["decoding"].get("timed_on"),
+        }
     return {
         "path": list(one.genotype.path),
         "cell": plain_cell(candidate.cell),

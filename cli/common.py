@@ -15,7 +15,8 @@ import sys
 import threading
 import warnings
 from argparse import Action, ArgumentError
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_sett
 
 from cli.messages import explain, with_hyphens
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import runs_within
+from nas.runs.names import COMMANDS, RunError, command_of, runs_within
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
 from search_spaces.validation import did_you_mean, short
@@ -72,6 +73,10 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any) -> str:
         """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Any:
+        """The settings in a file; the line of a config.yaml that names the command of the run is none of them."""
+        return super().parse_string(re.sub(r"(?m)^command:.*$", "", content), *args, **kwargs)
 
     def _get_value(self, action: Action, text: str) -> Any:
         """An option's value; numbers that YAML reads as others are refused where numbers are expected."""
@@ -177,13 +182,13 @@ def _names_data(file: Path) -> bool:
 
 
 def _check_kind(command: str, path: Path) -> None:
-    """Checks that a run is of the command that shall go on with it: a retraining has a genotype, a search has none."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    owners = {"genotype": "nas-retrain", "space": "nas-search"}
-    found = [owner for name, owner in owners.items() if re.search(rf"^{name}:", text, re.MULTILINE)]
-    if len(found) == 1 and found[0] != command:  # a broken file is not spoken of here
-        owner = found[0]
-        raise UsageError(f"{path.parent} is a run of {owner}: go on with it by {owner} --resume {path.parent}")
+    """Checks that a run was made by the command that is to resume it."""
+    try:
+        owner = command_of(path.parent)
+    except RunError as error:
+        raise UsageError(str(error)) from error
+    if owner != command:
+        raise UsageError(f"{path.parent} is a run of {owner}: resume it with {owner} --resume {path.parent}")
 
 
 def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -224,7 +229,7 @@ def _check_file(parser: Parser, file: str) -> None:
                 raise UsageError(f"{file}: {name} is no setting: give --{name} on the command line")
             if name in groups:
                 check(value, f"{name}.")
-            elif name not in leaves:
+            elif name not in leaves and not (name == "command" and value in COMMANDS):
                 raise UsageError(f"{file}: there is no setting {name}{did_you_mean(name, leaves)}")
 
     check(data, "")
@@ -305,27 +310,39 @@ def settings(config_class: Any, values: Namespace) -> Any:
     return config_class(**vars(_only_settings(values)))
 
 
+@contextmanager
+def _handlers(name: str) -> Iterator[None]:
+    """What the process does with warnings, failed threads and SIGTERM while a command runs; then as it was before."""
+    before = threading.excepthook, warnings.showwarning
+    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
+    threading.excepthook = lambda failure: (
+        None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
+    )
+    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
+    takes_signals = threading.current_thread() is threading.main_thread()
+    if takes_signals:  # SIGTERM is as Ctrl-C, also before a run takes them over
+        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        threading.excepthook, warnings.showwarning = before
+        if takes_signals:
+            signal.signal(signal.SIGTERM, terminate)
+        sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
+
+
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: every failure that a user can cause ends in one line on standard error.
 
     With NAS_TRACEBACK=1 in the environment the traceback is shown. The extensions that NAS_EXTENSIONS names are loaded
     first.
     """
-    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
-    threading.excepthook = lambda failure: (
-        None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
-    )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, also before a run takes them over
-    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     code, message = 0, ""
     failure: BaseException | None = None
     try:
-        try:
+        with _handlers(name):
             load_extensions()
             main(list(sys.argv[1:] if arguments is None else arguments))
-        finally:
-            sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "interrupted"
     except BrokenPipeError:  # the reader of our output went away, as in `nas-describe ... | head`

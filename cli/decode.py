@@ -192,6 +192,7 @@ def _check(values: Any, config: CandidateConfig) -> None:
 def _candidates(
     genotype: Genotype, config: CandidateConfig, values: Any, size: tuple[int, int], classes: int
 ) -> list[Decoded]:
+    from nas.evaluation.cost import timed_on
     from nas.training.devices import choose_device, set_float32
     from retrain.budget import decode_candidates
 
@@ -200,7 +201,7 @@ def _candidates(
     if device is not None:
         set_float32(device, "float32")
         if not values.json:
-            print(f"timing the parts of the networks on {device}", flush=True)
+            print(f"timing the parts of the networks on {timed_on(device)}", flush=True)
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")

@@ -14,9 +14,10 @@ import yaml
 from cli import common
 from cli.retrain import small_recipe
 from nas.config import RunConfig
+from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
 from retrain.networks.published import main_names
-from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, Sweep, load_sweep, shipped
+from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
 from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
 
     check_networks(space)
     check_data(base)
-    if (folder / "config.yaml").exists():
+    if (folder / CONFIG).exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out")
@@ -173,14 +174,14 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
 
 
 def _best_line(study: Study) -> str:
-    from retrain.sweeps.report import BEST, best_trial
+    from retrain.sweeps.report import best_trial
     from retrain.sweeps.study import written
 
     best = best_trial(study)
     if best is None:
         return "no trial is complete"
     value = written("miou", best.values[study.config.objectives.index("miou")])
-    return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST}"
+    return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST_SETTINGS}"
 
 
 def _report(arguments: list[str]) -> None:

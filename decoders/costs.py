@@ -20,10 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from search_spaces.genotype import Block
+from search_spaces.genotype import CELL_INPUTS, Block
 
 __all__ = [
-    "CELL_INPUTS",
     "CostTable",
     "Costs",
     "Kind",
@@ -35,8 +34,6 @@ __all__ = [
     "kinds_of",
 ]
 
-
-CELL_INPUTS = ("l-2", "l-1")
 
 Kind = tuple[str, bool]
 """An operation by name, and whether it reads an input of the cell: that one is halved where the path goes coarser."""

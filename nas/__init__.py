@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nas.supernet.architecture import Architecture
     from nas.supernet.network import Supernet
     from nas.training.interruption import InterruptedRun
-    from nas.training.losses import NonFiniteLossError
-    from nas.training.optimizers import make_optimizer
+    from nas.training.losses import LOSSES, Loss, LossContext, NonFiniteLossError, register_loss, resize_labels
+    from nas.training.optimizers import OPTIMIZERS, make_optimizer, register_optimizer
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__)

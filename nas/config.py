@@ -153,7 +153,7 @@ class LossNameConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_registered("loss.name", self.name, "nas.training.losses:LOSSES", "cross_entropy")
+        check_registered("loss.name", self.name, "nas.training.losses:LOSSES", "cross_entropy", self.options)
 
 
 @dataclass(frozen=True)
@@ -347,6 +347,8 @@ class RunConfig(Settings):
         data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
     """
 
+    command = ""  # that makes such a run, as its config.yaml says; no setting, as it has no type
+
     data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
@@ -396,6 +398,8 @@ class RunConfig(Settings):
 @dataclass(frozen=True)
 class SearchConfig(RunConfig):
     """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
+
+    command = "nas-search"
 
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""
@@ -452,23 +456,28 @@ class SearchConfig(RunConfig):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-def check_registered(setting: str, name: str, registry: str, default: str) -> None:
-    """Refuses a name that a registry does not have.
+def check_registered(
+    setting: str, name: str, registry: str, default: str, options: Mapping[str, Any] | None = None
+) -> None:
+    """Refuses a name that a registry does not have, and options that its entry does not take.
 
     Args:
         setting: The setting, for the message.
         name: What it names.
-        registry: "module:NAME"; imported for names other than the default only, since the module needs torch.
+        registry: "module:NAME"; imported only where there is something to check, since the module needs torch.
         default: The setting's default.
+        options: What `named_options` takes.
 
     Raises:
-        ValueError: There is no entry of that name; the message lists those that there are.
+        ValueError: There is no entry of that name (the message lists those that there are), or no such option.
     """
-    if name == default:
+    if name == default and not options:
         return
     module, _, attribute = registry.partition(":")
     known: Registry[Any] = getattr(import_module(module), attribute)
-    require(name in known, f"{setting} is {name!r}: give one of {', '.join(known)}, or {known.hint}")
+    require(name in known, f"{setting} is {short(name)}: give one of {', '.join(known)}, or {known.hint}")
+    if options:
+        named_options(f"{setting.rpartition('.')[0]}.options", options, known[name].options)
 
 
 def named_options(where: str, options: Mapping[str, Any], settings: type[Any] | None) -> dict[str, Any]:

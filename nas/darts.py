@@ -25,7 +25,7 @@ from nas.data.splits import steps_per_epoch
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
 from nas.evaluation.memory import search_memory
 from nas.runs.epoch_log import report_epoch, show_history
-from nas.runs.folder import GENOTYPE, SPACE, RunError
+from nas.runs.names import GENOTYPE, SPACE, RunError
 from nas.supernet.alpha_sampling import AlphaSampling
 from nas.supernet.network import Supernet, decode_supernet
 from nas.supernet.penalties import architecture_penalty

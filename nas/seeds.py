@@ -16,7 +16,8 @@ from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHANGEABLE, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config, read_metrics
+from nas.runs.folder import CHANGEABLE, read_metrics
+from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config
 from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
@@ -129,7 +130,7 @@ def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> 
         RunError: The run's settings cannot be read.
     """
     try:
-        begun = from_plain(type(config), read_config(folder))  # an older run lacks the newer settings
+        begun = from_plain(type(config), read_config(folder))
     except ValueError as error:
         raise error if isinstance(error, RunError) else RunError(f"{folder / CONFIG}: {error}") from error
     changed = [name for name in differences(to_plain(begun), to_plain(config)) if name not in {*FREE, *but}]
@@ -146,7 +147,7 @@ def is_complete(folder: Path, config: SearchConfig) -> bool:
         lines = read_metrics(folder)
         return bool(lines) and int(lines[-1]["epoch"]) + 1 >= config.epochs
     state = load_checkpoint(folder / CHECKPOINT, KIND)["state"]
-    return state["epoch"] >= config.epochs or reason_to_stop(config.health, state.get("memory", {})) is not None
+    return state["epoch"] >= config.epochs or reason_to_stop(config.health, state["memory"]) is not None
 
 
 def supernet_miou(genotype: Genotype) -> float | None:

@@ -17,7 +17,7 @@ import torch
 from decoders import Candidate, Relaxed, best_candidates, pareto_front, redecode
 from decoders.candidates import LimitError
 from decoders.costs import Costs, CostTable, Kind, Step
-from nas.evaluation.cost import measure_call, median_seconds
+from nas.evaluation.cost import measure_call, median_seconds, timed_on
 from retrain.config import CandidateConfig
 from retrain.networks.base import FeatureInfo
 from retrain.networks.building import KINDS, build
@@ -88,6 +88,8 @@ def decode_candidates(
             ) from None
     asked = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     asked.pop("candidate", None)
+    if isinstance(latency, torch.device):
+        asked["timed_on"] = timed_on(latency)
     decoded = []
     for number, candidate in enumerate(candidates, start=1):
         how: dict[str, Any] = {

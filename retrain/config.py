@@ -50,7 +50,7 @@ class OptimizerConfig(SgdConfig):
     name: str = "sgd"
     """sgd (with momentum), adam, or one of your own."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Settings of an optimiser of your own, by name; sgd and adam have those listed here."""
+    """Settings of that optimiser alone, by name; adam has eps."""
     lr: float = 0.05
     """Learning rate at the start, above 0."""
     momentum: float = 0.9
@@ -72,7 +72,7 @@ class OptimizerConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd")
+        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd", self.options)
         self.limit("power", least=0)
         self.limit("eps", "head_lr_multiplier", "head_bias_lr_multiplier", above=0)
         require(
@@ -97,6 +97,8 @@ class LossConfig(LossNameConfig):
 @dataclass(frozen=True)
 class RetrainConfig(RunConfig):
     """Settings of `nas-retrain`; the defaults are the protocol of Auto-DeepLab, section 5.2, on Cityscapes."""
+
+    command = "nas-retrain"
 
     genotype: str = ""
     """A genotype.json file, or the name of a published network."""

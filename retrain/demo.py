@@ -19,7 +19,7 @@ import torch
 from nas.config import SearchConfig
 from nas.darts import search
 from nas.evaluation.cost import count_parameters
-from nas.runs.folder import GENOTYPE
+from nas.runs.names import GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
 from retrain.load import load_trained

@@ -16,9 +16,9 @@ from torch import Tensor
 from nas.data.loading import evaluation_loader
 from nas.data.splits import open_split
 from nas.evaluation.evaluate import evaluate_network
-from nas.evaluation.inference import PLAIN_SCALES, Inference, Viewing
+from nas.evaluation.inference import Inference, Viewing
 from nas.evaluation.metrics import labelled, numbers
-from nas.runs.folder import BEST
+from nas.runs.names import BEST
 from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
@@ -60,34 +60,33 @@ class Evaluation:
     """Seed of the training."""
     confusion: list[list[int]]
     """Pixels [label][prediction]."""
-    metrics: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, float | None]
     """Those of `METRICS` besides the two above, by name; None where one is not defined."""
-    scales: list[float] = dataclasses.field(default_factory=lambda: list(PLAIN_SCALES))
+    scales: list[float]
     """Factors at which each image was seen."""
-    flip: bool = False
+    flip: bool
     """Whether it was seen mirrored, too."""
-    window: list[int] | None = None
+    window: list[int] | None
     """Height and width of the windows in which larger images were seen; None: all at once."""
-    stride: list[int] | None = None
+    stride: list[int] | None
     """Steps from a window to the next, down and to the right."""
-    smallest_image: list[int] | None = None
-    """Height and width of the image with the fewest pixels, as the network got it at scale 1; None in files from before
-    it was recorded, as for all that follows."""
-    largest_image: list[int] | None = None
+    smallest_image: list[int]
+    """Height and width of the image with the fewest pixels, as the network got it at scale 1."""
+    largest_image: list[int]
     """The same of the image with the most pixels."""
-    precision: str | None = None
+    precision: str
     """Of the forward passes."""
-    folded: int | None = None
+    folded: int
     """Batch norms that were part of a convolution."""
-    compiled: bool | None = None
+    compiled: bool
     """Whether the network was compiled."""
-    device_type: str | None = None
+    device_type: str
     """Where it was computed: cpu or cuda."""
-    package_version: str | None = None
+    package_version: str
     """Version of this toolkit."""
-    torch_version: str | None = None
+    torch_version: str
     """Version of PyTorch."""
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    settings: dict[str, Any]
     """What was asked for, by the names of the options; None where nothing was."""
 
     @property
@@ -116,7 +115,7 @@ class Evaluation:
             lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
         lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
         others = {"pixel_accuracy": self.pixel_accuracy, **self.metrics}
-        precision = "" if self.precision in (None, "float32") else f"; in {self.precision}"
+        precision = "" if self.precision == "float32" else f"; in {self.precision}"
         lines.append(
             f"{', '.join(labelled(others))} on {counted(self.images, 'image')} of {self.data}, "
             f"split {self.split}; {self.checkpoint} after {counted(self.epoch, 'epoch')}, sha256 "

@@ -23,9 +23,8 @@ from nas.config import Precision
 from nas.data.base import MAX_CLASSES
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
-from nas.runs.folder import BEST, CHECKPOINT, GENOTYPE
 from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import runs_within
+from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, runs_within
 from nas.training.devices import choose_device, set_float32
 from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.folding import fold_batch_norms
@@ -70,7 +69,7 @@ class TrainedNetwork:
     epoch: int
     """Epochs that the weights were trained for."""
     val_miou: float
-    """Validation mIoU behind its last epoch, 0 to 1; NaN where the file does not say."""
+    """Validation mIoU after its last epoch, 0 to 1; NaN before the first epoch has ended."""
 
 
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
@@ -110,8 +109,8 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
-        epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"].get("last_miou", "nan"))
-        mirror = {int(one): int(other) for one, other in saved.get("mirror", {}).items()}  # an older run has none
+        epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"]["last_miou"])
+        mirror = {int(one): int(other) for one, other in saved["mirror"].items()}
     network = network.to(device or torch.device("cpu")).eval()
     return TrainedNetwork(network, config, classes, colors, mirror, path, epoch, val_miou)
 

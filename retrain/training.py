@@ -7,25 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from nas.config import named_options
 from nas.data.loading import Key, epoch_batches
 from nas.data.splits import steps_per_epoch
 from nas.evaluation.cost import count_parameters
 from nas.evaluation.memory import step_memory
 from nas.evaluation.metrics import epoch_text
 from nas.runs.epoch_log import record_epoch
-from nas.runs.folder import GENOTYPE, RunError
+from nas.runs.names import GENOTYPE, RunError
 from nas.training.class_weights import class_shares, inverse_log
 from nas.training.losses import make_loss
 from nas.training.optimizers import OPTIMIZERS, make_optimizer, poly
 from nas.training.progress import waiting_advice
 from nas.training.session import EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
-from retrain.config import OptimizerConfig, RetrainConfig
+from retrain.config import RetrainConfig
 from retrain.load import KIND, head_multipliers, initialize
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
@@ -179,18 +177,12 @@ def _stepper(
         settings.name,
         decay=settings.decay,
         multipliers=head_multipliers(network, settings),
-        options=_optimizer_options(settings),
+        options=settings.options if settings.eps is None else {**settings.options, "eps": settings.eps},
     )
     execution = Execution(session.device, config.precision, config.accumulate, session.processes)
     loss = make_loss(config.loss, session.classes, session.device, class_weights, session.processes)
     forward = network.logits if config.loss.resolution == "logits" else network
     return Stepper("training", network, optimizer, execution, loss, settings.clip, forward)
-
-
-def _optimizer_options(settings: OptimizerConfig) -> dict[str, Any]:
-    """The optimiser's own settings: eps, which Adam has, and those of `optimizer.options`."""
-    options = named_options("optimizer.options", settings.options, OPTIMIZERS[settings.name].options)
-    return options if settings.eps is None else {**options, "eps": settings.eps}
 
 
 def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:

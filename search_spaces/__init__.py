@@ -20,5 +20,6 @@ if TYPE_CHECKING:
     from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d
     from search_spaces.space import Head, SearchSpace, SpaceError, Stem, available, load
     from search_spaces.text import cell_table, path_trellis
+    from search_spaces.validation import Settings
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -17,7 +17,10 @@ from typing import IO, Any
 
 import yaml
 
-__all__ = ["YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
+__all__ = ["GENOTYPE", "YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
+
+GENOTYPE = "genotype.json"
+"""In a run folder: what was found, or what is trained."""
 
 MAX_YAML_BYTES = 2**18
 MAX_DIGITS = 309

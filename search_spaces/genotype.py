@@ -24,12 +24,24 @@ from typing import Any
 
 import numpy as np
 
-from search_spaces.files import parse_json, write_atomically
+from search_spaces.files import GENOTYPE, parse_json, write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace, SpaceError
 from search_spaces.validation import short
 
-__all__ = ["Block", "Genotype", "GenotypeError", "load_genotype", "package_version", "state_names", "transition_mask"]
+__all__ = [
+    "CELL_INPUTS",
+    "Block",
+    "Genotype",
+    "GenotypeError",
+    "load_genotype",
+    "package_version",
+    "state_names",
+    "transition_mask",
+]
+
+CELL_INPUTS = ("l-2", "l-1")
+"""Names of the outputs of the cells two layers and one layer before."""
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -42,7 +54,7 @@ class GenotypeError(ValueError):
 
 def state_names(blocks: int) -> tuple[str, ...]:
     """Names of a cell's states: `l-2`, `l-1`, then `block1` ... `blockB`."""
-    return ("l-2", "l-1", *(f"block{number}" for number in range(1, blocks + 1)))
+    return (*CELL_INPUTS, *(f"block{number}" for number in range(1, blocks + 1)))
 
 
 def package_version() -> str:
@@ -165,8 +177,8 @@ def load_genotype(path: str | Path) -> Genotype:
     """
     path = Path(path)
     if path.is_dir():
-        inside = path / "genotype.json"
-        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else 'a genotype.json file'}")
+        inside = path / GENOTYPE
+        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else f'a {GENOTYPE} file'}")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no genotype is")

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from search_spaces.modules import BatchNormFactory
 
-__all__ = ["NONE", "OPERATIONS", "Cost", "Operation", "register_operation"]
+__all__ = ["NONE", "OPERATIONS", "SKIP", "Cost", "Operation", "register_operation"]
 
-NONE = "none"
+NONE, SKIP = "none", "skip"
 """Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
 
 DEFAULTS = OperationSettings()
@@ -246,14 +246,14 @@ def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
 
 
 SEPARABLE, ATROUS, DILATED_SEPARABLE = "#0072B2", "#D55E00", "#E69F00"
-POOLING, SKIP, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
+POOLING, IDENTITY, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
 INHIBITED, SMOOTHED, FACTORIZED = "#56B4E9", "#F0E442", "#CC79A7"
 WITH_SETTINGS = "channels stride batch_norm settings"
 
 _register(
     NONE, "none", color=NO_CONNECTION, cost=_free, where="modules:NoConnection", takes="stride", has_weights=False
 )
-_register("skip", "skip", color=SKIP, cost=_skip_cost, where="modules:Skip", has_weights=False)
+_register(SKIP, "skip", color=IDENTITY, cost=_skip_cost, where="modules:Skip", has_weights=False)
 
 _pooling = partial(_register, color=POOLING, cost=_free, where="modules:Pooling", takes="stride", has_weights=False)
 _pooling("max_pooling_3x3", "max 3x3", kind="max", kernel=3)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from search_spaces.validation import Settings, require, short
 
-__all__ = ["FplFusion", "OperationSettings", "SmoothingWindow"]
+__all__ = ["FplFusion", "OperationSettings", "Smoothing", "SmoothingWindow"]
 
+Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 SmoothingWindow = Literal["paper", "official"]
 FplFusion = Literal["stage1", "pair", "none"]
 

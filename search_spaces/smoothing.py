@@ -13,7 +13,7 @@ filters, and so is itself one: it costs what SS conv costs.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from search_spaces.module_protocols import Reporting
 from search_spaces.modules import AtrousConvolution, BatchNormFactory
-from search_spaces.settings import OperationSettings, SmoothingWindow
+from search_spaces.settings import OperationSettings, Smoothing, SmoothingWindow
 
 __all__ = [
     "AggregatedFilter",
@@ -32,14 +32,12 @@ __all__ = [
     "SharedFilter",
     "SmoothedAtrousConvolution",
     "SmoothedConv2d",
-    "Smoothing",
     "average_kernel",
     "gaussian_kernel",
     "window_arguments",
     "window_side",
 ]
 
-Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 READERS: dict[str, tuple[Smoothing, ...]] = {
     "window": ("average", "gaussian", "aggregated"),
     "sigma": ("gaussian", "aggregated"),

@@ -21,7 +21,7 @@ from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchCo
 from nas.darts import make_steppers, search
 from nas.diagnostics.discretization import forced_miou
 from nas.evaluation.evaluate import evaluate_network
-from nas.runs.folder import RunError
+from nas.runs.names import RunError
 from nas.supernet.alpha_sampling import AlphaSampling
 from nas.supernet.network import Supernet, decode_supernet
 from nas.training.distributed import Processes, process_group

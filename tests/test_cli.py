@@ -8,11 +8,15 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +29,7 @@ from cli import common
 from cli.messages import with_hyphens
 from decoders.decoding import decode
 from nas.data.readers import DATA_SETS
+from nas.runs.names import read_config
 from nas.training.interruption import InterruptedRun
 from retrain.networks import NETWORKS, build
 from retrain.networks.settings import NetworkConfig
@@ -458,10 +463,31 @@ def test_hyphens_are_for_options_alone() -> None:
     assert with_hyphens(text) == "give --loader.batch-size 2, data_root or runs/--my_file --x=a_b"
 
 
-def test_an_interrupt_while_a_command_is_imported_is_one_line() -> None:
-    program = "import cli\nraise KeyboardInterrupt"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("program", ["/usr/bin/nas-search", "-m"])
+def test_an_interrupt_while_a_command_is_imported_is_one_line(program: str) -> None:
+    text = f"import sys\nsys.argv = [{program!r}]\nimport cli\nraise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode in (130, -2), done.stderr) == (True, "interrupted\n")
+
+
+def hooks() -> tuple[Any, ...]:
+    return sys.excepthook, threading.excepthook, warnings.showwarning, signal.getsignal(signal.SIGTERM)
+
+
+def test_a_program_that_imports_and_runs_a_command_keeps_its_hooks(capsys: pytest.CaptureFixture[str]) -> None:
+    before = hooks()
+    importlib.reload(cli)
+    assert hooks() == before
+    during: list[tuple[Any, ...]] = []
+    for error in (ValueError("no"), KeyboardInterrupt(), SystemExit(0)):
+
+        def main(arguments: list[str], error: BaseException = error) -> None:
+            during.append(hooks())
+            raise error
+
+        run_main(main, capsys)
+        assert hooks() == before
+    assert all(old != new for old, new in zip(before[1:], during[0][1:], strict=True))
 
 
 # Settings
@@ -531,14 +557,6 @@ def test_printed_settings_are_a_settings_file(command: str, arguments: list[str]
     assert settings_of(second).keys().isdisjoint({"config", "recipe", "resume", "quiet", "source"})
     if command == "nas-retrain":
         assert settings_of(second)["genotype"] == ("auto-deeplab-m" if arguments[0] == "auto-deeplab-m" else "g.json")
-
-
-@pytest.mark.parametrize(("old", "new"), [("true", "memory"), ("false", "none")])
-def test_the_cache_of_an_older_settings_file_is_taken(old: str, new: str, tmp_path: Path) -> None:
-    file = tmp_path / "old.yaml"
-    file.write_text(f"data: shapes\nloader:\n  cache: {old}\n")
-    values = common.parse(cli.search.make_parser(), ["--config", str(file)])
-    assert values.loader.cache == new
 
 
 def test_options_win_over_files_and_files_over_the_recipe(call: Run, tmp_path: Path) -> None:
@@ -778,7 +796,7 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
 
     # The run is repeated from its own settings.
     repeated = call("nas-search", "--config=search/config.yaml", "--out=again", "--print_config")
-    assert settings_of(repeated) == {**yaml.safe_load(Path("search/config.yaml").read_text()), "out": "again"}
+    assert settings_of(repeated) == {**read_config(Path("search")), "out": "again"}
     assert_refused(call("nas-search", "--config=search/config.yaml"), "nas-search", "holds a run already")
 
     # It goes on to more epochs, and only as the same run.
@@ -825,7 +843,12 @@ def test_the_chain_from_search_to_prediction(call: Run, tmp_path: Path) -> None:
     written = json.loads(Path("trained/evaluation-val-best-scales-0.5-1-1.75-flip.json").read_text())
     assert (written["scales"], written["flip"]) == ([0.5, 1.0, 1.75], True)
     assert json.loads(Path("trained/evaluation-val-best.json").read_text()) == measured
-    assert_refused(call("nas-search", "--resume=trained"), "nas-search", "trained is a run of nas-retrain")
+    for command, run, owner in (("nas-search", "trained", "nas-retrain"), ("nas-retrain", "search", "nas-search")):
+        right = f"{run} is a run of {owner}: resume it with {owner} --resume {run}"
+        assert_refused(call(command, f"--resume={run}"), command, right)
+    Path("search/config.yaml").write_text("epochs: 3\n")
+    says = "search/config.yaml does not name the command"
+    assert_refused(call("nas-search", "--resume=search"), "nas-search", says)
 
     Path("images").mkdir()
     generator = np.random.default_rng(0)

@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas.evaluation.cost import Cost, breakdown, count_parameters, describe, measure
+import nas.evaluation.cost
+from nas.config import Precision
+from nas.evaluation.cost import (
+    Cost,
+    call_seconds,
+    count_parameters,
+    describe,
+    measure,
+    median_seconds,
+    timed_on,
+)
 from retrain.networks import build
 from retrain.networks.settings import NetworkConfig
 
@@ -38,11 +48,11 @@ def test_by_hand() -> None:
     parameters = (8 * 3 * 9 + 8) + (8 * 9 + 16) + 4 * 8 + (4 * 2 + 2)
     assert count_parameters(network) == parameters
     assert measure(network, (9, 11)) == Cost(parameters, first + depthwise + functional + linear)
-    assert breakdown(network, (9, 11)) == {
-        "first": Cost(8 * 3 * 9 + 8, first),
-        "rest": Cost(8 * 9 + 16, depthwise),
-        "linear": Cost(4 * 2 + 2, linear),
-    }
+    assert describe(network, (9, 11))["parts"] == [
+        {"name": "first", "parameters": 8 * 3 * 9 + 8, "multiply_adds": first},
+        {"name": "rest", "parameters": 8 * 9 + 16, "multiply_adds": depthwise},
+        {"name": "linear", "parameters": 4 * 2 + 2, "multiply_adds": linear},
+    ]
 
 
 def test_frozen_and_shared_parameters() -> None:
@@ -90,3 +100,65 @@ def test_large_networks_are_measured_quickly_and_without_memory() -> None:
     # At this size a single feature at stride 4 would take 2 TB.
     assert measure(network, (200_001, 200_001)).multiply_adds > 10**15
     assert time.perf_counter() - start < 10
+
+
+# Latency
+
+
+class Recorder(nn.Module):
+    """Takes the seconds that it is told, on a clock of its own, and notes how it was called."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: list[float]) -> None:
+        super().__init__()
+        self.now, self.seconds, self.modes = 0.0, seconds, set[tuple[bool, ...]]()
+        self.calls = 0
+        monkeypatch.setattr(nas.evaluation.cost.time, "perf_counter", lambda: self.now)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.now += self.seconds[min(self.calls, len(self.seconds) - 1)]
+        self.calls += 1
+        self.modes.add((self.training, torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")))
+        return x
+
+
+@pytest.mark.parametrize(
+    ("seconds", "repeats", "timed"),
+    [
+        ([1.0], None, 10),  # slow: the least
+        ([0.0625], None, 10),  # 8 calls would take half a second
+        ([0.03125], None, 16),  # half a second
+        ([0.0], None, 100),  # fast: the most
+        ([1.0], 3, 3),
+        ([0.0], 200, 200),
+    ],
+)
+def test_calls_are_timed_until_there_are_enough_behind_two_that_are_not(
+    seconds: list[float], repeats: int | None, timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Recorder(monkeypatch, [100.0, 100.0, *seconds])
+    assert call_seconds(module, torch.zeros(1), repeats=repeats) == seconds * timed
+    assert module.calls == 2 + timed
+
+
+@pytest.mark.parametrize(("precision", "mixed"), [("float32", False), ("bfloat16", True)])
+def test_latency_is_the_median_in_eval_and_inference_mode(
+    precision: Precision, mixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Recorder(monkeypatch, [9.0, 9.0, *(float(number) for number in range(11))])  # timed: 0, 1, ... 9
+    assert median_seconds(module, torch.zeros(1), precision=precision) == 4.5
+    assert module.modes == {(False, True, mixed)}
+
+
+def test_functions_of_arrays_are_timed_too() -> None:
+    assert len(call_seconds(sum, [1, 2], repeats=2)) == 2
+
+
+def test_where_a_latency_was_measured() -> None:
+    threads = torch.get_num_threads()
+    try:
+        for number, words in ((1, "cpu, 1 thread"), (2, "cpu, 2 threads")):
+            torch.set_num_threads(number)
+            assert timed_on(torch.device("cpu")) == words
+    finally:
+        torch.set_num_threads(threads)
+    assert timed_on(torch.device("cuda:1")) == "cuda:1"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas.config import LossNameConfig
 from nas.darts import search
 from nas.data import (
     DATASETS,
@@ -30,7 +33,10 @@ from nas.data import (
 from nas.data.check.checking import check, open_splits
 from nas.evaluation.cost import measure
 from nas.evaluation.metrics import METRICS, ConfusionMatrix, epoch_text, labelled, numbers, register_metric
+from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
+from nas.training.losses import LOSSES, make_loss
+from nas.training.optimizers import OPTIMIZERS
 from search_spaces import extensions
 from search_spaces.extensions import ExtensionError, load_extensions, loaded_extensions
 from search_spaces.genotype import load_genotype
@@ -65,7 +71,9 @@ def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delenv("NAS_EXTENSIONS", raising=False)
     modules = set(sys.modules)
-    with OPERATIONS.temporarily(), DATASETS.temporarily(), METRICS.temporarily():
+    with ExitStack() as registries:
+        for registry in (OPERATIONS, DATASETS, METRICS, LOSSES, OPTIMIZERS):
+            registries.enter_context(registry.temporarily())
         yield
     for name in set(sys.modules) - modules:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
@@ -93,7 +101,7 @@ def make_city(root: Path) -> Path:
 
 
 def test_the_page_has_the_files() -> None:
-    assert set(FILES) == {"partial_convolution.py", "partial.yaml", "mosaic.py", "kappa.py"}
+    assert set(FILES) == {"partial_convolution.py", "partial.yaml", "mosaic.py", "kappa.py", "focal.py", "radam.py"}
     assert all(len(text.splitlines()) <= 60 for text in FILES.values())
     assert {words[0] for words in COMMANDS} >= {"nas-search", "nas-decode", "nas-describe", "nas-retrain", "nas-data"}
 
@@ -277,10 +285,69 @@ def test_one_file_adds_operation_data_set_and_metric(monkeypatch: pytest.MonkeyP
         assert shown in page
 
 
+def test_the_loss_by_hand() -> None:
+    load_extensions("focal.py")
+    # Probabilities 3/4 and 1/4 of the right class, and an ignored pixel: the mean of (1/4)**g * ln(4/3) and
+    # (3/4)**g * ln 4.
+    logits = torch.tensor([[[[math.log(3.0), math.log(3.0), 5.0]], [[0.0, 0.0, 0.0]]]])
+    labels = torch.tensor([[[0, 1, 255]]])
+    for gamma in (0.0, 1.5):
+        loss = make_loss(LossNameConfig("focal", {"gamma": gamma}), 2, torch.device("cpu"))
+        expected = (0.25**gamma * math.log(4 / 3) + 0.75**gamma * math.log(4)) / 2
+        assert loss(logits, labels).item() == pytest.approx(expected)
+    assert make_loss(LossNameConfig("focal"), 2, torch.device("cpu"))(logits, torch.full((1, 1, 3), 255)).item() == 0
+
+
+def test_a_loss_and_an_optimiser_of_ones_own_are_searched_and_trained_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pictures(monkeypatch)
+    monkeypatch.setenv("NAS_EXTENSIONS", os.pathsep.join(["focal.py", "radam.py"]))
+    own = ["--loss.name", "focal", "--loss.options", "{gamma: 1.5}"]
+    words = ["--recipe", "small", *TINY["nas-search"].split(), *own, "--architecture.optimizer", "radam"]
+    searched = command("nas-search", *words, "--out", "found")
+    assert searched.code == 0, searched.err
+    words = ["--recipe", "small", *TINY["nas-retrain"].split(), *own, "--optimizer.name", "radam"]
+    trained = command(
+        "nas-retrain", "found/genotype.json", *words, "--optimizer.options", "{eps: 1e-6}", "--out", "trained"
+    )
+    assert trained.code == 0, trained.err
+    groups = load_checkpoint(Path("trained/checkpoint.pt"), "retrain")["stepper"]["optimizer"]["groups"]
+    assert {group["eps"] for group in groups} == {1e-6}
+    resumed = command("nas-retrain", "--resume", "trained", "--epochs", "2", "--quiet")
+    assert resumed.code == 0 and len(read_metrics("trained")) == 2, resumed.err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--loss.name", "focall"], "loss.name is 'focall': give one of cross_entropy, focal, or"),
+        (["--loss.name", "focal", "--loss.options", "{gama: 1}"], "unknown setting loss.options.gama"),
+        (["--loss.name", "focal", "--loss.options", "{gamma: -1}"], "gamma is -1"),
+        (["--loss.options", "{gamma: 1}"], "loss.options has gamma, but there are no such options"),
+        (
+            ["--loss.name", "focal", "--loss.class-weights", "inverse_log"],
+            "loss.class_weights has no effect on the loss",
+        ),
+        (["--optimizer.options", "{eps: 1}"], "optimizer.options has eps, but there are no such options"),
+        (["--optimizer.name", "radma"], "optimizer.name is 'radma': give one of sgd, adam, radam, or"),
+    ],
+)
+def test_options_that_a_loss_or_an_optimiser_has_not(
+    options: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_EXTENSIONS", os.pathsep.join(["focal.py", "radam.py"]))
+    words = ["fplnet", "--recipe", "small-published", *TINY["nas-retrain"].split(), "--out", "trained", *options]
+    done = command("nas-retrain", *words)
+    assert done.code == 2 and says in done.err and done.err.count("\n") == 1
+    assert not Path("trained").exists()
+
+
 @pytest.mark.slow
 def test_every_command_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     make_city(Path("city"))
-    monkeypatch.setenv("NAS_EXTENSIONS", os.pathsep.join(["./partial_convolution.py", "./mosaic.py", "kappa.py"]))
+    monkeypatch.setenv(
+        "NAS_EXTENSIONS",
+        os.pathsep.join(["./partial_convolution.py", "./mosaic.py", "kappa.py", "focal.py", "radam.py"]),
+    )
     for name, *words in COMMANDS:
         done = command(name, *words, *TINY.get(name, "").split())
         assert done.code == 0, (name, words, done.err)
@@ -452,7 +519,7 @@ def test_a_run_has_the_metrics_of_plugins_and_names_them(monkeypatch: pytest.Mon
 def test_a_plugin_that_cannot_be_loaded_is_named_in_one_line(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(install("ghost", text))
     said = refused("nas-describe", "--space", "partial.yaml")
-    assert said.startswith("nas-describe: plugin of nas-ghost 1.2: ghost, line 2: ")
+    assert said.startswith("nas-describe: partial.yaml: plugin of nas-ghost 1.2: ghost, line 2: ")
     assert said.endswith("; install another version of nas-ghost, or uninstall it\n")
     assert command("nas-describe", "--space", "autodeeplab").code == 0, "nothing unknown was asked for"
 

@@ -17,7 +17,8 @@ from launched import settings
 from nas.config import RunConfig
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import LOCK, RunError, claimed, run_to_resume
+from nas.runs.folder import LOCK, claimed, run_to_resume
+from nas.runs.names import RunError
 from nas.training.interruption import InterruptedRun, Interruption
 from nas.training.session import moved
 from retrain.config import RetrainConfig

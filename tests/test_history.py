@@ -11,8 +11,9 @@ from PIL import Image
 
 from folders import genotype_of, search_folder
 from nas.config import SearchConfig
-from nas.runs.folder import RunError, RunFolder
+from nas.runs.folder import RunFolder
 from nas.runs.history import draw_history, read_history, save_animation, spread
+from nas.runs.names import RunError
 from search_spaces.genotype import load_genotype
 
 

@@ -34,7 +34,8 @@ def made_run(folder: Path, precision: Precision = "float32") -> Path:
         "classes": ["a", "b"],
         "colors": [[0, 0, 0], [9, 9, 9]],
         "network": build("espnet-c", 2).state_dict(),
-        "state": {"epoch": 1},
+        "state": {"epoch": 1, "last_miou": 0.5},
+        "mirror": {},
     }
     save_checkpoint(folder / "best.pt", "retrain", state)
     return folder

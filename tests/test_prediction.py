@@ -45,7 +45,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": list(CLASSES),
         "colors": np.random.default_rng(0).integers(0, 256, (6, 3)).tolist(),
         "network": build("espnet-c", 6).state_dict(),
-        "state": {"epoch": 3},
+        "state": {"epoch": 3, "last_miou": 0.5},
+        "mirror": {},
     }
     save_checkpoint(folder / "best.pt", "retrain", state)
     return folder

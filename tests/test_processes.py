@@ -19,7 +19,8 @@ import launched
 from nas.config import SearchConfig
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import read_config, read_metrics
+from nas.runs.folder import read_metrics
+from nas.runs.names import read_config
 from nas.training.distributed import ALONE
 from retrain.training import train
 from runs import check_same_run, equal

@@ -58,7 +58,13 @@ def searches(count: int, epochs: int = 1) -> list[str]:
     for number, genotype in enumerate(genotypes(count)):
         folder = Path(f"out/seed-{number}")
         folder.mkdir(parents=True)
-        settings = {"space": "autodeeplab-tiny", "epochs": epochs, "seed": number, "architecture": {"start_epoch": 0}}
+        settings = {
+            "command": "nas-search",
+            "space": "autodeeplab-tiny",
+            "epochs": epochs,
+            "seed": number,
+            "architecture": {"start_epoch": 0},
+        }
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         (folder / "metrics.jsonl").write_text('{"epoch": 0}\n')
         provenance = {"data": "shapes", "supernet_val_miou": 0.1 * (number + 1)}
@@ -101,7 +107,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
 def retrain_plain(config: retrain.RetrainConfig) -> dict[str, Any]:
     from search_spaces.validation import to_plain
 
-    return to_plain(config)
+    return {"command": config.command, **to_plain(config)}
 
 
 def by_name(config: retrain.RetrainConfig) -> float:

@@ -391,7 +391,7 @@ def test_settings_that_differ(tmp_path: Path) -> None:
     first, second, third = (search_folder(tmp_path / name, epochs=0) for name in ("a", "b", "c"))
     change_settings(second, seed=7)
     old = yaml.safe_load((third / "config.yaml").read_text())
-    del old["precision"]  # an older run has no such setting
+    del old["precision"]  # removed by hand
     (third / "config.yaml").write_text(yaml.safe_dump(old))
     found = read_runs([first, second, third])
     assert different_settings(found) == ["seed"]

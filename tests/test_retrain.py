@@ -24,7 +24,8 @@ from nas.data.base import open_dataset
 from nas.data.splits import training_split
 from nas.evaluation.metrics import ConfusionMatrix
 from nas.runs.checkpoint import load_checkpoint, save_checkpoint
-from nas.runs.folder import read_config, read_metrics
+from nas.runs.folder import read_metrics
+from nas.runs.names import read_config
 from nas.runs.pictures import colorize
 from nas.training.class_weights import class_shares, inverse_log
 from nas.training.interruption import InterruptedRun

@@ -34,7 +34,8 @@ from nas.config import (
 )
 from nas.data.splits import steps_per_epoch
 from nas.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from nas.runs.folder import RunFolder, check_resumable, new_folder, read_config, read_metrics
+from nas.runs.folder import RunFolder, check_resumable, new_folder, read_metrics
+from nas.runs.names import COMMANDS, command_of, read_config
 from nas.training.devices import choose_device, random_state, restore_random_state, seed_everything
 from nas.training.losses import NonFiniteLossError, check_finite, cross_entropy
 from nas.training.optimizers import cosine, poly
@@ -170,7 +171,7 @@ def test_a_damaged_checkpoint_never_raises_anything_else(tmp_path: Path, data: s
 
 
 def folder_of(path: Path, epoch: int = 0) -> RunFolder:
-    return RunFolder(path, RunConfig(), epoch, quiet=True)
+    return RunFolder(path, SearchConfig(), epoch, quiet=True)
 
 
 def test_metrics_lines_of_epochs_to_come_are_dropped_on_resume(tmp_path: Path) -> None:
@@ -283,6 +284,31 @@ def test_settings_come_back_from_yaml_and_checkpoints_as_they_were(config: RunCo
         assert from_plain(type(config), read_config(tmp_path)) == config
     save_checkpoint(tmp_path / "c.pt", "search", {"config": plain})
     assert differences(load_checkpoint(tmp_path / "c.pt", "search")["config"], plain) == []
+
+
+def test_every_kind_of_run_has_its_command() -> None:
+    kinds = [config for config in RunConfig.__subclasses__() if not config.__module__.startswith("test")]
+    assert sorted(config.command for config in kinds) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("config", [SearchConfig, RetrainConfig])
+def test_a_run_folder_says_which_command_made_it(config: type[RunConfig], tmp_path: Path) -> None:
+    assert config.command in COMMANDS
+    with RunFolder(tmp_path, config(), quiet=True):
+        assert (tmp_path / "config.yaml").read_text().startswith(f"command: {config.command}\n")
+    assert command_of(tmp_path) == config.command
+    assert "command" not in read_config(tmp_path)
+
+
+@pytest.mark.parametrize("first_line", ["", "command: nas-predict\n", "command: [nas-search]\n"])
+def test_a_run_folder_that_does_not_say_it_is_refused(first_line: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(f"{first_line}epochs: 3\n")
+    for read in (command_of, read_config):
+        with pytest.raises(
+            ValueError, match=r"config\.yaml does not name the command .*`command: nas-search`"
+        ) as error:
+            read(tmp_path)
+        assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

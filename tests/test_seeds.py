@@ -15,7 +15,8 @@ import cli.search
 from nas.config import parse_seeds
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import read_config, read_metrics
+from nas.runs.folder import read_metrics
+from nas.runs.names import command_of, read_config
 from nas.seeds import search_seeds
 from nas.training.interruption import InterruptedRun
 from nas.training.losses import NonFiniteLossError
@@ -49,6 +50,7 @@ def test_searches_that_were_stopped_are_those_that_were_not(tmp_path: Path, monk
     assert results[1].val_miou == alone.val_miou == read_metrics(alone.folder)[-1]["val"]["miou"]
     for result in results:
         assert read_config(result.folder)["seed"] == result.seed
+        assert command_of(result.folder) == "nas-search"
         assert load_genotype(result.folder / "genotype.json").to_json() == result.genotype.to_json()  # type: ignore[union-attr]
 
 

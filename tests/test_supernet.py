@@ -18,7 +18,7 @@ from torch import Tensor
 
 import strategies
 from nas.supernet.architecture import Architecture, ArchitectureSample
-from nas.supernet.network import Supernet
+from nas.supernet.network import FixedArchitecture, Supernet
 from nas.supernet.node import MixedOperation, Node, Source
 from search_spaces.graph import count, trellis_graph
 from search_spaces.modules import BatchNorm, NoConnection
@@ -289,6 +289,36 @@ def test_each_beta_weighs_one_cell_of_one_node(
     cells = module.cells(call["incoming"], call["before"], sample.alpha, call["size"])  # type: ignore[operator]
     torch.testing.assert_close(after[end][1] - base[end][1], epsilon * cells[k], rtol=0, atol=1e-12)
     assert cells[k].abs().max() > 0.1
+
+
+def test_a_sample_without_operations_weighs_them_and_edges_that_lost_all_nothing() -> None:
+    alpha, weights = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0.4, 0.6])
+    kept = torch.tensor([[True, False], [False, False]])
+    for edge_weights, expected in ((weights, weights * torch.tensor([1, 0])), (None, None)):
+        sample = ArchitectureSample(alpha, torch.zeros(1, 1, 3), edge_weights, path=(0,))
+        found = sample.without(kept)
+        assert found.alpha.tolist() == [[0.5, 0], [0, 0]] and found.beta is sample.beta and found.path == (0,)
+        assert found.edge_weights is expected or torch.equal(found.edge_weights, expected)  # type: ignore[arg-type]
+        assert torch.equal(sample.alpha, alpha)
+
+
+def test_a_sample_that_is_given_is_the_architecture_of_the_pass() -> None:
+    supernet, x = supernet_of(space()).eval(), images()
+    with torch.no_grad():
+        expected, sample = supernet(x), supernet.sample()
+        for parameter in supernet.architecture.parameters():
+            parameter.zero_()
+        assert torch.equal(supernet(x, sample), expected) and not torch.equal(supernet(x), expected)
+        assert torch.equal(FixedArchitecture(supernet, sample)(x), expected)
+
+
+def test_the_first_layers_are_a_supernet_of_the_same_modules() -> None:
+    supernet, x = supernet_of(space(layers=4)).eval(), images()
+    cut, before = supernet.first_layers(2), set(supernet.nodes)
+    assert list(cut.nodes) == cut.node_names(1) + cut.node_names(2) and set(supernet.nodes) == before
+    assert all(cut.nodes[name] is supernet.nodes[name] for name in cut.nodes)
+    with torch.no_grad():
+        assert cut(x).shape == supernet(x).shape
 
 
 def test_none_takes_probability_and_adds_nothing() -> None:

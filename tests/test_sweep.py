@@ -18,7 +18,9 @@ from rich.console import Console
 import cli.retrain
 import cli.sweep
 from cli import common
+from nas.evaluation.cost import timed_on
 from nas.runs.folder import read_metrics
+from nas.training.devices import choose_device
 from nas.training.interruption import InterruptedRun
 from retrain.sweeps.ledger import END, INTERRUPTED, RETRY_OF
 from retrain.sweeps.report import best_trial, counted, front, importances, write_best, write_report
@@ -62,15 +64,13 @@ def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 # With trials that train
 
 
-def test_a_sweep_trains_and_its_best_settings_train_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.import_module("retrain.sweeps.objective"), "SECONDS", 0.0)
+def test_a_sweep_trains_and_its_best_settings_train_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.sweep.main(["tiny.yaml", "--out", "study", "--objectives", "[miou, multiply_adds, latency]"])
     out = capsys.readouterr().out
     assert "2 complete; best: trial" in out
     for number in (0, 1):
         run = yaml.safe_load((tmp_path / f"study/trial-{number}/config.yaml").read_text())
+        assert run["command"] == "nas-retrain"
         assert run["epochs"] == len(read_metrics(tmp_path / f"study/trial-{number}")) == 2
         assert 1e-4 <= run["optimizer"]["lr"] <= 1e-2
         assert run["network"]["fpl_rates"][0] == 1
@@ -79,6 +79,7 @@ def test_a_sweep_trains_and_its_best_settings_train_again(
     }
     text = (tmp_path / "study/report.md").read_text()
     assert "## Pareto front" in text and "![pareto](pareto.png)" in text and " ms |" in text
+    assert f"Latency was measured on {timed_on(choose_device('auto'))}." in text
 
     cli.retrain.main(["--config", "study/best.yaml", "--out", "again", "--quiet"])
     best = next(line for line in (tmp_path / "study/best.yaml").read_text().splitlines() if line.startswith("# The"))

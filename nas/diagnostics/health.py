@@ -24,7 +24,7 @@ from nas.supernet.penalties import architecture_cost
 from nas.training.distributed import Processes
 from nas.training.step import Stepper
 from search_spaces.genotype import Block, Genotype
-from search_spaces.operations import NONE
+from search_spaces.operations import NONE, SKIP
 from search_spaces.space import SearchSpace
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 
-SKIP = "skip"
 UNMOVED = 0.9999
 """Relative entropy of alpha above which it has said nothing yet, and what it prefers is the noise that it began with:
 for 8 operations, logits whose spread is below 0.02; they begin with 0.001."""
@@ -135,8 +134,7 @@ def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tupl
 
     Args:
         genotype: As decoded after the epoch, with its alpha and beta.
-        before: What this gave for the last epoch; empty at the first one, and where an older release wrote the
-            checkpoint.
+        before: What this gave for the last epoch; empty at the first one.
         learns: Whether alpha and beta learned in the epoch.
 
     Returns:

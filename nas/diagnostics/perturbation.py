@@ -23,7 +23,7 @@ from nas.data.loading import evaluation_loader
 from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHECKPOINT, read_config
+from nas.runs.names import CHECKPOINT, read_config
 from nas.supernet.network import FixedArchitecture, Supernet, decode_supernet
 from nas.training.devices import choose_device, set_float32
 from nas.training.progress import StepProgress

@@ -1,7 +1,7 @@
-"""What a network costs: trainable parameters, multiply-adds, and the features it makes.
+"""What a network costs: trainable parameters, multiply-adds and latency, and the features it makes.
 
-Networks are run on the "meta" device, where tensors have a shape and no memory, so that a large network at a large
-image is measured in about a second on any machine.
+To be counted, networks are run on the "meta" device, where tensors have a shape and no memory, so that a large network
+at a large image is measured in about a second on any machine.
 """
 
 from __future__ import annotations
@@ -9,22 +9,28 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nas.config import Precision
+from nas.training.devices import autocast
+from search_spaces.messages import counted
 from search_spaces.operations import Cost
 
 __all__ = [
     "Cost",
-    "breakdown",
+    "WARM_UP",
+    "call_seconds",
     "count_parameters",
     "describe",
     "measure",
     "measure_call",
     "median_seconds",
+    "timed_on",
     "to_meta",
 ]
 
@@ -63,12 +69,6 @@ def measure_call(module: nn.Module, *arguments: object) -> Cost:
     with torch.no_grad(), counter:
         module(*arguments)
     return Cost(count_parameters(module), counter.get_total_flops() // 2)
-
-
-def breakdown(network: nn.Module, size: tuple[int, int], channels: int = 3) -> dict[str, Cost]:
-    """As `measure`, for each child of `network` by its name."""
-    costs = _measure(network, size, channels)
-    return {name: cost for name, cost in costs.items() if name}
 
 
 def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
@@ -142,27 +142,51 @@ def to_meta(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network, twins).eval()
 
 
-LEAST, MOST, ENOUGH = 5, 50, 0.2
+WARM_UP = 2
+"""Calls that are not timed: memory is allocated and algorithms are chosen in them."""
+LEAST, MOST, ENOUGH = 10, 100, 0.5
 """Timed calls: at least so many, at most so many, and no more once they took so many seconds in all."""
 
 
 @torch.inference_mode()
-def median_seconds(module: nn.Module, *arguments: object) -> float:
-    """The median time of a call, behind two that are not counted: memory is allocated and algorithms are chosen there.
+def call_seconds(
+    call: Callable[..., object], *arguments: object, precision: Precision = "float32", repeats: int | None = None
+) -> list[float]:
+    """The seconds of each timed call of a network, a part of one, or a function.
+
+    This is the one protocol for latency, so that the numbers of `nas-decode --max-latency`, `nas-sweep` and `nas-bench
+    networks` compare: eval mode and inference mode; 2 calls that are not timed, then 10 to 100, until they took half a
+    second in all (or `repeats`, where a user asks for a number); a GPU has finished before the clock is read. What
+    counts is the median. PyTorch's number of threads is that of the process: `timed_on` names it.
 
     Args:
-        module: On its device, in eval mode.
-        arguments: What it is called with; tensors are on that device.
+        call: A module, which is put into eval mode, is on the device of its tensors.
+        arguments: What it is called with.
+        precision: Of the call, under autocast where that is mixed.
+        repeats: Timed calls, in place of 10 to 100.
     """
-    device = next((a.device for a in arguments if isinstance(a, torch.Tensor)), torch.device("cpu"))
+    if isinstance(call, nn.Module):
+        call.eval()
+    device = next((a.device for a in arguments if isinstance(a, Tensor)), torch.device("cpu"))
     times: list[float] = []
-    for number in range(-2, MOST):
+    for number in range(-WARM_UP, repeats or MOST):
         began = time.perf_counter()
-        module(*arguments)
+        with autocast(device, precision):
+            call(*arguments)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if number >= 0:
             times.append(time.perf_counter() - began)
-        if len(times) >= LEAST and sum(times) >= ENOUGH:
+        if repeats is None and len(times) >= LEAST and sum(times) >= ENOUGH:
             break
-    return statistics.median(times)
+    return times
+
+
+def median_seconds(call: Callable[..., object], *arguments: object, precision: Precision = "float32") -> float:
+    """The median of `call_seconds`: the latency."""
+    return statistics.median(call_seconds(call, *arguments, precision=precision))
+
+
+def timed_on(device: torch.device) -> str:
+    """Where a latency was measured, such as "cpu, 2 threads" or "cuda:0"."""
+    return f"{device}, {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device)

@@ -154,13 +154,14 @@ def step_memory(
     if precision in HALF:
         network.to(HALF[precision])  # autocast would need tensors of a real device
     peaks = []
+    # Not while bytes are followed: with its first optimizer, PyTorch imports its compiler, which computes with tensors.
+    optimizers = [torch.optim.SGD([twins[p] for p in parameters]) for parameters, _ in trained]
     with LiveBytes() as live:
         live.add(*network.parameters(), *network.buffers())
         begun = live.now
         x = torch.empty(accumulate * images[0], 3, *images[1:], dtype=HALF.get(precision), device=META)
         labels = torch.empty(accumulate * images[0], *images[1:], dtype=torch.int64, device=META)
-        for parameters, _ in trained:
-            optimizer = torch.optim.SGD([twins[p] for p in parameters])
+        for optimizer in optimizers:
             logits = getattr(network, forward)
             stepper = Stepper("meta", network, optimizer, Execution(CPU, accumulate=accumulate), forward=logits)
             network.train()

@@ -20,6 +20,7 @@ from typing import IO, Any
 import torch
 
 from nas.runs.free_memory import is_out_of_memory
+from nas.runs.names import BEST, CHECKPOINT
 from search_spaces.files import write_atomically
 
 __all__ = ["CheckpointError", "fitting", "load_checkpoint", "read_plain", "save_checkpoint"]
@@ -161,7 +162,7 @@ def _parts(value: Any, known: dict[int, float]) -> float:
 
 def _another(path: Path) -> str:
     """What to do about a damaged file of a run folder, where there is a choice."""
-    others = [name for name in ("checkpoint.pt", "best.pt") if name != path.name and (path.parent / name).is_file()]
-    if path.name != "checkpoint.pt" or not others:
+    others = [name for name in (CHECKPOINT, BEST) if name != path.name and (path.parent / name).is_file()]
+    if path.name != CHECKPOINT or not others:
         return ""
     return f": copy {path.with_name(others[0])} over it to go on from the best epoch, or start a new run"

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from decoders.path import path_probability
-from nas.config import SearchConfig
-from nas.data.base import SegmentationDataset
 from nas.evaluation.metrics import epoch_text
+from nas.runs.folder import RunFolder, read_lines
 from nas.runs.history import draw_history, read_history, record_genotype
+from nas.runs.names import GENOTYPES
 from nas.runs.pictures import SampleKeeper, draw_paths, figure_to_array, heat_map
-from nas.runs.folder import GENOTYPES, RunFolder, read_lines
 from nas.supernet.network import Supernet
 from nas.training.progress import waiting_advice
-from search_spaces.messages import counted
 from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype
-from search_spaces.space import SearchSpace
 from search_spaces.module_protocols import reported
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The run folder: everything a run leaves behind, and the one place that writes there.
 
-config.yaml      all settings, resolved: the run can be repeated from it alone
+config.yaml      the command and all settings, resolved: the run can be repeated from it alone
 checkpoint.pt    the last state; best.pt the best one
 genotype.json    what was found, or what is trained
 space.yaml       a copy of the search space, where it was read from a file
@@ -12,41 +12,43 @@ log.txt          what was said on the screen
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-import yaml
-from nas.config import CHANGEABLE, RunConfig
-from search_spaces.validation import differences, to_plain
-from nas.data.base import DataError
-from nas.runs.names import runs_within
-from nas.runs.free_memory import ADVICE, is_out_of_memory
-from search_spaces.messages import counted
-from search_spaces.extensions import load_plugins, loaded_extensions
-from search_spaces.files import YamlError, read_yaml, write_atomically
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import yaml
+
+from nas.config import CHANGEABLE, RunConfig
+from nas.data.base import DataError
+from nas.runs.free_memory import ADVICE, is_out_of_memory
+from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
+from search_spaces.extensions import load_plugins, loaded_extensions
+from search_spaces.files import write_atomically
+from search_spaces.messages import counted
+from search_spaces.validation import differences, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
     from torch.utils.tensorboard import SummaryWriter
+
     from nas.runs.pictures import SampleKeeper
 
-__all__ = ["BEST", "CHECKPOINT", "CONFIG", "GENOTYPE", "GENOTYPES", "METRICS", "RunError", "RunFolder", "SPACE", "check_resumable", "claimed", "has_begun", "new_folder", "read_config", "read_lines", "read_metrics", "run_to_resume",]
-
-
-CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
-METRICS, GENOTYPE, SPACE, LOG = "metrics.jsonl", "genotype.json", "space.yaml", "log.txt"
-GENOTYPES = "genotypes.jsonl"
-
-class RunError(ValueError):
-    """A run folder that cannot be used: the message says what to do."""
+__all__ = [
+    "RunFolder",
+    "check_resumable",
+    "claimed",
+    "has_begun",
+    "new_folder",
+    "read_lines",
+    "read_metrics",
+    "run_to_resume",
+]
 
 
 def new_folder(config: RunConfig, name: str) -> Path:
@@ -70,24 +72,6 @@ def new_folder(config: RunConfig, name: str) -> Path:
         if (path / name).exists():  # somebody else's: a settings file may have named the folder
             raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
     return path
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Reads a run's config.yaml.
-
-    Raises:
-        RunError: There is none, or it is broken.
-    """
-    path = folder / CONFIG
-    if not path.exists():
-        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}{runs_within(folder)}")
-    try:
-        data = read_yaml(path)
-    except YamlError as error:
-        raise RunError(str(error)) from error
-    if not isinstance(data, dict):
-        raise RunError(f"{path} holds {type(data).__name__}: expected settings")
-    return data
 
 
 def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
@@ -187,7 +171,9 @@ class RunFolder:
         for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPES, GENOTYPE, SPACE):
             for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
                 left.unlink(missing_ok=True)
-        write_atomically(self.path / CONFIG, yaml.safe_dump(to_plain(config), sort_keys=False))
+        write_atomically(
+            self.path / CONFIG, yaml.safe_dump({"command": config.command, **to_plain(config)}, sort_keys=False)
+        )
         for name in (METRICS, GENOTYPES):
             kept = [line for line in read_lines(self.path, name) if line["epoch"] < epoch]
             if name == METRICS or (self.path / name).exists():
@@ -286,6 +272,7 @@ def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, flo
         elif isinstance(value, int | float) and not isinstance(value, bool):
             scalars.append((f"{prefix}{name}", float(value)))
     return scalars
+
 
 try:
     import fcntl

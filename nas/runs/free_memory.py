@@ -6,7 +6,12 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["ADVICE", "available_memory", "is_out_of_memory", "left_in_container",]
+__all__ = [
+    "ADVICE",
+    "available_memory",
+    "is_out_of_memory",
+    "left_in_container",
+]
 
 
 ADVICE = (
@@ -16,13 +21,17 @@ ADVICE = (
 )
 
 
+SHORTAGES = (
+    *("out of memory", "can't allocate memory", "not enough memory"),
+    *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
+)
+"""What stands in the RuntimeErrors by which PyTorch, CUDA and its libraries say it."""
+
+
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether this is how Python, or PyTorch on a GPU or a CPU, says that it gets no more memory."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-    )
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return known or (isinstance(error, RuntimeError) and any(words in str(error) for words in SHORTAGES))
 
 
 def available_memory() -> int | None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from nas.runs.folder import RunFolder, read_lines
+from nas.runs.names import GENOTYPE, GENOTYPES, RunError
 from nas.runs.pictures import draw_paths, figure_to_array
-from nas.runs.folder import GENOTYPE, GENOTYPES, RunError, RunFolder, read_lines
 from search_spaces.drawing import draw_cell, draw_changes
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype, GenotypeError, load_genotype
@@ -70,7 +71,7 @@ def read_history(folder: str | Path) -> list[Snapshot]:
     """The genotypes of a search, epoch by epoch.
 
     Raises:
-        RunError: There are none, as in a run of an older release or of nas-retrain; or a line is wrong.
+        RunError: There are none, as in a run of nas-retrain, or a line is wrong.
         GenotypeError: The run's genotype.json cannot be read.
     """
     folder = Path(folder)

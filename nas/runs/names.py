@@ -1,15 +1,62 @@
-"""Which run is meant, where a folder is named that holds several. No torch."""
+"""Names of the files in run folders and studies, and the command of a run. No torch: the command line imports it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
-__all__ = ["runs_within"]
+from search_spaces.files import GENOTYPE, YamlError, read_yaml
 
-CONFIG, STUDY, BEST = "config.yaml", "sweep.yaml", "best.yaml"
+__all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "runs_within"]
+
+CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
+METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
+SWEEP_FILE, BEST_SETTINGS = "sweep.yaml", "best.yaml"
+"""Of a study: the sweep with all settings resolved, and the settings of the best trial."""
+
+COMMANDS = ("nas-search", "nas-retrain")
+"""The commands that make runs; the first line of config.yaml names one, as `command`, which is no setting."""
 MOST = 1000
 """Folders that are looked at."""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used: the message says what to do."""
+
+
+def command_of(folder: Path) -> str:
+    """The command that made a run, such as nas-search.
+
+    Raises:
+        RunError: The folder has no config.yaml, or it is broken or does not name the command.
+    """
+    return str(_read(folder)["command"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The settings in a run's config.yaml.
+
+    Raises:
+        RunError: There is none, or it is broken or does not name the run's command.
+    """
+    return {name: value for name, value in _read(folder).items() if name != "command"}
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.exists():
+        raise RunError(f"{folder} is not a run folder: it has no {CONFIG}{runs_within(folder)}")
+    try:
+        data = read_yaml(path)
+    except YamlError as error:
+        raise RunError(str(error)) from error
+    if not isinstance(data, dict):
+        raise RunError(f"{path} holds {type(data).__name__}: expected settings")
+    if data.get("command") not in COMMANDS:
+        lines = " or ".join(f"`command: {command}`" for command in COMMANDS)
+        raise RunError(f"{path} does not name the command that made the run: add the line {lines}")
+    return data
 
 
 def runs_within(folder: str | Path) -> str:
@@ -22,15 +69,17 @@ def runs_within(folder: str | Path) -> str:
         return "; there is no such folder"
     if (folder.parent / CONFIG).is_file():
         return f"; name the folder that it is in, {folder.parent}"
+    best_settings = folder / BEST_SETTINGS
     try:
         runs = [path.parent for path, _ in zip(folder.glob(f"*/{CONFIG}"), range(MOST), strict=False)]
         if not runs:
             return ""
-        best = re.search(r"^#.*: trial (\d+),", (folder / BEST).read_text()) if (folder / BEST).is_file() else None
+        best = re.search(r"^#.*: trial (\d+),", best_settings.read_text()) if best_settings.is_file() else None
         if best is not None and folder / f"trial-{best[1]}" in runs:
             return f"; it is a study: name one of its trials, of which {folder / f'trial-{best[1]}'} is the best"
         last = max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
     except (OSError, UnicodeDecodeError):
         return ""
-    what = "it is a study: name one of its trials" if (folder / STUDY).is_file() else "it holds runs: name one of them"
+    is_study = (folder / SWEEP_FILE).is_file()
+    what = "it is a study: name one of its trials" if is_study else "it holds runs: name one of them"
     return f"; {what}, such as {last}"

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.config import ArchitectureConfig
+from search_spaces.operations import SKIP
 from search_spaces.space import SearchSpace
 
 __all__ = ["AlphaSampling"]
 
-SKIP = "skip"
 TEMPERATURE, TEMPERATURE_END = 10.0, 0.1
 """Of the Gumbel-softmax at the start and at the end of a run; the way there is linear."""
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3

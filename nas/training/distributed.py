@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nas.config import SyncBatchNorm
-from nas.runs.folder import RunError
+from nas.runs.names import RunError
 from nas.training.devices import choose_device
 
 __all__ = ["ALONE", "Processes", "process_group"]

@@ -111,7 +111,7 @@ def make_loss(
         )
     weights = None if class_weights is None else class_weights.to(device)
     context = LossContext(classes, weights, processes.mean if processes.several else None)
-    return record.build(context, **named_options("loss", config.options, record.options))
+    return record.build(context, **named_options("loss.options", config.options, record.options))
 
 
 @register_loss("cross_entropy", "mean over the labelled pixels", weighs_classes=True)

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.config import Decay, SgdConfig
+from nas.config import Decay, SgdConfig, named_options
 from search_spaces.extensions import HINT
 from search_spaces.module_protocols import Projected, project, undecayed
 from search_spaces.registry import Registry
+from search_spaces.validation import Settings
 
 __all__ = [
     "FUSED",
@@ -81,8 +82,20 @@ def _sgd(groups: Groups, betas: tuple[float, float]) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, momentum=betas[0], fused=FUSED)
 
 
-@register_optimizer("adam", states=lambda _: 2)
-def _adam(groups: Groups, betas: tuple[float, float], eps: float = 1e-8) -> torch.optim.Optimizer:
+@dataclass(frozen=True)
+class AdamOptions(Settings):
+    """What Adam has besides what all optimisers have."""
+
+    eps: float = 1e-8
+    """Added to the root of the second moment, above 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.limit("eps", above=0)
+
+
+@register_optimizer("adam", states=lambda _: 2, options=AdamOptions)
+def _adam(groups: Groups, betas: tuple[float, float], eps: float) -> torch.optim.Optimizer:
     return torch.optim.Adam(groups, betas=betas, eps=eps, fused=FUSED)
 
 
@@ -121,10 +134,10 @@ def make_optimizer(
         decay: Which weights decay.
         multipliers: Factor on the learning rate of a parameter, where it is not 1; stored in the parameter's group as
             `lr_multiplier`, and so with the optimiser's state.
-        options: The optimiser's own.
+        options: The optimiser's own settings, in place of their defaults.
 
     Raises:
-        ValueError: There is no such optimiser.
+        ValueError: There is no such optimiser, or it has no such option.
     """
     multipliers = multipliers or {}
     decayed: set[Tensor] = set(network.parameters())
@@ -139,7 +152,9 @@ def make_optimizer(
         {"params": members, "lr": config.lr * factor, "lr_multiplier": factor, "weight_decay": weight_decay}
         for (factor, weight_decay), members in alike.items()
     ]
-    optimizer = OPTIMIZERS[name].build(groups, (config.momentum, beta2), **(options or {}))
+    record = OPTIMIZERS[name]
+    arguments = named_options("optimizer.options", options or {}, record.options)
+    optimizer = record.build(groups, (config.momentum, beta2), **arguments)
     if any(isinstance(module, Projected) for module in network.modules()):
         optimizer.register_step_post_hook(lambda *_: project(network))
     return optimizer

@@ -49,7 +49,8 @@ class StepProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if not self._bar.disable:  # rich before 14.3 ends a disabled bar, too, with an empty line
+            self._bar.stop()
 
 
 Item = TypeVar("Item")

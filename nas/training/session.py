@@ -27,16 +27,8 @@ from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory
 from nas.evaluation.metrics import METRICS, ConfusionMatrix, numbers
 from nas.runs.checkpoint import fitting, load_checkpoint, save_checkpoint
-from nas.runs.folder import (
-    BEST,
-    CHECKPOINT,
-    RunFolder,
-    check_resumable,
-    claimed,
-    has_begun,
-    new_folder,
-    run_to_resume,
-)
+from nas.runs.folder import RunFolder, check_resumable, claimed, has_begun, new_folder, run_to_resume
+from nas.runs.names import BEST, CHECKPOINT
 from nas.runs.pictures import SampleKeeper
 from nas.training.devices import random_state, restore_random_state, seed_everything, set_float32
 from nas.training.distributed import Processes, process_group

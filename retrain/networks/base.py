@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nas.evaluation.cost import to_meta
 from retrain.networks.blocks import DropPath
-from search_spaces.genotype import Genotype
+from search_spaces.genotype import CELL_INPUTS, Genotype
 from search_spaces.modules import BatchNorm, resize
 
 __all__ = ["FeatureInfo", "SegmentationNetwork", "freeze_batch_norm", "freeze_unread"]
@@ -91,7 +91,7 @@ def freeze_unread(network: nn.Module, genotype: Genotype) -> None:
         network: What to ask.
         genotype: Of its cells; where they read both inputs, everything is read, and nothing is asked.
     """
-    if {"l-2", "l-1"} <= {name for block in genotype.cell for name in block.inputs}:
+    if set(CELL_INPUTS) <= {name for block in genotype.cell for name in block.inputs}:
         return
     twin = to_meta(network)
     parameters = list(twin.parameters())

@@ -15,15 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from retrain.networks.blocks import DropPath
-from search_spaces.genotype import Block, state_names
+from search_spaces.genotype import CELL_INPUTS, Block, state_names
 from search_spaces.modules import BatchNormFactory, ReluConvBatchNorm, resize
-from search_spaces.operations import DEFAULTS, OPERATIONS
+from search_spaces.operations import DEFAULTS, OPERATIONS, SKIP
 from search_spaces.settings import OperationSettings
 
 __all__ = ["Cell", "drop_path_keep"]
-
-INPUTS = ("l-2", "l-1")
-SKIP = "skip"
 
 
 def drop_path_keep(layer: int, layers: int, keep: float) -> float:
@@ -76,7 +73,7 @@ class Cell(nn.Module):
         self.drop_path = DropPath(keep) if keep < 1 else None
         self.operations = nn.ModuleList(
             nn.ModuleList(
-                OPERATIONS[operation].build(channels, stride if source in INPUTS else 1, batch_norm, settings)
+                OPERATIONS[operation].build(channels, stride if source in CELL_INPUTS else 1, batch_norm, settings)
                 for source, operation in zip(block.inputs, block.operations, strict=True)
             )
             for block in blocks
@@ -96,7 +93,7 @@ class Cell(nn.Module):
             states["l-2"] = self.project_before(resize(before, size))  # (N, f, H, W)
         if self.project_last is not None:
             states["l-1"] = self.project_last(resize(last, size))  # (N, f, H, W)
-        names = state_names(len(self.blocks))[len(INPUTS) :]
+        names = state_names(len(self.blocks))[len(CELL_INPUTS) :]
         for name, block, operations in zip(names, self.blocks, self.operations, strict=True):
             branches = []
             for source, operation, module in zip(block.inputs, block.operations, operations, strict=True):  # type: ignore[call-overload]

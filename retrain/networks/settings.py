@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from search_spaces.settings import FplFusion, OperationSettings, SmoothingWindow
+from search_spaces.settings import FplFusion, OperationSettings, Smoothing, SmoothingWindow
 from search_spaces.space import MAX_CHANNELS
 from search_spaces.validation import Settings, raised_as, require
 
@@ -31,14 +31,12 @@ __all__ = [
     "LISettings",
     "NetworkConfig",
     "SearchedFPLNetSettings",
-    "Smoothing",
     "names",
 ]
 
 Kind = Literal["deeplab", "fplnet"]
 DEFAULT_FILTER_MULTIPLIER = 20
 """F of a genotype's network."""
-Smoothing = Literal["none", "average", "gaussian", "ss_conv", "g_interact", "aggregated"]
 
 WIDTH = {"least": 1, "most": MAX_CHANNELS}
 LIMITS: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from retrain.networks.base import FeatureInfo, freeze_batch_norm
 from retrain.networks.cell import Cell, drop_path_keep
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, CellSettings
-from search_spaces.genotype import Block, Genotype
+from search_spaces.genotype import CELL_INPUTS, Block, Genotype
 from search_spaces.modules import BatchNormFactory
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
@@ -138,7 +138,7 @@ class Walk(Generic[S]):
 
     def frame(self, step: Step[S]) -> Part:
         """All of a layer's cell but its operations: projections, resizing, sums and concatenation."""
-        blocks = (Block(("l-2", "l-1"), (NONE, NONE)),) * self.space.blocks
+        blocks = (Block(CELL_INPUTS, (NONE, NONE)),) * self.space.blocks
 
         def build() -> nn.Module:
             cell = self.cell(step, blocks)

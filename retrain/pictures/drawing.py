@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from nas.config import SearchConfig
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.readers.reading import read_image
-from nas.runs.folder import CONFIG, GENOTYPE, read_config, read_metrics
+from nas.runs.folder import read_metrics
 from nas.runs.history import draw_history, read_history, save_animation
-from nas.runs.names import runs_within
+from nas.runs.names import CONFIG, GENOTYPE, command_of, runs_within
 from nas.runs.pictures import PATHS, draw_paths, figure_to_array
 from nas.training.devices import choose_device
 from retrain.load import TrainedNetwork, load_trained
@@ -68,7 +69,7 @@ class Subject:
         Raises:
             ValueError: The run is a search, or it has no such checkpoint.
         """
-        if "genotype" not in read_config(self.run):
+        if command_of(self.run) == SearchConfig.command:
             raise ValueError(f"{self.run} is a search: this picture is of a network that nas-retrain trained")
         return load_trained(self.run, self.config.checkpoint or "best", choose_device(self.config.device or "auto"))
 
@@ -191,7 +192,8 @@ def draw_pictures(
                 raise
             impossible[name] = str(error)
     if not figures:
-        telling = "field" if "genotype" in read_config(run) else "trellis"  # of what any such run has in the end
+        # Of what any such run has in the end.
+        telling = "trellis" if command_of(run) == SearchConfig.command else "field"
         raise ValueError(f"nothing can be drawn: {impossible[telling]}")
     for field in dataclasses.fields(config):  # one that was meant for a picture that there is not
         without = [name for name in impossible if field.name in PICTURES[name].reads]

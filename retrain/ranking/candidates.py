@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.config import SearchConfig
-from nas.runs.folder import CONFIG, GENOTYPE, read_config
+from nas.runs.names import CONFIG, GENOTYPE, command_of, read_config
 from nas.seeds import is_complete, supernet_miou
 from retrain.networks import NETWORKS
 from retrain.networks.published import main_names
@@ -116,14 +116,13 @@ def _files(path: Path) -> list[Path]:
 
 def _result(run: Path) -> Path:
     """The genotype of a search that is complete."""
-    config = read_config(run)
     file = run / GENOTYPE
-    if "genotype" in config:
+    if not _is_search(run):
         raise ValueError(
             f"{run} is a run of nas-retrain: name the search, or {file} to train what was trained there once more"
         )
     try:
-        complete = is_complete(run, from_plain(SearchConfig, config))
+        complete = is_complete(run, from_plain(SearchConfig, read_config(run)))
     except ValueError as error:
         raise ValueError(f"{run}: {error}") from error
     if not complete:
@@ -133,7 +132,7 @@ def _result(run: Path) -> Path:
 
 
 def _is_search(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and "genotype" not in read_config(folder)
+    return (folder / CONFIG).is_file() and command_of(folder) == SearchConfig.command
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

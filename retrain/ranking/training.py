@@ -21,8 +21,9 @@ from nas.data.base import DataError
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHECKPOINT, CONFIG, GENOTYPE, RunError, claimed
+from nas.runs.folder import claimed
 from nas.runs.free_memory import is_out_of_memory
+from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, RunError
 from nas.seeds import other_settings
 from nas.training.devices import choose_device, set_float32
 from nas.training.interruption import InterruptedRun

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.evaluation.metrics import METRICS, all_metrics
-from nas.runs.folder import CONFIG
-from nas.runs.names import runs_within
+from nas.runs.names import CONFIG, GENOTYPE, SWEEP_FILE, runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
 from retrain.report.gallery import Album, gallery
 from retrain.report.markup import Markup, details, element, figure, items, join, table
 from retrain.report.runs import RunRecord, different_settings, headline_numbers, read_runs, unique_names
 from retrain.report.series import read_series
-from retrain.sweeps.settings import SWEEP_FILE
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
 from search_spaces.validation import require
@@ -246,11 +244,11 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     folder = run.path
     again = folder.with_name(f"{folder.resolve().name}-again")
     lines = [
-        (f"{run.command} --config {word(folder / 'config.yaml')} --out {word(again)}", "repeat"),
+        (f"{run.command} --config {word(folder / CONFIG)} --out {word(again)}", "repeat"),
         (f"{run.command} --resume {word(folder)}", "go on"),
     ]
     if run.searches:
-        lines.append((f"nas-retrain {word(folder / 'genotype.json')}", "train what was found"))
+        lines.append((f"nas-retrain {word(folder / GENOTYPE)}", "train what was found"))
     else:
         lines.append((f"nas-evaluate {word(folder)}", "measure"))
         lines.append((f"nas-predict {word(folder)} IMAGES", "masks and overlays"))

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas.config import SearchConfig
 from nas.evaluation.metrics import all_metrics
-from nas.runs.folder import GENOTYPE, GENOTYPES, read_config, read_metrics
+from nas.runs.folder import read_metrics
 from nas.runs.history import Snapshot, read_history
+from nas.runs.names import GENOTYPE, GENOTYPES, METRICS, command_of, read_config
 from retrain.report.series import finite
 from search_spaces.genotype import Genotype, load_genotype
 
@@ -52,8 +54,8 @@ class RunRecord:
     """The folder."""
     name: str
     """Its name in the report; no other run there has it."""
-    searches: bool
-    """Whether it is a search; else a retraining."""
+    command: str
+    """The command that made it."""
     settings: Mapping[str, str]
     """All settings as text, by dotted name."""
     lines: Sequence[Mapping[str, Any]]
@@ -68,9 +70,9 @@ class RunRecord:
     """What could not be read, and why."""
 
     @property
-    def command(self) -> str:
-        """The command that made it."""
-        return "nas-search" if self.searches else "nas-retrain"
+    def searches(self) -> bool:
+        """Whether it is a search; else a retraining."""
+        return self.command == SearchConfig.command
 
 
 def unique_names(folders: Sequence[Path]) -> list[str]:
@@ -106,14 +108,13 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
         ValueError: It is not a run folder, or its settings cannot be read; one line.
     """
     folder = Path(folder)
-    config = read_config(folder)
     notes: list[str] = []
     lines: list[dict[str, Any]] = []
     genotype, history = None, []
     try:
         lines = read_metrics(folder)
     except (OSError, UnicodeDecodeError) as error:
-        notes.append(f"metrics.jsonl cannot be read: {error}")
+        notes.append(f"{METRICS} cannot be read: {error}")
     try:
         if (folder / GENOTYPE).exists():
             genotype = load_genotype(folder / GENOTYPE)
@@ -130,8 +131,8 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
     return RunRecord(
         folder,
         name or folder.resolve().name,
-        "genotype" not in config,
-        flat(config),
+        command_of(folder),
+        flat(read_config(folder)),
         lines,
         genotype,
         history,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.runs.names import BEST_SETTINGS, SWEEP_FILE
 from retrain.report.gallery import Album
 from retrain.report.markup import Markup, details, element, figure, join, table
 from retrain.report.page import word
 from retrain.report.runs import flat
 from retrain.sweeps.pictures import draw_figures
 from retrain.sweeps.report import (
-    BEST,
     best_trial,
     counted,
     described,
@@ -26,7 +26,6 @@ from retrain.sweeps.report import (
     shown_trials,
     trial_rows,
 )
-from retrain.sweeps.settings import SWEEP_FILE
 from retrain.sweeps.space import read
 from retrain.sweeps.study import amount, open_study, spoken, written
 
@@ -188,7 +187,7 @@ def commands(record: StudyRecord) -> list[tuple[str, str]]:
     lines = []
     if record.best is not None:
         own = folder / str(record.best.user_attrs.get("folder", f"trial-{record.best.number}"))
-        best, out = word(folder / BEST), word(folder.with_name(f"{beside}-best"))
+        best, out = word(folder / BEST_SETTINGS), word(folder.with_name(f"{beside}-best"))
         lines.append((f"nas-{study.space.command} --config {best} --out {out}", "the best settings once more"))
         lines.append((f"nas-report {word(own)}", "a report of the best trial"))
     done = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in record.trials)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from functools import cached_property
-from statistics import median
 
 import torch
 
-from nas.config import Precision, RunConfig, SearchConfig
+from nas.config import RunConfig, SearchConfig
 from nas.darts import resolve_space, search
 from nas.data.splits import open_split
-from nas.evaluation.cost import measure
-from nas.runs.folder import GENOTYPE
-from nas.training.devices import autocast, choose_device, set_float32
+from nas.evaluation.cost import measure, median_seconds
+from nas.runs.names import GENOTYPE
+from nas.training.devices import choose_device, set_float32
 from retrain.config import RetrainConfig
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork
@@ -22,10 +20,7 @@ from retrain.sweeps.space import Space
 from retrain.sweeps.study import TrialRun
 from retrain.training import train
 
-__all__ = ["check_data", "check_networks", "latency", "run_trial"]
-
-WARM_UP, PASSES, SECONDS = 3, 10, 2.0
-"""Forward passes before the measurement; at least so many in it; and for at least so long."""
+__all__ = ["check_data", "check_networks", "run_trial"]
 
 
 def check_networks(space: Space) -> None:
@@ -102,31 +97,8 @@ class _Costs:
 
     @property
     def latency(self) -> float:
-        """Median seconds of a forward pass, one image, on the run's device."""
-        return latency(self._network, self._size, choose_device(self._config.device), self._config.precision)
-
-
-def latency(network: SegmentationNetwork, size: tuple[int, int], device: torch.device, precision: Precision) -> float:
-    """Median time of a forward pass of one image in eval mode.
-
-    Args:
-        network: Is put on the device.
-        size: H, W in pixels.
-        device: Where it is measured; nothing else should run there.
-        precision: The run's.
-
-    Returns:
-        Seconds.
-    """
-    set_float32(device, precision)
-    network.to(device).eval()
-    image = torch.zeros(1, 3, *size, device=device)
-    times: list[float] = []
-    with torch.no_grad(), autocast(device, precision):
-        while len(times) < WARM_UP + PASSES or sum(times) < SECONDS:
-            began = time.perf_counter()
-            network(image)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(time.perf_counter() - began)
-    return median(times[WARM_UP:])
+        """Median seconds of a forward pass, one image, on the run's device, on which nothing else should run."""
+        device, precision = choose_device(self._config.device), self._config.precision
+        set_float32(device, precision)
+        image = torch.zeros(1, 3, *self._size, device=device)
+        return median_seconds(self._network.to(device), image, precision=precision)

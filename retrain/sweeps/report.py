@@ -13,6 +13,7 @@ import yaml
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.runs.names import BEST_SETTINGS
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.pictures import draw_all, draw_figures
 from retrain.sweeps.study import Study, amount, spoken, written
@@ -20,7 +21,6 @@ from search_spaces.files import write_atomically
 from search_spaces.validation import require, to_plain
 
 __all__ = [
-    "BEST",
     "REPORT",
     "best_trial",
     "counted",
@@ -35,7 +35,7 @@ __all__ = [
     "write_report",
 ]
 
-BEST, REPORT = "best.yaml", "report.md"
+REPORT = "report.md"
 SHOWN = 30
 """Rows of the report's table."""
 ENOUGH = 4
@@ -74,9 +74,9 @@ def write_best(study: Study) -> Path | None:
     command = study.space.command
     text = (
         f"# The best of {_number_of(study, TrialState.COMPLETE)} complete trials of the study {study.name}: trial "
-        f"{trial.number}, {values}.\n#\n#     nas-{command} --config {study.folder / BEST}\n"
+        f"{trial.number}, {values}.\n#\n#     nas-{command} --config {study.folder / BEST_SETTINGS}\n"
     )
-    return write_atomically(study.folder / BEST, text + yaml.safe_dump(to_plain(config), sort_keys=False))
+    return write_atomically(study.folder / BEST_SETTINGS, text + yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -119,10 +119,12 @@ def counted(trials: Sequence[FrozenTrial]) -> str:
 def described(study: Study) -> str:
     """What was done, in a sentence or two."""
     base = study.space.base
+    places = sorted({trial.user_attrs["timed_on"] for trial in study.trials if "timed_on" in trial.user_attrs})
+    latency = f" Latency was measured on {' and on '.join(places)}." if places else ""
     return (
         f"{counted(shown_trials(study))}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} "
         f"epochs; sampler {study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that "
-        f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one."
+        f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one.{latency}"
     )
 
 
@@ -175,8 +177,8 @@ def write_report(study: Study) -> Path:
     parts = [
         f"# Study {study.name}",
         described(study),
-        f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST}`:\n\n"
-        f"    nas-{study.space.command} --config {study.folder / BEST}\n\n" + trials_table(study, [best]),
+        f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST_SETTINGS}`:\n\n"
+        f"    nas-{study.space.command} --config {study.folder / BEST_SETTINGS}\n\n" + trials_table(study, [best]),
     ]
     if several:
         parts.append(f"## Pareto front\n\n{trials_table(study, best_ones)}\n\n{_image(pictures, 'pareto')}")

@@ -17,7 +17,7 @@ from retrain.config import RetrainConfig
 from search_spaces.files import read_yaml
 from search_spaces.validation import Settings, from_plain, hints, raised_as, require, short
 
-__all__ = ["SWEEP_FILE", "Parameter", "StudyConfig", "Sweep", "load_sweep", "shipped"]
+__all__ = ["Parameter", "StudyConfig", "Sweep", "load_sweep", "shipped"]
 
 Command = Literal["search", "retrain"]
 Kind = Literal["float", "int", "choice"]
@@ -25,8 +25,6 @@ Sampler = Literal["tpe", "random", "grid", "nsga2", "cmaes"]
 Pruner = Literal["median", "hyperband", "none"]
 Objective = Literal["miou", "multiply_adds", "parameters", "latency"]
 
-SWEEP_FILE = "sweep.yaml"
-"""In a study's folder: the sweep with all settings resolved."""
 TRIALS = 30
 FOLDER = Path(__file__).parent
 CONFIGS: dict[str, type[RunConfig]] = {"search": SearchConfig, "retrain": RetrainConfig}

@@ -23,10 +23,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.config import RunConfig
-from nas.runs.folder import CHANGEABLE, CONFIG, RunError, claimed, read_metrics
+from nas.evaluation.cost import timed_on
+from nas.runs.folder import CHANGEABLE, claimed, read_metrics
 from nas.runs.free_memory import is_out_of_memory
+from nas.runs.names import CONFIG, SWEEP_FILE, RunError
+from nas.training.devices import choose_device
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
-from retrain.sweeps.settings import SWEEP_FILE, StudyConfig, load_sweep
+from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
 from search_spaces.validation import differences, from_plain, require, to_plain
@@ -276,6 +279,8 @@ class Study:
         began = time.monotonic()
         values = objective(TrialRun(self.space.config({**plain, "out": str(folder)}), folder, resume, each_epoch))
         beat.check()
+        if "latency" in self.config.objectives:
+            trial.set_user_attr("timed_on", timed_on(choose_device(self.space.base["device"])))
         trial.set_user_attr("seconds", round(time.monotonic() - began, 1))
         require(bool(np.isfinite(values).all()), f"the values of {', '.join(self.config.objectives)} are {values}")
         return [float(value) for value in values]
