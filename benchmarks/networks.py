@@ -31,6 +31,7 @@ from nas.training.step import Execution, Stepper
 from retrain.export import open_session, run_session
 from retrain.load import load_trained
 from retrain.networks import NETWORKS, build
+from retrain.networks.published import main_names
 
 __all__ = ["COST_SIZE", "make_table", "measure"]
 
@@ -62,7 +63,7 @@ def measure(config: NetworksBench) -> dict[str, Any]:
     device = choose_device(config.device)
     set_float32(device, config.precision)  # refused here, before there are processes
     torch.set_num_threads(config.threads)
-    names = [one for name in config.networks for one in (NETWORKS if name == ALL else (name,))]
+    names = [one for name in config.networks for one in (main_names() if name == ALL else (name,))]
     names = list(dict.fromkeys(names))
     sessions = {file: open_session(file, config.threads) for file in config.onnx}
     if config.relative_to is not None:

@@ -26,8 +26,8 @@ from benchmarks.documents import command, hardware, table
 from benchmarks.measuring import in_turn, seconds
 from nas.evaluation.cost import measure as measure_cost
 from nas.training.devices import choose_device
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from search_spaces.lateral_inhibition import LIConv2d
 from search_spaces.modules import BatchNorm
 from search_spaces.operations import DEFAULTS, OPERATIONS

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retrain.network_config import NetworkConfig
-from search_spaces.validation import to_plain
+from retrain.networks.building import KINDS
+from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
@@ -44,18 +44,14 @@ def facts(one: Decoded) -> dict[str, Any]:
 
 def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
     """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
-    from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
-
-    own, defaults = to_plain(network), to_plain(NetworkConfig())
-    settings = {name: value for name, value in own.items() if value != defaults[name]}
-    settings |= {"kind": network.kind, "filter_multiplier": network.filter_multiplier or DEFAULT_FILTER_MULTIPLIER}
+    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **network.changed(), "kind": network.kind}
     return {"input": list(size), "classes": classes, "network": settings}
 
 
 def costs_line(costs: dict[str, Any]) -> str:
     """`costs_of` in a line."""
     network = dict(costs["network"])
-    style = {"deeplab": "DeepLab-style", "fplnet": "FPLNet-style"}[network.pop("kind")]
+    style = KINDS[network.pop("kind")].style
     height, width = costs["input"]
     settings = ", ".join(f"{name} {value}" for name, value in sorted(network.items()))
     return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"

@@ -60,7 +60,7 @@ def make_parser() -> common.Parser:
     """The parser of nas-decode."""
     from cli import networks
     from retrain.config import CandidateConfig
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")

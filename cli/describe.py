@@ -19,7 +19,7 @@ output. Or lists the published networks (--networks)."""
 def make_parser() -> common.Parser:
     """The parser of nas-describe."""
     from cli import networks
-    from retrain.network_config import NetworkConfig
+    from retrain.networks.settings import NetworkConfig
 
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_optional(

@@ -7,19 +7,17 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from jsonargparse import Namespace
 
 from cli import common
-from retrain.network_config import NetworkConfig
-from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS
+from retrain.networks.building import KINDS
+from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, main_names
 from search_spaces.genotype import Genotype, load_genotype
 
-__all__ = ["KINDS", "check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
+__all__ = ["check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
 
-KINDS: tuple[str, ...] = get_args(get_type_hints(NetworkConfig)["kind"])
-"""What a genotype may become."""
 WIDTH = 79
 CITYSCAPES = 19
 """Classes."""
@@ -29,28 +27,36 @@ def listed(counts: bool = False) -> str:
     """The published networks, grouped by paper: name and description a line.
 
     Args:
-        counts: Whether to give the number of parameters that the paper prints, too, and not to fold long lines.
+        counts: Whether to give the number of parameters that the paper prints, too, a line to each ablation, and not to
+            fold long lines.
     """
-    width = max(map(len, NETWORKS))
+    width = max(map(len, NETWORKS if counts else main_names()))
     lines = [
         "published networks, with the number of parameters that the paper prints:" if counts else "published networks:"
     ]
     for paper, records in groupby((NETWORKS[name] for name in NETWORKS), lambda record: record.paper):
-        lines += textwrap.wrap(paper, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += _folded(paper, "  ")
+        ablations = []
         for record in records:
             start = f"    {record.name:<{width}}  "
             if counts:
                 lines.append(f"{start}{record.printed or '--':>10}  {record.description}")
+            elif record.ablation:
+                ablations.append(record.name)
             else:
-                lines += textwrap.wrap(
-                    record.description, WIDTH, initial_indent=start, subsequent_indent=" " * len(start)
-                )
+                lines += _folded(record.description, start)
+        if ablations:
+            lines += _folded(", ".join(ablations), "    ablations: ")
     return "\n".join(lines)
+
+
+def _folded(text: str, start: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_on_hyphens=False)
 
 
 def facts() -> list[dict[str, Any]]:
     """The published networks in plain containers."""
-    names = ("name", "description", "paper", "classes", "printed")
+    names = ("name", "description", "paper", "classes", "printed", "ablation")
     records = [NETWORKS[name] for name in NETWORKS]
     return [{**{name: getattr(r, name) for name in names}, "settings": sorted(r.settings)} for r in records]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cli import common, networks
 from retrain.config import RetrainConfig
-from retrain.networks.published import NETWORKS
+from retrain.networks.published import NETWORKS, main_names
 from search_spaces.validation import did_you_mean
 
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
     values = common.complete(parser, base, *files, given)
     config = common.settings(RetrainConfig, values)
     if not config.genotype:
-        raise ValueError(f"name a genotype.json file, or one of {', '.join(NETWORKS)}")
+        raise ValueError(f"name a genotype.json file, or one of {', '.join(main_names())}")
     networks.check_kind(config.genotype, given)
     if values.resume is None and config.genotype not in NETWORKS:
         _check_genotype(config.genotype)
@@ -69,7 +69,7 @@ def _check_genotype(file: str) -> None:
             raise ValueError(f"there is no genotype file {file!r}: name the genotype.json that nas-search wrote")
         raise ValueError(
             f"there is no published network {file!r}{did_you_mean(file, NETWORKS) or ':'} choose one of "
-            f"{', '.join(NETWORKS)}, or name a genotype.json file"
+            f"{', '.join(main_names())}, or name a genotype.json file"
         )
     load_genotype(file)
 

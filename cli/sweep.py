@@ -13,7 +13,7 @@ from cli import common, networks
 from nas.config import RunConfig
 from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
-from retrain.networks.published import NETWORKS
+from retrain.networks.published import main_names
 from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
 from search_spaces.validation import to_plain
 
@@ -76,7 +76,9 @@ def _sweep(name: str, arguments: list[str]) -> None:
     out = values.pop("out")  # the study's; a run has none
     base: RunConfig = common.settings(sweep.config_class, values)
     if isinstance(base, RetrainConfig) and not base.genotype:
-        raise ValueError(f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"name what is trained: --genotype with a genotype.json file, or one of {', '.join(main_names())}"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a sweep runs without torchrun: start the command once for each GPU instead")
     folder = Path(out or f"runs/sweep-{Path(name).stem}-{base.data}")

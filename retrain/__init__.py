@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from retrain.evaluation import Evaluation, evaluate
     from retrain.export import Exported, export_onnx
     from retrain.load import TrainedNetwork, load_trained
-    from retrain.network_config import NetworkConfig
     from retrain.networks.building import build
     from retrain.networks.published import NETWORKS, PublishedNetwork
+    from retrain.networks.settings import NetworkConfig
     from retrain.prediction import Outputs, predict, predict_mask
     from retrain.ranking.result import Ranking
     from retrain.ranking.training import rank

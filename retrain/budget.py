@@ -19,10 +19,10 @@ from decoders.candidates import LimitError
 from decoders.costs import Costs, CostTable, Kind, Step
 from nas.evaluation.cost import measure_call, median_seconds, timed_on
 from retrain.config import CandidateConfig
-from retrain.network_config import NetworkConfig
-from retrain.network_parts import DeepLabParts, FPLNetParts, Part, Parts, Shape
-from retrain.networks.building import build
-from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
+from retrain.networks.base import FeatureInfo
+from retrain.networks.building import KINDS, build
+from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
+from retrain.networks.walk import Part, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
@@ -90,12 +90,6 @@ def decode_candidates(
     asked.pop("candidate", None)
     if isinstance(latency, torch.device):
         asked["timed_on"] = timed_on(latency)
-    defaults = NetworkConfig()
-    changed = {
-        f.name: value
-        for f in dataclasses.fields(network)
-        if (value := getattr(network, f.name)) != getattr(defaults, f.name)
-    }
     decoded = []
     for number, candidate in enumerate(candidates, start=1):
         how: dict[str, Any] = {
@@ -103,7 +97,7 @@ def decode_candidates(
             "candidate": number,
             "input": list(size),
             "classes": classes,
-            "network": changed,
+            "network": network.changed(),
             "log_probability": candidate.log_probability,
             **candidate.costs,
         }
@@ -119,7 +113,6 @@ def decode_candidates(
 
 COUNTED = ("multiply_adds", "parameters")
 LATENCY = "microseconds"
-PARTS: dict[str, type[Parts]] = {"deeplab": DeepLabParts, "fplnet": FPLNetParts}
 
 Measure = Callable[[Part], int]
 """The latency of a part, in microseconds."""
@@ -145,25 +138,25 @@ def cost_table(
     Returns:
         Costs `multiply_adds`, `parameters` and, if asked for, `microseconds`.
     """
-    parts = PARTS[config.kind](space, classes, config, size)
+    walk: Walk[Any] = KINDS[config.kind].load().walk(space, classes, config)
     known: dict[Hashable, Costs] = {}
 
     def cost(*of: Part) -> Costs:
         for part in of:
             if part.key not in known:
-                known[part.key] = _measured(part, latency)
+                known[part.key] = _measured(part, size, latency)
         return tuple(map(sum, zip(*(known[part.key] for part in of), strict=True)))
 
-    numbers: dict[Any, int] = {parts.start: 0}
-    states, steps = [parts.start], []
+    numbers: dict[Any, int] = {walk.start: 0}
+    states, steps = [walk.start], []
     for state in states:  # it grows as new ones are reached
         own = []
-        for level in space.transitions(0, parts.level(state)):
-            move = parts.move(state, level)
-            if move.state not in numbers:
-                numbers[move.state] = len(states)
-                states.append(move.state)
-            own.append(Step(numbers[move.state], move.place, cost(*move.parts)))
+        for level in space.transitions(0, state.level):
+            step = walk.step(state, level)
+            if step.state not in numbers:
+                numbers[step.state] = len(states)
+                states.append(step.state)
+            own.append(Step(numbers[step.state], step.place, cost(*step.parts, walk.frame(step))))
         steps.append(tuple(own))
     names = COUNTED if latency is None else (*COUNTED, LATENCY)
     nothing = (0,) * len(names)
@@ -172,25 +165,34 @@ def cost_table(
     for name in space.operations:
         for reads_input in (True, False) if name != NONE else ():
             operations[name, reads_input] = tuple(
-                cost(parts.operation(name, reads_input, place)) if place in places else nothing
+                cost(walk.operation(name, reads_input, place)) if place in places else nothing
                 for place in range(2 * space.levels)
             )
-    ends = (nothing, *(cost(*parts.end(state)) for state in states[1:]))  # no path is empty: the first has no end
-    return CostTable(names, tuple(map(parts.level, states)), tuple(steps), ends, operations)
+    ends = (nothing, *(cost(*walk.end(state)) for state in states[1:]))  # no path is empty: the first has no end
+    return CostTable(names, tuple(state.level for state in states), tuple(steps), ends, operations)
 
 
-def _measured(part: Part, latency: torch.device | Measure | None) -> Costs:
+def _measured(part: Part, size: tuple[int, int], latency: torch.device | Measure | None) -> Costs:
     with torch.device("meta"):
-        cost = measure_call(part.build(), *_arguments(part, torch.device("meta")))
+        cost = measure_call(part.build(), *_arguments(part, size))
     counted = (cost.multiply_adds, cost.parameters)
     if latency is None:
         return counted
     if not isinstance(latency, torch.device):
         return (*counted, latency(part))
     with latency:
-        module = part.build()
-    return (*counted, round(1e6 * median_seconds(module, *_arguments(part, latency))))
+        return (*counted, round(1e6 * median_seconds(part.build(), *_arguments(part, size))))
 
 
-def _arguments(part: Part, device: torch.device) -> list[Any]:
-    return [torch.randn(1, *a, device=device) if isinstance(a, Shape) else a for a in part.arguments]
+def _arguments(part: Part, size: tuple[int, int]) -> list[Any]:
+    """What a part is called with for an image of this size, on the device of the context."""
+
+    def at(stride: int) -> tuple[int, int]:
+        return -(-size[0] // stride), -(-size[1] // stride)
+
+    def argument(of: FeatureInfo | int | list[int]) -> Any:
+        if isinstance(of, list):
+            return [at(stride) for stride in of]
+        return at(of) if isinstance(of, int) else torch.randn(1, of.channels, *at(of.stride))
+
+    return list(map(argument, part.arguments))

@@ -22,7 +22,7 @@ from nas.config import (
     check_seeds,
     load_recipe,
 )
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 from search_spaces.validation import Settings, require, short
 
 __all__ = [

@@ -132,6 +132,8 @@ class FactorizedPyramid(nn.Module):
         ValueError: An argument is outside its limits.
     """
 
+    settings_read = ("fpl_rates", "fpl_fusion")
+
     def __init__(
         self,
         channels_in: int,

@@ -97,6 +97,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
     """
 
     undecayed = ("intensity",)
+    settings_read = ("li_zone", "li_rate", "li_sigma", "li_init")
     neighbours: Tensor
 
     def __init__(

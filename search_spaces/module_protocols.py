@@ -2,7 +2,8 @@
 
 `Projected`: parameters that live in a set (a lateral inhibition's intensities in [0, 1]) and are put back into it after
 each step of an optimiser. `undecayed`: parameters without weight decay. `Reporting`: numbers for the log. `Stacking`:
-parameters that are several others', under whose names they are saved.
+parameters that are several others', under whose names they are saved. `settings_read`: the `OperationSettings` that it
+is built with.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Projected", "Reporting", "Stacking", "project", "reported", "undecayed"]
+__all__ = ["Projected", "Reporting", "Stacking", "project", "reported", "settings_read", "undecayed"]
 
 REPORTED_BY_NAME = 32
 """A class with more modules than that in a network is reported by its means: a supernet has thousands."""
@@ -62,6 +63,11 @@ def project(network: nn.Module) -> None:
 def undecayed(network: nn.Module) -> list[nn.Parameter]:
     """The parameters without weight decay: those that a module names in its attribute `undecayed`."""
     return [getattr(module, name) for module in network.modules() for name in getattr(module, "undecayed", ())]
+
+
+def settings_read(network: nn.Module) -> set[str]:
+    """The operation settings that act in `network`: those that a module names in its attribute `settings_read`."""
+    return {name for module in network.modules() for name in getattr(module, "settings_read", ())}
 
 
 def reported(network: nn.Module) -> dict[str, float]:

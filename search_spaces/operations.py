@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
 from inspect import signature
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from search_spaces.extensions import HINT
@@ -151,9 +152,10 @@ def _with_settings(build: Any) -> Build:
     return without
 
 
-def _register_class(
+def _register(
     name: str,
     label: str,
+    *,
     color: str,
     cost: CostFunction,
     where: str,
@@ -166,15 +168,13 @@ def _register_class(
 
     It is given those of the arguments of `Build` that `takes` names, and `arguments`.
     """
-    module, _, class_name = where.partition(":")
 
     @register_operation(name, label=label, color=color, cost=cost, has_weights=has_weights, ends_in=ends_in)
     def build(
         channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
     ) -> nn.Module:
         given = {"channels": channels, "stride": stride, "batch_norm": batch_norm, "settings": settings}
-        made = getattr(import_module(f"search_spaces.{module}"), class_name)
-        return made(**{key: given[key] for key in takes.split()}, **arguments)
+        return resolve_name(f"search_spaces.{where}")(**{key: given[key] for key in takes.split()}, **arguments)
 
 
 def _pixels(height: int, width: int, stride: int) -> int:
@@ -250,84 +250,59 @@ POOLING, IDENTITY, NO_CONNECTION = "#009E73", "#999999", "#DDDDDD"
 INHIBITED, SMOOTHED, FACTORIZED = "#56B4E9", "#F0E442", "#CC79A7"
 WITH_SETTINGS = "channels stride batch_norm settings"
 
-_register_class(NONE, "none", NO_CONNECTION, _free, "modules:NoConnection", "stride", has_weights=False)
-_register_class(SKIP, "skip", IDENTITY, _skip_cost, "modules:Skip", has_weights=False)
-for _kind, _label in (("max", "max"), ("average", "avg")):
-    _register_class(
-        f"{_kind}_pooling_3x3",
-        f"{_label} 3x3",
-        POOLING,
-        _free,
-        "modules:Pooling",
-        "stride",
-        has_weights=False,
-        kind=_kind,
-        kernel=3,
-    )
-for _kernel in (3, 5):
-    _size = f"{_kernel}x{_kernel}"
-    for _name, _label, _color, _cost, _class, _last in (
-        (
-            "separable",
-            "sep",
-            SEPARABLE,
-            _separable_cost(_kernel, times=2),
-            "SeparableConvolution",
-            "second.batch_norm",
-        ),
-        ("atrous", "atr", ATROUS, _atrous_cost(_kernel), "AtrousConvolution", "body.batch_norm"),
-        (
-            "dilated_separable",
-            "dil sep",
-            DILATED_SEPARABLE,
-            _separable_cost(_kernel, times=1),
-            "DilatedSeparableConvolution",
-            "batch_norm",
-        ),
-    ):
-        _register_class(
-            f"{_name}_{_size}", f"{_label} {_size}", _color, _cost, f"modules:{_class}", ends_in=_last, kernel=_kernel
-        )
+_register(
+    NONE, "none", color=NO_CONNECTION, cost=_free, where="modules:NoConnection", takes="stride", has_weights=False
+)
+_register(SKIP, "skip", color=IDENTITY, cost=_skip_cost, where="modules:Skip", has_weights=False)
 
-for _name, _label, _cost, _class, _kernel, _last in (
-    ("li_atrous_3x3", "li atr 3x3", _inhibited(_atrous_cost(3), True), "LIAtrousConvolution", 3, "body.batch_norm"),
-    ("li_atrous_5x5", "li atr 5x5", _inhibited(_atrous_cost(5), True), "LIAtrousConvolution", 5, "body.batch_norm"),
-    (
-        "li_dilated_separable_3x3",
-        "li dsep 3x3",
-        _inhibited(_separable_cost(3, times=1), False),
-        "LIDilatedSeparableConvolution",
-        3,
-        "batch_norm",
-    ),
-):
-    _where = f"lateral_inhibition:{_class}"
-    _register_class(_name, _label, INHIBITED, _cost, _where, WITH_SETTINGS, ends_in=_last, kernel=_kernel)
+_pooling = partial(_register, color=POOLING, cost=_free, where="modules:Pooling", takes="stride", has_weights=False)
+_pooling("max_pooling_3x3", "max 3x3", kind="max", kernel=3)
+_pooling("average_pooling_3x3", "avg 3x3", kind="average", kernel=3)
 
-for _kind, _label, _learned in (
-    ("average", "avg", 0),
-    ("gaussian", "gau", 0),
-    ("ss_conv", "ss", 9),
-    ("aggregated", "agg", 13),
-):
-    _register_class(
-        f"{_kind}_smoothed_atrous_3x3",
-        f"{_label} atr 3x3",
-        SMOOTHED,
-        _smoothed(_atrous_cost(3), _learned),
-        "smoothing:SmoothedAtrousConvolution",
-        WITH_SETTINGS,
-        ends_in="body.batch_norm",
-        kernel=3,
-        smoothing=_kind,
-    )
+_separable = partial(_register, color=SEPARABLE, where="modules:SeparableConvolution", ends_in="second.batch_norm")
+_atrous = partial(_register, color=ATROUS, where="modules:AtrousConvolution", ends_in="body.batch_norm")
+_dilated = partial(
+    _register, color=DILATED_SEPARABLE, where="modules:DilatedSeparableConvolution", ends_in="batch_norm"
+)
+_separable("separable_3x3", "sep 3x3", cost=_separable_cost(3, times=2), kernel=3)
+_atrous("atrous_3x3", "atr 3x3", cost=_atrous_cost(3), kernel=3)
+_dilated("dilated_separable_3x3", "dil sep 3x3", cost=_separable_cost(3, times=1), kernel=3)
+_separable("separable_5x5", "sep 5x5", cost=_separable_cost(5, times=2), kernel=5)
+_atrous("atrous_5x5", "atr 5x5", cost=_atrous_cost(5), kernel=5)
+_dilated("dilated_separable_5x5", "dil sep 5x5", cost=_separable_cost(5, times=1), kernel=5)
 
-_register_class(
+_inhibition = partial(_register, color=INHIBITED, takes=WITH_SETTINGS)
+_li_atrous = partial(_inhibition, where="lateral_inhibition:LIAtrousConvolution", ends_in="body.batch_norm")
+_li_atrous("li_atrous_3x3", "li atr 3x3", cost=_inhibited(_atrous_cost(3), True), kernel=3)
+_li_atrous("li_atrous_5x5", "li atr 5x5", cost=_inhibited(_atrous_cost(5), True), kernel=5)
+_inhibition(
+    "li_dilated_separable_3x3",
+    "li dsep 3x3",
+    cost=_inhibited(_separable_cost(3, times=1), False),
+    where="lateral_inhibition:LIDilatedSeparableConvolution",
+    ends_in="batch_norm",
+    kernel=3,
+)
+
+_smooth = partial(
+    _register,
+    color=SMOOTHED,
+    where="smoothing:SmoothedAtrousConvolution",
+    takes=WITH_SETTINGS,
+    ends_in="body.batch_norm",
+    kernel=3,
+)
+_smooth("average_smoothed_atrous_3x3", "avg atr 3x3", cost=_smoothed(_atrous_cost(3), 0), smoothing="average")
+_smooth("gaussian_smoothed_atrous_3x3", "gau atr 3x3", cost=_smoothed(_atrous_cost(3), 0), smoothing="gaussian")
+_smooth("ss_conv_smoothed_atrous_3x3", "ss atr 3x3", cost=_smoothed(_atrous_cost(3), 9), smoothing="ss_conv")
+_smooth("aggregated_smoothed_atrous_3x3", "agg atr 3x3", cost=_smoothed(_atrous_cost(3), 13), smoothing="aggregated")
+
+_register(
     "factorized_atrous_3x3",
     "fac atr 3x3",
-    FACTORIZED,
-    _factorized_cost,
-    "factorized:FactorizedAtrousConvolution",
+    color=FACTORIZED,
+    cost=_factorized_cost,
+    where="factorized:FactorizedAtrousConvolution",
     ends_in="batch_norm",
 )
 

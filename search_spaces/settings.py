@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from search_spaces.validation import Settings, require, short
 
@@ -51,12 +50,3 @@ class OperationSettings(Settings):
         low, high = self.li_init
         require(low <= high, f"li_init is {short([low, high])}: give the smallest value first")
         self.entries("fpl_rates", most=16, note=", such as [2, 4, 8, 16]")
-
-    def changed(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, in plain containers."""
-        values = {f.name: (getattr(self, f.name), f.default) for f in dataclasses.fields(self)}
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, (value, default) in values.items()
-            if value != default
-        }

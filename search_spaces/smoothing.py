@@ -110,12 +110,16 @@ class _FixedFilter(nn.Module):
 class AverageFilter(_FixedFilter):
     """Mean over a window of k x k pixels, zeros around: (N, C, H, W) -> (N, C, H, W)."""
 
+    settings_read = ("smoothing_window",)
+
     def __init__(self, side: int) -> None:
         super().__init__(average_kernel(side))
 
 
 class GaussianFilter(_FixedFilter):
     """Gaussian mean over a window of k x k pixels, zeros around: (N, C, H, W) -> (N, C, H, W)."""
+
+    settings_read = ("smoothing_window", "smoothing_sigma")
 
     def __init__(self, side: int, sigma: float) -> None:
         super().__init__(gaussian_kernel(side, sigma))
@@ -184,6 +188,7 @@ class AggregatedFilter(nn.Module):
         coefficients: Shared ones, which their owner registers; None: its own.
     """
 
+    settings_read = ("smoothing_window", "smoothing_sigma")
     fixed: Tensor
 
     def __init__(

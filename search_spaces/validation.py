@@ -217,6 +217,15 @@ class Settings:
                 if entry is not None and not Interval(**limits).holds(entry):
                     raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{note}{null}")
 
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, which all have, in plain containers."""
+        defaults = type(self)()
+        return {
+            name: to_plain(getattr(self, name))
+            for name in hints(type(self))
+            if getattr(self, name) != getattr(defaults, name)
+        }
+
     def entries(
         self, name: str, least: int = 1, most: int = MAX_ENTRIES, note: str = "", distinct: bool = False
     ) -> None:

@@ -16,8 +16,8 @@ from nas.runs.checkpoint import save_checkpoint
 from nas.runs.folder import RunFolder
 from nas.runs.history import record_genotype
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
+from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Genotype
 from search_spaces.space import SearchSpace, load
 from search_spaces.validation import to_plain

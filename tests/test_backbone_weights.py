@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.backbone_weights import load_backbone_weights
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.deeplab_v2 import DeepLabV2
+from retrain.networks.settings import NetworkConfig
 
 CLASSIFIER = {
     "features.18.0.weight": torch.zeros(2, 2),
@@ -110,29 +110,25 @@ def test_nothing_loads_unless_all_matches(
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "in_file", "message"),
+    ("name", "in_file", "message"),
     [
         (
             "resnet50-aspp",
-            {},
             {"conv1.weight": torch.zeros(64, 3, 7, 7)},
-            r"conv1\.0\.weight of shape \[64, 3, 3, 3\].*one 7x7 convolution: give --network\.resnet-stem plain$",
+            r"conv1\.0\.weight of shape \[64, 3, 3, 3\].*one 7x7 convolution: take .* name ends in -plain-stem$",
         ),
         (
-            "resnet50-aspp",
-            {"resnet_stem": "plain"},
+            "resnet50-aspp-plain-stem",
             {"conv1.0.weight": torch.zeros(64, 3, 3, 3)},
             r"conv1\.weight of shape \[64, 3, 7, 7\].*its stem has several convolutions",
         ),
-        ("deeplabv2-resnet50", {}, CLASSIFIER, r"ResNet needs conv1\.weight.*torchvision's layout"),
-        ("mnv2-aspp", {}, {"conv1.weight": torch.zeros(1)}, r"MobileNetV2 needs features\.0\.0\.weight"),
+        ("deeplabv2-resnet50", CLASSIFIER, r"ResNet needs conv1\.weight.*torchvision's layout"),
+        ("mnv2-aspp", {"conv1.weight": torch.zeros(1)}, r"MobileNetV2 needs features\.0\.0\.weight"),
     ],
 )
-def test_other_layouts_are_told(
-    name: str, settings: dict[str, Any], in_file: dict[str, Tensor], message: str, tmp_path: Path
-) -> None:
+def test_other_layouts_are_told(name: str, in_file: dict[str, Tensor], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        load_backbone_weights(meta(name, **settings), save(in_file, tmp_path))
+        load_backbone_weights(meta(name), save(in_file, tmp_path))
 
 
 @pytest.mark.filterwarnings("ignore:the official window")

@@ -41,8 +41,8 @@ from nas.evaluation.cost import measure
 from nas.supernet.network import Supernet
 from retrain.config import RetrainConfig
 from retrain.export import open_session, run_session
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.published import main_names
 from retrain.training import train
 from search_spaces.operations import OPERATIONS
 from search_spaces.space import SearchSpace, load
@@ -59,11 +59,11 @@ def rows(text: str) -> dict[str, list[str]]:
 # Documents
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", main_names())
 def test_the_documented_numbers_are_the_codes(name: str) -> None:
     text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
     documented = rows(text.partition(documents.BEGIN)[2].partition(documents.END)[0])
-    assert set(documented) == set(NETWORKS)
+    assert set(documented) == set(main_names())
     record = NETWORKS[name]
     with torch.device("meta"):
         cost = measure(build(name, record.classes), networks.COST_SIZE)
@@ -478,7 +478,6 @@ def test_runs_and_onnx_files_are_timed(tmp_path: Path) -> None:
         genotype="espnet-c",
         out=run,
         epochs=1,
-        network=NetworkConfig(modules=(0, 0)),
         loader=LoaderConfig(train_limit=2, val_limit=1, batch_size=2, augment=AugmentConfig(crop=(9, 9))),
     )
     train(config, quiet=True)
@@ -508,7 +507,7 @@ def test_networks_without_sizes_are_counted_alone(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(networks, "describe", lambda name, size: {"parameters": len(name), "multiply_adds": 10**9})
     text = networks.make_table(networks.measure(NetworksBench(networks=("fplnet", "all"), sizes=())))
     found = rows(text)
-    assert next(iter(found)) == "fplnet" and set(found) == set(NETWORKS) and "images/s" not in text
+    assert next(iter(found)) == "fplnet" and set(found) == set(main_names()) and "images/s" not in text
     assert (found["espnet"][2], found["espnet"][4]) == ("6", "1.000")
 
 

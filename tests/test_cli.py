@@ -34,8 +34,8 @@ from nas.data.readers import DATA_SETS
 from nas.runs.names import read_config
 from nas.training.interruption import InterruptedRun
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from retrain.sweeps.space import setting_names
 from search_spaces.genotype import Block, load_genotype
 from search_spaces.published import auto_deeplab
@@ -369,7 +369,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-search", ["--recipe", "autodeeplab"], "data set 'cityscapes' is read from disk: give its root folder"),
         ("nas-retrain", ["fplnett"], "no published network 'fplnett'; did you mean fplnet? choose one of"),
         ("nas-retrain", ["runs/x/genotype.json"], "there is no genotype file 'runs/x/genotype.json'"),
-        ("nas-retrain", ["fplnet", "--network.modules", "4"], "is '4': expected a list such as [1, 2]"),
+        ("nas-retrain", ["fplnet", "--network.fpl_rates", "4"], "is '4': expected a list such as [1, 2]"),
         ("nas-retrain", ["li-mnv2-aspp", "--network.li_init", "0.5"], "is '0.5': expected a list such as [0, 0.1]"),
         ("nas-evaluate", [".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
         ("nas-evaluate", [".", "--scales", "0.5,0"], "scales[1] is 0.0: give a number above 0 up to 8"),
@@ -746,7 +746,9 @@ def test_help_and_list_have_every_published_network(call: Run, monkeypatch: pyte
     facts = json.loads(call("nas-describe", "--networks", "--json").out)
     assert [fact["name"] for fact in facts] == list(NETWORKS)
     for name in NETWORKS:
-        assert re.search(rf"^    {re.escape(name)}  +\S", text, re.MULTILINE)
+        ablation = NETWORKS[name].ablation
+        start = r"^ +(ablations: )?([\w+-]+, )*" if ablation else "^    "
+        assert re.search(rf"{start}{re.escape(name)}{'(,|$)' if ablation else r'  +'}", text, re.MULTILINE)
         (line,) = re.findall(rf"^    {re.escape(name)}  +.*", table, re.MULTILINE)
         assert line.endswith(NETWORKS[name].description)
         assert (NETWORKS[name].printed or "--") in line

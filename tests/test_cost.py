@@ -20,8 +20,8 @@ from nas.evaluation.cost import (
     median_seconds,
     timed_on,
 )
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
+from retrain.networks.settings import NetworkConfig
 
 
 class Small(nn.Module):

@@ -15,9 +15,9 @@ from decoders import Relaxed, best_candidates, decode, pareto_front
 from nas.evaluation.cost import measure
 from retrain.budget import LATENCY, cost_table, decode_candidates
 from retrain.config import COUNTS, TIMES, CandidateConfig, parse_quantity
-from retrain.network_config import NetworkConfig
-from retrain.network_parts import Part
 from retrain.networks import build
+from retrain.networks.settings import NetworkConfig
+from retrain.networks.walk import Part
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace, Stem, load
@@ -228,7 +228,7 @@ def test_the_command_lists_and_writes(tmp_path: Path, capsys: pytest.CaptureFixt
         (["--top=1", "--input=33"], "--input is '33': give HEIGHTxWIDTH"),
         (["--top=1", "--device=tpu"], "device is 'tpu': give auto, cpu"),
         (["--top=1", "--network.li_zone=5", *SMALL], "network.li_zone has no effect"),
-        (["--top=1", "--network.modules=[1,2]"], "network.modules has no effect on"),
+        (["--top=1", "--network.li_blocks=[13]"], "network.li_blocks has no effect on a genotype's DeepLab-style"),
     ],
 )
 def test_the_command_refuses(options: list[str], message: str, tmp_path: Path) -> None:

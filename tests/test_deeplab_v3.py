@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.evaluation import cost
-from retrain.network_config import NetworkConfig
-from retrain.networks import build
+from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.blocks import DepthwiseConvolution, SeparableConvBatchNormRelu
+from retrain.networks.deeplab_v3 import DeepLabV3
+from retrain.networks.settings import NetworkConfig
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.module_protocols import undecayed
 from search_spaces.modules import BatchNorm, resize
@@ -70,14 +71,37 @@ def test_parameters_by_classes(classes: int, parameters: int) -> None:
     ("name", "settings", "added"),
     [
         ("li-resnet50-li-aspp", {}, 3 * 2048 + 512),
-        ("li-resnet50-li-aspp", {"li_units": ("conv4_6", "conv5_3")}, 3 * 2048 + 768),
-        ("li-resnet50-li-aspp", {"li_units": ("conv3_4",)}, 3 * 2048 + 128),
         ("li-resnet50-li-aspp", {"li_zone": 5, "li_rate": 3, "li_sigma": 2.0}, 3 * 2048 + 512),
-        ("li-resnet50-li-aspp", {"resnet_stem": "plain"}, 3 * 2048 + 512 - 123_776),  # the stems differ by that
+        ("li-resnet50-li-aspp-plain-stem", {}, 3 * 2048 + 512 - 123_776),  # the stems differ by that
     ],
 )
 def test_added_parameters(name: str, settings: dict[str, Any], added: int) -> None:
     assert cost.count_parameters(meta(name, **settings)) - 26_656_981 == added
+
+
+@pytest.mark.parametrize(("units", "added"), [(("conv4_6", "conv5_3"), 768), (("conv3_4",), 128)])
+def test_inhibitions_in_other_units(units: tuple[str, ...], added: int) -> None:
+    with torch.device("meta"):
+        network = DeepLabV3(21, backbone="resnet50", li_units=units)
+        with pytest.raises(ValueError, match=r"no unit 'conv6_1': choose among conv2_1, .*conv5_3"):
+            DeepLabV3(21, backbone="resnet50", li_units=("conv6_1",))
+    assert cost.count_parameters(network) - 26_656_981 == added
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name.endswith("-plain-stem")])
+def test_a_plain_stem_is_all_that_is_other(name: str) -> None:
+    shapes = [
+        {key: value.shape for key, value in meta(one).state_dict().items() if not key.startswith("backbone.conv1.")}
+        for one in (name, name.removesuffix("-plain-stem"))
+    ]
+    assert shapes[0].keys() == shapes[1].keys()
+    other = {key for key in shapes[0] if shapes[0][key] != shapes[1][key]}
+    assert other == {
+        *(f"backbone.bn1.{key}" for key in ("weight", "bias", "running_mean", "running_var")),
+        "backbone.layer1.0.conv1.weight",
+        "backbone.layer1.0.downsample.0.weight",
+    }
+    assert NETWORKS[name].settings == NETWORKS[name.removesuffix("-plain-stem")].settings
 
 
 @pytest.mark.parametrize(
@@ -220,15 +244,10 @@ def test_what_weight_decay_leaves_out() -> None:
     assert sum(isinstance(module, DepthwiseConvolution) for module in decoder.modules()) == 2
 
 
-@pytest.mark.parametrize(
-    ("name", "field", "value"),
-    [("li-mnv2-aspp", "li_blocks", ()), ("li-resnet50-li-aspp", "li_units", ()), ("li-mnv2-aspp", "li_blocks", (18,))],
-)
-def test_no_place_for_inhibitions(name: str, field: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"network\.{field}.* is"):
-        meta(name, **{field: value})
-    with pytest.raises(ValueError, match=r"no unit 'conv6_1': choose among conv2_1, .*conv5_3"):
-        meta("li-resnet50-li-aspp", li_units=("conv6_1",))
+@pytest.mark.parametrize("blocks", [(), (18,)])
+def test_no_place_for_inhibitions(blocks: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"network\.li_blocks.* is"):
+        meta("li-mnv2-aspp", li_blocks=blocks)
 
 
 def test_settings_reach_every_inhibition() -> None:

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from retrain.folding import TOLERANCE, fold_batch_norms
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from search_spaces.modules import BatchNorm, ConvBatchNorm
 
 NARROW: dict[str, Any] = {
@@ -20,7 +20,6 @@ NARROW: dict[str, Any] = {
     "aspp_channels": 8,
     "decoder_channels": 8,
     "low_level_channels": 4,
-    "modules": (1, 1),
 }
 """Of these, each published network is given what it reads."""
 

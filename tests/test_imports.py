@@ -109,7 +109,7 @@ def test_a_forward_pass_walks_no_graph() -> None:
     loaded = loaded_after(
         "import torch\n"
         "from nas.supernet.network import Supernet\n"
-        "from retrain.network_config import NetworkConfig\n"
+        "from retrain.networks.settings import NetworkConfig\n"
         "from retrain.networks import build\n"
         "from search_spaces.published import auto_deeplab\n"
         "from search_spaces.space import load\n"

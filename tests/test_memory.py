@@ -30,8 +30,8 @@ from nas.evaluation.memory import (
 from nas.runs.free_memory import is_out_of_memory, left_in_container
 from nas.supernet.network import Supernet
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
 from retrain.networks import NETWORKS, build
+from retrain.networks.settings import NetworkConfig
 from retrain.training import _memory
 from runs import check_same_run, on_step
 from search_spaces.space import SearchSpace, available, load

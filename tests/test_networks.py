@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.evaluation import cost
-from retrain.network_config import COMMON_SETTINGS, NetworkConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.blocks import ASPP, AtrousBranch, DropPath, Stem, aspp_rates, stem_strides
 from retrain.networks.cell import Cell, drop_path_keep
-from retrain.networks.deeplab import DeepLab, low_level_layer
+from retrain.networks.deeplab import DeepLab
+from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Block, Genotype
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm, resize
@@ -37,8 +37,6 @@ SMALL: dict[str, Any] = {
     "low_level_channels": 4,
     "batch_norm_momentum": 0.1,
 }
-NARROW: dict[str, Any] = SMALL | {"modules": (1, 1)}
-"""Of these, each published network is given what it reads."""
 CONVOLUTIONS = Block(("l-2", "l-1"), ("separable_3x3", "atrous_3x3"))
 OTHERS = Block(("block1", "l-1"), ("skip", "max_pooling_3x3"))
 
@@ -114,8 +112,7 @@ def test_features_have_the_authors_shapes() -> None:
 def published(request: pytest.FixtureRequest) -> tuple[str, SegmentationNetwork]:
     """Each published network in turn, as narrow as its settings allow."""
     torch.manual_seed(0)
-    read = NETWORKS[request.param].settings | COMMON_SETTINGS
-    settings = {name: value for name, value in NARROW.items() if name in read}
+    settings = {name: value for name, value in SMALL.items() if name in NETWORKS[request.param].settings}
     return request.param, build(request.param, 5, NetworkConfig(**settings))
 
 
@@ -154,16 +151,17 @@ def test_parts_that_networks_name(published: tuple[str, SegmentationNetwork]) ->
 @pytest.mark.parametrize(
     ("name", "field", "value", "instead"),
     [
-        ("resnet50-aspp", "li_blocks", (3,), "resnet_stem"),
-        ("resnet50-aspp", "li_units", ("conv5_3",), "resnet_stem"),
+        ("resnet50-aspp", "li_blocks", (3,), "backbone_weights"),
         ("mnv2-aspp", "li_zone", 5, "aspp_channels"),
-        ("mnv2-aspp", "resnet_stem", "plain", "aspp_channels"),
-        ("li-mnv2-aspp", "li_units", ("conv5_3",), "li_blocks"),
         ("mnv2-li-aspp", "li_blocks", (3,), "li_zone"),
-        ("li-resnet50-li-aspp", "decoder_channels", 8, "li_units"),
+        ("li-resnet50-li-aspp", "decoder_channels", 8, "li_zone"),
+        ("li-resnet50-li-aspp", "li_blocks", (3,), "li_zone"),
+        ("resnet50-aspp-plain-stem", "li_zone", 5, "backbone_weights"),
         ("deeplabv2-resnet50", "dropout", 0.5, "smoothing_window"),
         ("auto-deeplab-s", "backbone_weights", "file", "filter_multiplier"),
         ("fplnet", "smoothing", "average", "fpl_rates"),
+        ("espnet", "fpl_fusion", "pair", "frozen_batch_norm"),
+        ("fplnet-encoder-esp", "fpl_rates", (1, 2), "batch_norm_momentum"),
     ],
 )
 def test_settings_of_other_networks_are_refused(name: str, field: str, value: Any, instead: str) -> None:
@@ -288,7 +286,10 @@ def test_aspp_pools_the_image() -> None:
     [((0, 0, 0, 1, 2), 3), ((0, 1, 0, 0), 1), ((1, 0, 0), 0), ((0, 0), 0), ((0,), 0), ((1,), 0)],
 )
 def test_low_level_feature(levels: tuple[int, ...], layer: int) -> None:
-    assert low_level_layer(levels) == layer
+    network = DeepLab(genotype(tuple(4 * 2**level for level in levels), (CONVOLUTIONS,), 3), 3, NetworkConfig(**SMALL))
+    assert network.low_level_layer == layer
+    low = network.feature_info[layer - 1].channels if layer else SMALL["stem_channels"][-1]
+    assert network.decoder.reduce.convolution.in_channels == low
 
 
 def normalise(x: torch.Tensor) -> torch.Tensor:
@@ -534,7 +535,7 @@ def test_settings_of_operations_act_or_are_refused(field: str, value: Any, opera
     reading = Block(("l-2", "l-1"), ("skip", operation))
     assert isinstance(build(genotype((4, 8), (reading,), 2), 3, config), DeepLab)
     with pytest.raises(
-        ValueError, match=rf"network\.{field} has no effect: there is no .*leave it out, or (give|take)"
+        ValueError, match=rf"network\.{field} has no effect on .* without operations that read it: leave it out;"
     ):
         build(GENOTYPES["two levels"], 3, config)
 

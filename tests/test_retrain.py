@@ -34,9 +34,10 @@ from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.evaluation import Evaluation, evaluate
 from retrain.load import load_matching, load_trained
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
+from retrain.networks.fplnet import FPLNet, FPLNetEncoder
+from retrain.networks.settings import NetworkConfig
 from retrain.prediction import predict, predict_mask
 from retrain.training import TrainResult, train
 from runs import Killed, check_same_run, equal, kill, on_step
@@ -47,7 +48,16 @@ from search_spaces.validation import from_plain
 
 SPACE = SearchSpace("tiny", 3, 2, 2, 2, ("none", "skip", "max_pooling_3x3", "separable_3x3"))
 CELL = (Block(("l-2", "l-1"), ("separable_3x3", "skip")), Block(("block1", "l-1"), ("skip", "max_pooling_3x3")))
-NETWORK = NetworkConfig(2, (4, 4, 4), 8, 8, 4, dropout=0.2, drop_path_keep=0.5, batch_norm_momentum=0.1)
+NETWORK = NetworkConfig(
+    filter_multiplier=2,
+    stem_channels=(4, 4, 4),
+    aspp_channels=8,
+    decoder_channels=8,
+    low_level_channels=4,
+    dropout=0.2,
+    drop_path_keep=0.5,
+    batch_norm_momentum=0.1,
+)
 LOADER = LoaderConfig(train_limit=6, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
 STEPS = 3
 """Steps in an epoch."""
@@ -181,7 +191,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, monkeypatch: py
 
 
 def test_a_published_network_is_trained_by_name(tmp_path: Path) -> None:
-    network = NetworkConfig(1, (2, 2, 4), 4, 4, 2, batch_norm_momentum=0.1)
+    network = NetworkConfig(
+        filter_multiplier=1,
+        stem_channels=(2, 2, 4),
+        aspp_channels=4,
+        decoder_channels=4,
+        low_level_channels=2,
+        batch_norm_momentum=0.1,
+    )
     config = settings(tmp_path, genotype="auto-deeplab-s", network=network, epochs=1)
     config = dataclasses.replace(config, loader=dataclasses.replace(LOADER, train_limit=2, val_limit=1))
     folder = train(config, quiet=True).folder
@@ -426,23 +443,25 @@ def test_a_run_without_reporting_modules_records_none(run: Path) -> None:
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "fplnet-encoder": {
         "genotype": "fplnet-encoder",
-        "network": NetworkConfig(modules=(1, 1), batch_norm_momentum=0.1),
+        "network": NetworkConfig(batch_norm_momentum=0.1),
         "optimizer": OptimizerConfig(0.045, 5e-4),
         "loss": LossConfig(class_weights="inverse_log"),
     },
     "fplnet": {
         "genotype": "fplnet",
-        "network": NetworkConfig(modules=(1, 1)),
         "optimizer": dataclasses.replace(ADAM, head_bias_lr_multiplier=None),
     },
-    "espnet-c": {"genotype": "espnet-c", "network": NetworkConfig(modules=(1, 1)), "loss": WEIGHED},
+    "espnet-c": {"genotype": "espnet-c", "loss": WEIGHED},
     "mnv2-li-aspp": {
         "genotype": "mnv2-li-aspp",
         "network": NetworkConfig(aspp_channels=8, li_init=(0.0, 0.05)),
         "optimizer": ADAM,
         "loss": WEIGHED,
     },
-    "genotype as an FPLNet": {"network": NetworkConfig(2, kind="fplnet"), "optimizer": OptimizerConfig(0.01)},
+    "genotype as an FPLNet": {
+        "network": NetworkConfig(filter_multiplier=2, kind="fplnet"),
+        "optimizer": OptimizerConfig(0.01),
+    },
     "genotype, smoothed": {
         "network": dataclasses.replace(NETWORK, smoothing="ss_conv"),
         "optimizer": OptimizerConfig(0.002, 1e-4, decay="convolutions", head_lr_multiplier=10.0),
@@ -518,8 +537,7 @@ def test_what_fits_is_taken_and_the_rest_is_named(run: Path) -> None:
 
 
 def test_an_encoder_is_taken_into_the_whole_network(tmp_path: Path) -> None:
-    config = NetworkConfig(modules=(1, 1))
-    encoder, whole = build("fplnet-encoder", 6, config), build("fplnet", 6, config)
+    encoder, whole = FPLNetEncoder(6, modules=(1, 1)), FPLNet(6, modules=(1, 1))
     save_checkpoint(tmp_path / "best.pt", "retrain", {"network": encoder.state_dict()})
     report = load_matching(whole, tmp_path)
     assert report.endswith("; fresh, wholly or in part: decoder")
@@ -527,7 +545,7 @@ def test_an_encoder_is_taken_into_the_whole_network(tmp_path: Path) -> None:
 
 
 def test_weights_that_cannot_be_taken_are_one_line(run: Path, tmp_path: Path) -> None:
-    other = build("espnet-c", 6, NetworkConfig(modules=(1, 1)))
+    other = build("espnet-c", 6)
     with pytest.raises(
         ValueError, match=r"best\.pt has no weights in common .* its parts are stem, cells, aspp"
     ) as raised:

@@ -41,7 +41,7 @@ from nas.training.losses import NonFiniteLossError, check_finite, cross_entropy
 from nas.training.optimizers import cosine, poly
 from nas.training.step import Execution, Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 from search_spaces.files import write_atomically
 from search_spaces.validation import differences, from_plain, to_plain
 
@@ -258,7 +258,11 @@ CONFIGS = [
         architecture=ArchitectureConfig(0.01, start_epoch=3),
     ),
     RetrainConfig(),
-    RetrainConfig(genotype="auto-deeplab-m", network=NetworkConfig(8, (4, 8)), optimizer=OptimizerConfig(power=1.0)),
+    RetrainConfig(
+        genotype="auto-deeplab-m",
+        network=NetworkConfig(filter_multiplier=8, stem_channels=(4, 8)),
+        optimizer=OptimizerConfig(power=1.0),
+    ),
     RetrainConfig(
         genotype="li-mnv2-aspp",
         network=NetworkConfig(li_blocks=(13, 16), li_init=(0.0, 0.05)),

@@ -40,7 +40,7 @@ from nas.training.interruption import InterruptedRun
 from nas.training.losses import NonFiniteLossError
 from nas.training.step import Stepper
 from retrain.config import OptimizerConfig, RetrainConfig
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 from runs import Killed, check_same_run, equal, interrupt, kill, on_step, record
 from search_spaces.genotype import load_genotype
 from search_spaces.space import SearchSpace, Stem
@@ -549,7 +549,14 @@ def test_odd_spaces_from_search_to_prediction(space: SearchSpace, tmp_path: Path
 
     decoded = redecode(load_genotype(found.folder / "genotype.json"))
     file = decoded.save(tmp_path / "decoded.json")
-    network = NetworkConfig(2, (4, 4, 4), 8, 8, 4, batch_norm_momentum=0.1)
+    network = NetworkConfig(
+        filter_multiplier=2,
+        stem_channels=(4, 4, 4),
+        aspp_channels=8,
+        decoder_channels=8,
+        low_level_channels=4,
+        batch_norm_momentum=0.1,
+    )
     trained = retrain.train(
         RetrainConfig(
             genotype=str(file),

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nas.evaluation.cost import count_parameters, describe
-from retrain.network_config import NetworkConfig
 from retrain.networks import build
 from retrain.networks.blocks import DropPath
 from retrain.networks.searched_fplnet import SearchedFPLNet
+from retrain.networks.settings import NetworkConfig
 from search_spaces.factorized import FactorizedPyramid
 from search_spaces.genotype import Block
 from search_spaces.modules import BatchNorm

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from retrain.network_config import COMMON_SETTINGS, NetworkConfig
 from retrain.networks import NETWORKS
+from retrain.networks.building import KINDS
+from retrain.networks.settings import Kind, NetworkConfig, names
+from retrain.networks.walk import Walk
 from search_spaces.genotype import load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.settings import OperationSettings
@@ -43,17 +45,12 @@ def test_refused_values_name_the_field(field: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("li_blocks", ()),
         ("li_blocks", (0,)),
         ("li_blocks", (18,)),
-        ("modules", (4,)),
-        ("modules", (4, -1)),
         ("kind", "unet"),
         ("aspp", "smooth"),
-        ("resnet_stem", "gamma"),
         ("smoothing", "median"),
-        ("fusion", "sum"),
-        ("factorization", "some"),
-        ("module", "asp"),
     ],
 )
 def test_network_settings_refuse(field: str, value: Any) -> None:
@@ -106,8 +103,20 @@ def test_wrong_settings_of_a_space_are_refused(settings: Any, message: str) -> N
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_names_only_settings_that_there_are(name: str) -> None:
     fields = {f.name for f in dataclasses.fields(NetworkConfig)}
-    assert NETWORKS[name].settings | COMMON_SETTINGS <= fields
+    assert {"batch_norm_momentum", "frozen_batch_norm"} <= NETWORKS[name].settings <= fields
     assert NETWORKS[name].classes > 1 and NETWORKS[name].paper
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_kind_of_network_has_its_settings_and_its_walk(name: str) -> None:
+    assert tuple(KINDS) == get_args(Kind)
+    assert issubclass(NetworkConfig, KINDS[name].settings)
+    assert issubclass(KINDS[name].load().walk, Walk)
+
+
+def test_every_setting_is_of_a_network() -> None:
+    read = [NETWORKS[name].settings for name in NETWORKS] + [names(KINDS[name].settings) for name in KINDS]
+    assert frozenset({"kind"}).union(*read) == names(NetworkConfig)
 
 
 def test_a_setting_without_effect_is_refused() -> None:
@@ -115,4 +124,3 @@ def test_a_setting_without_effect_is_refused() -> None:
     with pytest.raises(ValueError, match=r"network\.li_blocks has no effect on mnv2-aspp: .*network\.aspp_channels"):
         config.refuse_others("mnv2-aspp", NETWORKS["mnv2-aspp"].settings)
     config.refuse_others("li-mnv2-aspp", NETWORKS["li-mnv2-aspp"].settings)
-    NetworkConfig(batch_norm_momentum=0.1).refuse_others("any", ())

@@ -36,7 +36,6 @@ from nas.training.losses import NonFiniteLossError, cross_entropy
 from nas.training.optimizers import cosine, make_optimizer
 from nas.training.step import Execution, Stepper
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
 from retrain.training import train
 from runs import check_same_run, equal, interrupt, on_step
 from search_spaces.space import SearchSpace
@@ -264,8 +263,7 @@ def test_a_run_that_accumulates_counts_updates_and_goes_on_exactly(
         )
         start, updates = search, 3  # 12 images for the weights, 4 an update
     else:
-        network = NetworkConfig(modules=(1, 1))
-        config = RetrainConfig(genotype="espnet-c", network=network, loader=dataclasses.replace(LOADER, train_limit=12))
+        config = RetrainConfig(genotype="espnet-c", loader=dataclasses.replace(LOADER, train_limit=12))
         start, updates = train, 3  # type: ignore[assignment]
     config = dataclasses.replace(config, accumulate=2, epochs=2, out=str(tmp_path / "run"))
     folder = start(config, quiet=True).folder

@@ -33,13 +33,13 @@ TINY = """\
 command: retrain
 settings:
   genotype: fplnet-encoder
-  network: {modules: [0, 0], batch_norm_momentum: 0.1}
+  network: {fpl_rates: [1, 2], batch_norm_momentum: 0.1}
   loader: {train_limit: 8, val_limit: 2, batch_size: 4, augment: {crop: [33, 33]}}
   epochs: 2
 parameters:
   optimizer.lr: {range: [1e-4, 1e-2], log: true}
-  network.fusion: {choices: [fir, if]}
-  network.modules.1: {range: [0, 1]}
+  network.fpl_fusion: {choices: [stage1, pair]}
+  network.fpl_rates.1: {range: [2, 3]}
 trials: 2
 """
 
@@ -73,7 +73,7 @@ def test_a_sweep_trains_and_its_best_settings_train_again(tmp_path: Path, capsys
         assert run["command"] == "nas-retrain"
         assert run["epochs"] == len(read_metrics(tmp_path / f"study/trial-{number}")) == 2
         assert 1e-4 <= run["optimizer"]["lr"] <= 1e-2
-        assert run["network"]["modules"][0] == 0
+        assert run["network"]["fpl_rates"][0] == 1
     assert {path.name for path in (tmp_path / "study").glob("*.png")} == {
         *("history.png", "slices.png", "parallel.png", "pareto.png")
     }
@@ -327,7 +327,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["li", "--epochs", "0"], "epochs is 0"),
         (["search", "--epochs", "3", "--architecture.weight_decay", "0.1"], "what the sweep varies"),
         (["search", "--epochs", "3"], "the settings refuse"),
-        (["tiny.yaml", "--network.modules", "[0, -1]"], "modules[1] is -1"),
+        (["tiny.yaml", "--network.fpl_rates", "[0, 2]"], "fpl_rates[0] is 0"),
         (["report", "nothing"], "nothing is not the folder of a study"),
         (["proxy"], "STORAGE is missing"),
         (["proxy", "--storage", "sqlite"], "give a journal file, or a URL"),

@@ -17,13 +17,21 @@ import nas.runs.epoch_log
 from cli import common
 from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig
 from retrain.config import RetrainConfig
-from retrain.network_config import NetworkConfig
+from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import Block, Genotype
 from search_spaces.space import SearchSpace
 
 SPACE = SearchSpace("tiny", 2, 2, 1, 2, ("none", "skip", "separable_3x3"))
 GENOTYPE = Genotype(SPACE, (Block(("l-2", "l-1"), ("separable_3x3", "skip")),), (4, 8))
-NETWORK = NetworkConfig(2, (4, 4, 4), 8, 8, 4, dropout=0.2, batch_norm_momentum=0.1)
+NETWORK = NetworkConfig(
+    filter_multiplier=2,
+    stem_channels=(4, 4, 4),
+    aspp_channels=8,
+    decoder_channels=8,
+    low_level_channels=4,
+    dropout=0.2,
+    batch_norm_momentum=0.1,
+)
 LOADER = LoaderConfig(train_limit=8, val_limit=2, batch_size=2, augment=AugmentConfig(crop=(33, 33)))
 
 

@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _remedy(name: str, found: dict[str, Tensor]) -> str:
     if name.startswith("conv1.") and "conv1.weight" in found and name != "conv1.weight":
-        return "its stem is one 7x7 convolution: give --network.resnet-stem plain"
+        return "its stem is one 7x7 convolution: take the network whose name ends in -plain-stem"
     if name == "conv1.weight" and "conv1.0.weight" in found:
         return "its stem has several convolutions: give the weights of a ResNet with one 7x7 convolution"
     return "give a state dict of the same backbone in torchvision's layout"

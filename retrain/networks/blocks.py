@@ -21,6 +21,7 @@ Source: FPLNet (Atif et al., 2023), section III-A.3, Figure 3 and Table VIII.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -44,12 +45,15 @@ __all__ = [
     "Stem",
     "aspp_rates",
     "halve",
+    "fused_channels",
     "logits_convolution",
+    "stem_layout",
     "stem_strides",
     "truncated_normal",
 ]
 
 
+IMAGE_CHANNELS = 3
 ASPP_REACH = (96, 192, 288)
 """Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8, as in Auto-DeepLab, and 6,
 12, 18 at 16, as in DeepLabv3."""
@@ -97,6 +101,12 @@ def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:
     return tuple(2 if number in strided else 1 for number in range(count))
 
 
+def stem_layout(channels: Sequence[int], stride: int) -> list[tuple[int, int]]:
+    """Output channels and stride of each of the stem's convolutions, with the arguments of `Stem`."""
+    strides = stem_strides(stride, len(channels))
+    return list(zip((channels[0],) * (len(strides) - len(channels)) + tuple(channels), strides, strict=True))
+
+
 class Stem(nn.Module):
     """3x3 convolutions with batch norm in front of the cells; the authors' are 64 channels stride 2, 64, 128 stride 2.
 
@@ -108,12 +118,10 @@ class Stem(nn.Module):
 
     def __init__(self, channels: Sequence[int], stride: int, batch_norm: BatchNormFactory) -> None:
         super().__init__()
-        strides = stem_strides(stride, len(channels))
-        self.channels = (channels[0],) * (len(strides) - len(channels)) + tuple(channels)
-        widths = zip((3, *self.channels[:-1]), self.channels, strict=True)
+        layout = stem_layout(channels, stride)
         self.layers = nn.ModuleList(
             ConvBatchNorm(width_in, width_out, 3, step, batch_norm)
-            for (width_in, width_out), step in zip(widths, strides, strict=True)
+            for (width_in, _), (width_out, step) in pairwise([(IMAGE_CHANNELS, 1), *layout])
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -294,7 +302,6 @@ class Decoder(nn.Module):
         return self.logits(self.second(x))
 
 
-IMAGE_CHANNELS = 3
 FUSIONS: dict[str, tuple[str, ...]] = {
     "fir": ("sum", "deep", "image"),
     "if": ("deep", "image"),
@@ -305,6 +312,11 @@ FUSIONS: dict[str, tuple[str, ...]] = {
 }
 """What each fusion concatenates: shallow and deep are the outputs of a stage's first and last module, sum is theirs.
 "fir" is the paper's feature-image reinforcement unit; the others are those that its Table VIII compares with it."""
+
+
+def fused_channels(parts: tuple[str, ...], channels: int) -> int:
+    """Channels of a fusion's output, with the arguments of `FusionUnit`."""
+    return sum(IMAGE_CHANNELS if part == "image" else channels for part in parts)
 
 
 class FusionUnit(nn.Module):
@@ -322,7 +334,7 @@ class FusionUnit(nn.Module):
     def __init__(self, parts: tuple[str, ...], channels: int, batch_norm: BatchNormFactory) -> None:
         super().__init__()
         self.parts = parts
-        self.channels_out = sum(IMAGE_CHANNELS if part == "image" else channels for part in parts)
+        self.channels_out = fused_channels(parts, channels)
         self.output = BatchNormPReLU(self.channels_out, batch_norm)
 
     def forward(self, shallow: Tensor, deep: Tensor, image: Tensor) -> Tensor:

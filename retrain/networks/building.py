@@ -1,18 +1,47 @@
-"""One function that builds a network from whatever names one."""
+"""One function that builds a network from whatever names one, and the kinds of network that a genotype may become."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
-from retrain.network_config import NetworkConfig
-from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, SEARCHED_FPLNET_SETTINGS
+from retrain.networks.published import NETWORKS, main_names
+from retrain.networks.settings import CellSettings, DeepLabSettings, NetworkConfig, SearchedFPLNetSettings, names
 from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.registry import Registry
+from search_spaces.settings import OperationSettings
 
 if TYPE_CHECKING:
     from retrain.networks.base import SegmentationNetwork
 
-__all__ = ["build"]
+__all__ = ["KINDS", "NetworkKind", "build"]
+
+
+@dataclass(frozen=True)
+class NetworkKind:
+    """A kind of network that a genotype may become."""
+
+    style: str
+    """What it is called: "DeepLab-style"."""
+    where: str
+    """Its class, "module:class" in this package: built from (genotype, classes, config), with its `Walk` as `walk`."""
+    settings: type[CellSettings]
+    """The settings that it reads, of which `NetworkConfig` is a subclass."""
+
+    def load(self) -> Any:
+        """Imports the class."""
+        return resolve_name(f"retrain.networks.{self.where}")
+
+
+KINDS: Registry[NetworkKind] = Registry("kind of network")
+"""By the names that `network.kind` takes."""
+KINDS.register("deeplab", NetworkKind("DeepLab-style", "deeplab:DeepLab", DeepLabSettings))
+KINDS.register("fplnet", NetworkKind("FPLNet-style", "searched_fplnet:SearchedFPLNet", SearchedFPLNetSettings))
 
 
 def build(
@@ -35,29 +64,27 @@ def build(
             valid genotype, there are no classes, or a setting is given that the network does not read.
     """
     config = config or NetworkConfig()
-    network = _build(genotype_or_name, classes, config)
-    if config.frozen_batch_norm:
-        from retrain.networks.base import freeze_batch_norm
+    make: Callable[[int, NetworkConfig], SegmentationNetwork]
+    if isinstance(genotype_or_name, str) and genotype_or_name in NETWORKS:
+        record = NETWORKS[genotype_or_name]
+        name, settings, make = record.name, record.settings, record.build
+    else:
+        genotype = genotype_or_name if isinstance(genotype_or_name, Genotype) else _load(genotype_or_name)
+        kind = KINDS[config.kind]
+        name, settings = f"a genotype's {kind.style} network", names(kind.settings) | {"kind"}
+        make = partial(kind.load(), genotype)
+    config.refuse_others(name, settings)
+    network = make(classes, config)
 
+    from retrain.networks.base import freeze_batch_norm
+    from search_spaces.module_protocols import settings_read
+
+    # Which settings of operations act depends on the operations of a genotype, and on the ASPP and smoothing chosen.
+    unread = {f.name for f in dataclasses.fields(OperationSettings)} - settings_read(network)
+    config.refuse_others(f"{name} without operations that read it", settings - unread)
+    if config.frozen_batch_norm:
         freeze_batch_norm(network)
     return network
-
-
-def _build(source: Genotype | str | Path, classes: int, config: NetworkConfig) -> SegmentationNetwork:
-    if isinstance(source, str) and source in NETWORKS:
-        record = NETWORKS[source]
-        config.refuse_others(record.name, record.settings)
-        return record.build(classes, config)
-    genotype = source if isinstance(source, Genotype) else _load(source)
-    if config.kind == "fplnet":
-        from retrain.networks.searched_fplnet import SearchedFPLNet
-
-        config.refuse_others("a genotype's FPLNet-style network", SEARCHED_FPLNET_SETTINGS | {"kind"})
-        return SearchedFPLNet(genotype, classes, config)
-    from retrain.networks.deeplab import DeepLab
-
-    config.refuse_others("a genotype's DeepLab-style network", DEEPLAB_SETTINGS | {"kind"})
-    return DeepLab(genotype, classes, config)
 
 
 def _load(source: str | Path) -> Genotype:
@@ -68,5 +95,5 @@ def _load(source: str | Path) -> Genotype:
         raise ValueError(f"{source} is a folder: name the genotype in it, {inside}")
     raise ValueError(
         f"no published network and no genotype file {str(source)!r}: "
-        f"choose one of {', '.join(NETWORKS)}, or name a genotype.json file"
+        f"choose one of {', '.join(main_names())}, or name a genotype.json file"
     )

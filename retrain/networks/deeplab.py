@@ -9,35 +9,98 @@ Source: Auto-DeepLab (Liu et al., 2019), sections 3.2 and 5.2, and the authors' 
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
-from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates
-from retrain.networks.cell import Cell, drop_path_keep
-from retrain.networks.operation_settings import check_operation_settings
+from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates, stem_layout
+from retrain.networks.settings import DeepLabSettings
+from retrain.networks.walk import IMAGE, Called, Part, Step, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.lateral_inhibition import lateral_inhibition
-from search_spaces.modules import BatchNorm, strided
+from search_spaces.modules import BatchNorm, resize, strided
+from search_spaces.published import auto_deeplab
 from search_spaces.smoothing import SmoothedConv2d, window_arguments
+from search_spaces.space import SearchSpace
 
-__all__ = ["DeepLab", "low_level_layer"]
+__all__ = ["DeepLab", "DeepLabWalk", "published"]
 
-DEFAULT_FILTER_MULTIPLIER = 20
 BACKBONE_EPS, HEAD_EPS = 1e-3, 1e-5
 DEFAULT_MOMENTUM = 0.0003
 
 
-def low_level_layer(levels: tuple[int, ...]) -> int:
-    """Layer whose output is the decoder's low-level feature, for the path's levels; 0 is the stem.
+class DeepLabState(NamedTuple):
+    """Where the walk of a DeepLab-style network stands."""
 
-    It is the last cell of the path's leading run at level 0: cell 3 (the authors' Cell_2) for the published path. Where
-    the path does not start there, or never leaves it (the last cell feeds the ASPP already), it is the stem.
-    """
-    return next((layer for layer, level in enumerate(levels) if level != 0), 0)
+    before: FeatureInfo
+    """H^{l-2}; at the start, those of the stem's last two convolutions."""
+    last: FeatureInfo
+    """H^{l-1}."""
+    level: int
+    low: FeatureInfo | None
+    """The decoder's low-level feature; None: still in the path's leading run at level 0, whose last cell it is (cell 3
+    of the published path, the authors' Cell_2). Where the path does not start there, or never leaves it (the last cell
+    feeds the ASPP already), it is the stem."""
+
+
+class DeepLabWalk(Walk[DeepLabState]):
+    """The walk of `DeepLab`, with the arguments of `Walk`."""
+
+    def __init__(self, space: SearchSpace, classes: int, config: DeepLabSettings) -> None:
+        norm = partial(BatchNorm, momentum=config.batch_norm_momentum or DEFAULT_MOMENTUM)
+        super().__init__(space, classes, config, partial(norm, eps=BACKBONE_EPS))
+        self.config, self.head_norm = config, partial(norm, eps=HEAD_EPS)
+        (before, _), (last, stride) = stem_layout(config.stem_channels, space.stem.stride)[-2:]
+        self.stem_output = FeatureInfo(last, space.stem.stride)
+        self.start = DeepLabState(FeatureInfo(before, space.stem.stride // stride), self.stem_output, 0, None)
+
+    def step(self, state: DeepLabState, level: int) -> Step[DeepLabState]:
+        low = state.last if state.low is None and level != 0 else state.low
+        behind = DeepLabState(state.last, self.feature(level), level, low)
+        return Step(behind, state.before, state.last, 2 if level > state.level else 1)
+
+    def end(self, state: DeepLabState) -> tuple[Part, ...]:
+        low = state.low or self.stem_output
+
+        def build() -> nn.Module:
+            aspp, decoder = self.head(state)
+            return Called(lambda x, low, size: resize(decoder(aspp(F.relu(x)), low), size), aspp, decoder)
+
+        head = self.part(("head", state.last, low), build, state.last, low, IMAGE.stride)
+        return self.part("stem", self.stem, IMAGE), head
+
+    def stem(self) -> Stem:
+        """Builds the stem."""
+        return Stem(self.config.stem_channels, self.space.stem.stride, self.batch_norm)
+
+    def head(self, state: DeepLabState) -> tuple[ASPP, Decoder]:
+        """Builds what stands behind the last layer."""
+        config, (channels, stride) = self.config, state.last
+        branches = []
+        for rate in aspp_rates(stride):
+            convolution = SmoothedConv2d(
+                channels,
+                config.aspp_channels,
+                rate=rate,
+                smoothing=config.smoothing,
+                **window_arguments(config.smoothing, self.settings),
+            )
+            branches.append(AtrousBranch(convolution, self.head_norm))
+        inhibition = partial(lateral_inhibition, settings=self.settings) if config.aspp == "li" else None
+        aspp = ASPP(channels, config.aspp_channels, branches, config.dropout, self.head_norm, inhibition)
+        decoder = Decoder(
+            config.aspp_channels,
+            (state.low or self.stem_output).channels,
+            config.low_level_channels,
+            config.decoder_channels,
+            self.classes,
+            self.head_norm,
+        )
+        return aspp, decoder
 
 
 class DeepLab(SegmentationNetwork):
@@ -51,67 +114,29 @@ class DeepLab(SegmentationNetwork):
 
     Attributes:
         feature_info: Channels and stride of each cell's output, in the order of `features`.
+        low_level_layer: Layer whose output is the decoder's low-level feature; 0 is the stem.
 
     Raises:
-        ValueError: `classes` is below 1, or a setting is given of operations that there are none of.
+        ValueError: `classes` is below 1.
     """
 
     head = ("aspp", "decoder")
+    walk = DeepLabWalk
 
-    def __init__(self, genotype: Genotype, classes: int, config: NetworkConfig | None = None) -> None:
+    def __init__(self, genotype: Genotype, classes: int, config: DeepLabSettings | None = None) -> None:
         super().__init__(classes)
-        config = config or NetworkConfig()
-        space, levels = genotype.space, genotype.levels
-        multiplier = config.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
-        momentum = config.batch_norm_momentum or DEFAULT_MOMENTUM
-        backbone_norm = partial(BatchNorm, eps=BACKBONE_EPS, momentum=momentum)
-        head_norm = partial(BatchNorm, eps=HEAD_EPS, momentum=momentum)
-        settings = config.operation_settings(space.settings)
-
-        self.levels = levels
-        self.low_level_layer = low_level_layer(levels)
-        self.stem = Stem(config.stem_channels, space.stem.stride, backbone_norm)
+        walk = self.walk(genotype.space, classes, config or DeepLabSettings())
+        self.levels = genotype.levels
+        self.stem = walk.stem()
         self.cells = nn.ModuleList()
         self.feature_info: list[FeatureInfo] = []
-        before, last = self.stem.channels[-2:]
-        low_level_channels, previous = last, 0
-        for layer, level in enumerate(levels, start=1):
-            cell = Cell(
-                genotype.cell,
-                before,
-                last,
-                multiplier * 2**level,
-                stride=2 if level > previous else 1,
-                keep=drop_path_keep(layer, len(levels), config.drop_path_keep),
-                batch_norm=backbone_norm,
-                settings=settings,
-            )
+        leading = 0
+        for step, cell in walk.cells(genotype):
             self.cells.append(cell)
-            self.feature_info.append(FeatureInfo(cell.channels, space.strides[level]))
-            before, last, previous = last, cell.channels, level
-            if layer == self.low_level_layer:
-                low_level_channels = cell.channels
-        branches = []
-        for rate in aspp_rates(space.strides[levels[-1]]):
-            convolution = SmoothedConv2d(
-                last,
-                config.aspp_channels,
-                rate=rate,
-                smoothing=config.smoothing,
-                **window_arguments(config.smoothing, settings),
-            )
-            branches.append(AtrousBranch(convolution, head_norm))
-        inhibition = partial(lateral_inhibition, settings=settings) if config.aspp == "li" else None
-        self.aspp = ASPP(last, config.aspp_channels, branches, config.dropout, head_norm, inhibition)
-        self.decoder = Decoder(
-            config.aspp_channels,
-            low_level_channels,
-            config.low_level_channels,
-            config.decoder_channels,
-            classes,
-            head_norm,
-        )
-        check_operation_settings(config, self)
+            self.feature_info.append(step.state.last)
+            leading += step.state.low is None
+        self.low_level_layer = leading if leading < len(self.levels) else 0
+        self.aspp, self.decoder = walk.head(step.state)
         freeze_unread(self, genotype)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
@@ -135,3 +160,9 @@ class DeepLab(SegmentationNetwork):
             outputs.append(cell(outputs[-2], outputs[-1], sizes[min(previous, level)]))
             previous = level
         return outputs
+
+
+def published(classes: int, config: DeepLabSettings, filter_multiplier: int) -> DeepLab:
+    """Builds the paper's network, at `filter_multiplier` where `config` has none."""
+    multiplier = config.filter_multiplier or filter_multiplier
+    return DeepLab(auto_deeplab(), classes, dataclasses.replace(config, filter_multiplier=multiplier))

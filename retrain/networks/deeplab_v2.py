@@ -14,11 +14,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
 from retrain.networks.blocks import logits_convolution
-from retrain.networks.operation_settings import check_operation_settings
 from retrain.networks.resnet import ResNet, resnet_batch_norm
+from retrain.networks.settings import DeepLabV2Settings
 from search_spaces.smoothing import AggregationCoefficients, SmoothedConv2d, window_arguments
 
 __all__ = ["DeepLabV2"]
@@ -42,14 +41,16 @@ class DeepLabV2(SegmentationNetwork):
         feature_info: Channels and stride of the backbone's features.
 
     Raises:
-        ValueError: `classes` is below 1, or a setting of the smoothing is given that it does not read.
+        ValueError: `classes` is below 1.
     """
 
     head = ("aspp",)
 
-    def __init__(self, classes: int, config: NetworkConfig | None = None, units: Sequence[int] = (3, 4, 23, 3)) -> None:
+    def __init__(
+        self, classes: int, config: DeepLabV2Settings | None = None, units: Sequence[int] = (3, 4, 23, 3)
+    ) -> None:
         super().__init__(classes)
-        config = config or NetworkConfig()
+        config = config or DeepLabV2Settings()
         window = config.smoothing_window or "official"
         settings = dataclasses.replace(config.operation_settings(), smoothing_window=window)
         self.coefficients = AggregationCoefficients() if config.smoothing == "aggregated" else None
@@ -71,7 +72,6 @@ class DeepLabV2(SegmentationNetwork):
         self.feature_info: list[FeatureInfo] = self.backbone.feature_info
         channels = self.feature_info[-1].channels
         self.aspp = nn.ModuleList(logits_convolution(channels, classes, 3, rate) for rate in ASPP_RATES)
-        check_operation_settings(config, self)
         if window == "official" and config.smoothing in ("average", "gaussian", "aggregated"):
             warnings.warn(
                 "the official window is 1x1 at rate 2: as in the paper, average and Gaussian filters act only in the "

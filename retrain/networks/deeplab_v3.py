@@ -8,28 +8,25 @@ LI-MNV2 and LI-ResNet, and the authors' network code for all that the papers lea
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.blocks import ASPP, Decoder, SeparableConvBatchNormRelu, aspp_rates, logits_convolution
 from retrain.networks.mobilenet_v2 import MobileNetV2, mobilenet_batch_norm
-from retrain.networks.resnet import ResNet, resnet_batch_norm
+from retrain.networks.resnet import ResNet, Stem, resnet_batch_norm
+from retrain.networks.settings import DeepLabV3Settings
 from search_spaces.lateral_inhibition import lateral_inhibition
 from search_spaces.modules import BatchNorm
 
 __all__ = ["DeepLabV3"]
 
-DEFAULT_BLOCKS = (10, 13, 16)
-DEFAULT_UNITS = ("conv5_3",)
 DEFAULT_MOMENTUM = 0.0003
 RESNET50 = (3, 4, 6, 3)
-
-Place = TypeVar("Place", int, str)
 
 
 class DeepLabV3(SegmentationNetwork):
@@ -39,7 +36,10 @@ class DeepLabV3(SegmentationNetwork):
         classes: Number of classes.
         config: Widths, lateral inhibitions and regularisation; None: the defaults.
         backbone: Which one.
-        inhibited: Whether it has lateral inhibitions, in `config.li_blocks` or `config.li_units`.
+        li_blocks: Blocks of a MobileNetV2 with a lateral inhibition, where `config.li_blocks` is None.
+        li_units: Units of a ResNet with a lateral inhibition in front of the 3x3 convolution, conv2_1 to conv5_3.
+        stem: Of a ResNet: beta, three 3x3 convolutions (resnet_v1_beta), or plain, one 7x7, with torchvision's names,
+            shapes and strides.
         li_aspp: Whether the ASPP is an LI-ASPP: a ReLU in front of the whole, and a lateral inhibition in front of each
             atrous branch.
         decoder: Whether DeepLabv3+'s decoder joins in the backbone's low-level feature; ResNet only.
@@ -48,7 +48,7 @@ class DeepLabV3(SegmentationNetwork):
         feature_info: Channels and stride of the backbone's features.
 
     Raises:
-        ValueError: `classes` is below 1, or `config` names no place for lateral inhibitions, or one that there is not.
+        ValueError: `classes` is below 1, or the ResNet has no such unit.
     """
 
     head = ("aspp", "classifier")
@@ -56,23 +56,24 @@ class DeepLabV3(SegmentationNetwork):
     def __init__(
         self,
         classes: int,
-        config: NetworkConfig | None = None,
+        config: DeepLabV3Settings | None = None,
         backbone: Literal["mobilenet_v2", "resnet50"] = "mobilenet_v2",
-        inhibited: bool = False,
+        li_blocks: Collection[int] = (),
+        li_units: Collection[str] = (),
+        stem: Stem = "beta",
         li_aspp: bool = False,
         decoder: bool = False,
     ) -> None:
         super().__init__(classes)
-        config = config or NetworkConfig()
+        config = config or DeepLabV3Settings()
         inhibition = partial(lateral_inhibition, settings=config.operation_settings())
         self.backbone: MobileNetV2 | ResNet
         if backbone == "mobilenet_v2":
-            blocks = _places("li_blocks", config.li_blocks, DEFAULT_BLOCKS) if inhibited else ()
+            blocks = li_blocks if config.li_blocks is None else config.li_blocks
             self.backbone = MobileNetV2(mobilenet_batch_norm(config.batch_norm_momentum), blocks, inhibition)
         else:
-            units = _places("li_units", config.li_units, DEFAULT_UNITS) if inhibited else ()
             norm = resnet_batch_norm(config.batch_norm_momentum)
-            self.backbone = ResNet(RESNET50, norm, config.resnet_stem, inhibited=units, inhibition=inhibition)
+            self.backbone = ResNet(RESNET50, norm, stem, inhibited=li_units, inhibition=inhibition)
         self.feature_info = self.backbone.feature_info
         channels, stride = self.feature_info[-1]
 
@@ -109,13 +110,3 @@ class DeepLabV3(SegmentationNetwork):
             high = F.relu(high)  # a MobileNetV2's last convolution is linear, and a lateral inhibition reads rates
         high = self.aspp(high)
         return self.classifier(high, features["low"]) if self.decoder else self.classifier(high)
-
-
-def _places(name: str, given: tuple[Place, ...] | None, default: tuple[Place, ...]) -> tuple[Place, ...]:
-    """Where the backbone has lateral inhibitions: as given, or by default."""
-    if given == ():
-        raise ValueError(
-            f"network.{name} is empty: name one place or more, or take the network without lateral inhibitions in its "
-            "backbone"
-        )
-    return default if given is None else given

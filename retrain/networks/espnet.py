@@ -12,25 +12,30 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
 from retrain.networks.blocks import IMAGE_CHANNELS, halve
-from retrain.networks.fplnet import ConvBatchNormPReLU, Upsampling, batch_norm_factory, module_factory
+from retrain.networks.fplnet import (
+    ConvBatchNormPReLU,
+    ModuleFactory,
+    ModuleKind,
+    Upsampling,
+    batch_norm_factory,
+    module_factory,
+)
+from retrain.networks.settings import CommonSettings
 from search_spaces.factorized import BatchNormPReLU
 from search_spaces.modules import BatchNormFactory
 
 __all__ = ["ESPNet", "ESPNetC"]
 
 FIRST_CHANNELS, STAGE_CHANNELS = 16, (64, 128)
-DEFAULT_MODULES = (2, 8)
 
 
 class Stage(nn.Module):
     """A module that halves the sides, then modules that keep them: (N, C_in, H, W) -> two tensors (N, C, h, w)."""
 
-    def __init__(self, channels_in: int, channels: int, count: int, config: NetworkConfig) -> None:
+    def __init__(self, channels_in: int, channels: int, count: int, module: ModuleFactory) -> None:
         super().__init__()
-        module = module_factory(config, "esp")
         self.down = module(channels_in, channels, 2)
         self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(count)))
 
@@ -46,19 +51,23 @@ class Encoder(nn.Module):
     At strides 2 and 4 the image, pooled, stands beside the features; the last two stages end with the outputs of their
     first and of their last module beside each other.
 
+    Args:
+        module: Factory for the modules.
+        modules: How many follow the first in each of the last two stages.
+        batch_norm: Factory for the batch norms.
+
     Attributes:
         feature_info: Channels and stride of each output.
     """
 
-    def __init__(self, config: NetworkConfig, batch_norm: BatchNormFactory) -> None:
+    def __init__(self, module: ModuleFactory, modules: tuple[int, int], batch_norm: BatchNormFactory) -> None:
         super().__init__()
-        counts = DEFAULT_MODULES if config.modules is None else config.modules
         middle, last = STAGE_CHANNELS
         widths = (FIRST_CHANNELS + IMAGE_CHANNELS, 2 * middle + IMAGE_CHANNELS, 2 * last)
         self.feature_info = [FeatureInfo(width, stride) for width, stride in zip(widths, (2, 4, 8), strict=True)]
         self.first = ConvBatchNormPReLU(IMAGE_CHANNELS, FIRST_CHANNELS, 2, batch_norm)
-        self.stage2 = Stage(widths[0], middle, counts[0], config)
-        self.stage3 = Stage(widths[1], last, counts[1], config)
+        self.stage2 = Stage(widths[0], middle, modules[0], module)
+        self.stage3 = Stage(widths[1], last, modules[1], module)
         self.outputs = nn.ModuleList(BatchNormPReLU(width, batch_norm) for width in widths)
 
     def forward(self, image: Tensor) -> list[Tensor]:
@@ -77,21 +86,19 @@ class Decoder(nn.Module):
     Args:
         feature_info: Of the encoder's stages.
         classes: Number of classes.
-        config: Says which module fuses the maps at stride 4.
+        module: Factory for the module that fuses the maps at stride 4.
         batch_norm: Factory for the batch norms.
     """
 
     def __init__(
-        self, feature_info: list[FeatureInfo], classes: int, config: NetworkConfig, batch_norm: BatchNormFactory
+        self, feature_info: list[FeatureInfo], classes: int, module: ModuleFactory, batch_norm: BatchNormFactory
     ) -> None:
         super().__init__()
         fine, middle, _ = (info.channels for info in feature_info)
         self.coarse = batch_norm(classes)
         self.up_to_4 = Upsampling(classes, classes, 2)
         self.project = nn.Conv2d(middle, classes, 1, bias=False)
-        self.fuse = nn.Sequential(
-            BatchNormPReLU(2 * classes, batch_norm), module_factory(config, "esp")(2 * classes, classes, 1)
-        )
+        self.fuse = nn.Sequential(BatchNormPReLU(2 * classes, batch_norm), module(2 * classes, classes, 1))
         self.up_to_2 = Upsampling(classes, classes, 2)
         self.middle = BatchNormPReLU(classes, batch_norm)
         self.refine = ConvBatchNormPReLU(fine + classes, classes, 1, batch_norm)
@@ -118,23 +125,37 @@ class ESPNetC(SegmentationNetwork):
 
     Args:
         classes: Number of classes.
-        config: Modules, momentum; None: the paper's.
+        config: Momentum; None: the paper's. FPL modules read its settings of them, if it has any.
+        modules: How many modules follow the first in stages 2 and 3.
+        module: The modules of encoder and decoder.
 
     Attributes:
         feature_info: Channels and stride of each stage's output, in the order of `features`.
 
     Raises:
-        ValueError: `classes` is below 1, or the settings do not fit together.
+        ValueError: `classes` is below 1.
     """
 
     head = ("classifier",)
 
-    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
+    def __init__(
+        self,
+        classes: int,
+        config: CommonSettings | None = None,
+        modules: tuple[int, int] = (2, 8),
+        module: ModuleKind = "esp",
+    ) -> None:
         super().__init__(classes)
-        config = config or NetworkConfig()
-        self.encoder = Encoder(config, batch_norm_factory(config))
+        config = config or CommonSettings()
+        batch_norm = batch_norm_factory(config)
+        factory = module_factory(module, batch_norm, config.operation_settings())
+        self.encoder = Encoder(factory, modules, batch_norm)
         self.feature_info = self.encoder.feature_info
         self.classifier = nn.Conv2d(self.feature_info[-1].channels, classes, 1, bias=False)
+        self._end(factory, batch_norm)
+
+    def _end(self, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        """Builds what stands behind the classifier: nothing."""
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps images (N, 3, H, W) to the outputs of the stages, "stage1" to "stage3", at strides 2, 4 and 8."""
@@ -152,10 +173,8 @@ class ESPNet(ESPNetC):
 
     head = ("decoder",)
 
-    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
-        config = config or NetworkConfig()
-        super().__init__(classes, config)
-        self.decoder = Decoder(self.feature_info, classes, config, batch_norm_factory(config))
+    def _end(self, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        self.decoder = Decoder(self.feature_info, self.classes, module, batch_norm)
 
     def logits(self, x: Tensor) -> Tensor:
         stage1, stage2, stage3 = self.encoder(x)

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
 from retrain.networks.blocks import FUSIONS, IMAGE_CHANNELS, FusionUnit, halve
+from retrain.networks.settings import CommonSettings, FPLNetSettings
 from search_spaces.factorized import ESP, FPL, BatchNormPReLU
 from search_spaces.modules import BatchNorm, BatchNormFactory
 from search_spaces.settings import OperationSettings
@@ -29,50 +30,36 @@ __all__ = [
     "FPLNetEncoder",
     "InitialModule",
     "ModuleFactory",
+    "ModuleKind",
     "SequentialDecoder",
     "Upsampling",
     "batch_norm_factory",
     "module_factory",
 ]
 
+ModuleKind = Literal["fpl", "esp"]
 ModuleFactory = Callable[[int, int, int], nn.Module]
 """`module(channels_in, channels_out, stride)` -> module (N, channels_in, H, W) -> (N, channels_out, h, w)."""
 
 EPS, DEFAULT_MOMENTUM = 1e-3, 0.1
 INITIAL_CHANNELS, STAGE_CHANNELS = 32, (64, 128)
-DEFAULT_MODULES = (4, 8)
 DECODER_CHANNELS, LAST_DECODER_CHANNELS, DECODER_MODULES = 64, 16, 2
 
 
-def batch_norm_factory(config: NetworkConfig) -> BatchNormFactory:
+def batch_norm_factory(config: CommonSettings) -> BatchNormFactory:
     """Factory for the batch norms of FPLNet and ESPNet."""
     momentum = DEFAULT_MOMENTUM if config.batch_norm_momentum is None else config.batch_norm_momentum
     return partial(BatchNorm, eps=EPS, momentum=momentum)
 
 
-def module_factory(config: NetworkConfig, default: str, settings: OperationSettings | None = None) -> ModuleFactory:
-    """Factory for the modules of the stages, and of the decoder.
-
-    Args:
-        config: Says which module, and what an FPL module is like.
-        default: "fpl" or "esp", the network's own.
-        settings: What FPL modules are like where `config` does not say; None: as in the paper.
-
-    Raises:
-        ValueError: The module is ESP, and a setting of FPL modules is given.
-    """
-    kind, batch_norm = config.module or default, batch_norm_factory(config)
+def module_factory(
+    kind: ModuleKind, batch_norm: BatchNormFactory, settings: OperationSettings, factorization: str = "composite"
+) -> ModuleFactory:
+    """Factory for the modules of the stages, and of the decoder; ESP modules read neither of the last two."""
     if kind == "esp":
-        defaults = NetworkConfig()
-        for name in ("factorization", "fpl_rates", "fpl_fusion"):
-            if getattr(config, name) != getattr(defaults, name):
-                raise ValueError(
-                    f"network.{name} has no effect on ESP modules: leave it out, or give network.module fpl"
-                )
         return lambda channels_in, channels_out, stride: ESP(channels_in, channels_out, batch_norm, stride)
-    settings = config.operation_settings(settings)
     return lambda channels_in, channels_out, stride: FPL(
-        channels_in, channels_out, batch_norm, stride, settings.fpl_rates, settings.fpl_fusion, config.factorization
+        channels_in, channels_out, batch_norm, stride, settings.fpl_rates, settings.fpl_fusion, factorization
     )
 
 
@@ -102,10 +89,11 @@ class InitialModule(nn.Module):
         channels_out: Channels of the output.
     """
 
+    channels_out = INITIAL_CHANNELS + IMAGE_CHANNELS
+
     def __init__(self, strides: Sequence[int], batch_norm: BatchNormFactory) -> None:
         super().__init__()
         self.halvings = sum(stride == 2 for stride in strides)
-        self.channels_out = INITIAL_CHANNELS + IMAGE_CHANNELS
         widths = (IMAGE_CHANNELS,) + (INITIAL_CHANNELS,) * len(strides)
         self.convolutions = nn.Sequential(
             *(
@@ -156,20 +144,32 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """The three stages: images (N, 3, H, W) -> [(N, C, h_s, w_s) for s in 2, 4, 8].
 
+    Args:
+        module: Factory for the modules.
+        modules: How many follow the first in each of the last two stages.
+        fusion: Name of what closes these stages, one of `FUSIONS`.
+        hasty_stem: Whether the initial module has one convolution in place of three.
+        batch_norm: Factory for the batch norms.
+
     Attributes:
         feature_info: Channels and stride of each output.
     """
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(
+        self,
+        module: ModuleFactory,
+        modules: tuple[int, int],
+        fusion: str,
+        hasty_stem: bool,
+        batch_norm: BatchNormFactory,
+    ) -> None:
         super().__init__()
-        module, batch_norm = module_factory(config, "fpl"), batch_norm_factory(config)
-        counts = DEFAULT_MODULES if config.modules is None else config.modules
-        self.initial = InitialModule((2,) if config.hasty_stem else (2, 1, 1), batch_norm)
+        self.initial = InitialModule((2,) if hasty_stem else (2, 1, 1), batch_norm)
         self.feature_info = [FeatureInfo(self.initial.channels_out, 2)]
         self.stages = nn.ModuleList()
-        for channels, count in zip(STAGE_CHANNELS, counts, strict=True):
+        for channels, count in zip(STAGE_CHANNELS, modules, strict=True):
             before = self.feature_info[-1]
-            stage = Stage(before.channels, channels, count, config.fusion, module, batch_norm)
+            stage = Stage(before.channels, channels, count, fusion, module, batch_norm)
             self.stages.append(stage)
             self.feature_info.append(FeatureInfo(stage.fusion.channels_out, 2 * before.stride))
 
@@ -262,10 +262,27 @@ class SequentialDecoder(nn.Module):
 class _FPLNetwork(SegmentationNetwork):
     """What the encoder alone and the whole network have in common: the encoder, and its features."""
 
-    def __init__(self, classes: int, config: NetworkConfig) -> None:
+    def __init__(
+        self,
+        classes: int,
+        config: FPLNetSettings | None = None,
+        modules: tuple[int, int] = (4, 8),
+        module: ModuleKind = "fpl",
+        fusion: str = "fir",
+        factorization: str = "composite",
+        hasty_stem: bool = False,
+    ) -> None:
         super().__init__(classes)
-        self.encoder = Encoder(config)
+        config = config or FPLNetSettings()
+        batch_norm = batch_norm_factory(config)
+        factory = module_factory(module, batch_norm, config.operation_settings(), factorization)
+        self.encoder = Encoder(factory, modules, fusion, hasty_stem, batch_norm)
         self.feature_info = self.encoder.feature_info
+        self._end(*self.feature_info[-1], factory, batch_norm)
+
+    def _end(self, channels: int, stride: int, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        """Builds what stands behind the encoder, whose last output has these channels and this stride."""
+        raise NotImplementedError
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps images (N, 3, H, W) to the outputs of the stages, "stage1" to "stage3", at strides 2, 4 and 8."""
@@ -279,20 +296,24 @@ class FPLNetEncoder(_FPLNetwork):
 
     Args:
         classes: Number of classes.
-        config: Modules, fusion, momentum; None: the paper's.
+        config: FPL modules and momentum; None: the paper's.
+        modules: How many modules follow the first in stages 2 and 3 (Table IX).
+        module: The modules of encoder and decoder (Table VI); ESP modules read no setting of FPL modules.
+        fusion: What closes a stage, one of `FUSIONS` (Table VIII).
+        factorization: Which 3x3 convolutions of an FPL module are split, as in `FactorizedPyramid` (Table X).
+        hasty_stem: Whether the two extra convolutions at half resolution are left out (Table VII).
 
     Attributes:
         feature_info: Channels and stride of each stage's output, in the order of `features`.
 
     Raises:
-        ValueError: `classes` is below 1, or the settings do not fit together.
+        ValueError: `classes` is below 1.
     """
 
     head = ("classifier",)
 
-    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
-        super().__init__(classes, config or NetworkConfig())
-        self.classifier = nn.Conv2d(self.feature_info[-1].channels, classes, 1, bias=False)
+    def _end(self, channels: int, stride: int, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        self.classifier = nn.Conv2d(channels, self.classes, 1, bias=False)
 
     def logits(self, x: Tensor) -> Tensor:
         return self.classifier(self.encoder(x)[-1])
@@ -306,12 +327,8 @@ class FPLNet(_FPLNetwork):
 
     head = ("decoder",)
 
-    def __init__(self, classes: int, config: NetworkConfig | None = None) -> None:
-        config = config or NetworkConfig()
-        super().__init__(classes, config)
-        channels, stride = self.feature_info[-1]
-        module, batch_norm = module_factory(config, "fpl"), batch_norm_factory(config)
-        self.decoder = SequentialDecoder(channels, stride, classes, module, batch_norm)
+    def _end(self, channels: int, stride: int, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
+        self.decoder = SequentialDecoder(channels, stride, self.classes, module, batch_norm)
 
     def logits(self, x: Tensor) -> Tensor:
         outputs = self.encoder(x)

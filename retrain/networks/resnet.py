@@ -24,7 +24,7 @@ from retrain.networks.base import FeatureInfo
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm, BatchNormFactory
 
-__all__ = ["Bottleneck", "DilatedConvolution", "ResNet", "resnet_batch_norm", "strides_and_rates"]
+__all__ = ["Bottleneck", "DilatedConvolution", "ResNet", "Stem", "resnet_batch_norm", "strides_and_rates"]
 
 Stem = Literal["beta", "plain"]
 DilatedConvolution = Callable[[int, int], nn.Module]

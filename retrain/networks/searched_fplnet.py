@@ -12,39 +12,105 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
-from operator import itemgetter
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from retrain.network_config import NetworkConfig
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
-from retrain.networks.blocks import FUSIONS, FusionUnit, halve, stem_strides
-from retrain.networks.cell import Cell, drop_path_keep
-from retrain.networks.deeplab import DEFAULT_FILTER_MULTIPLIER
+from retrain.networks.blocks import FUSIONS, FusionUnit, fused_channels, halve, stem_strides
+from retrain.networks.cell import Cell
 from retrain.networks.fplnet import InitialModule, SequentialDecoder, batch_norm_factory, module_factory
-from retrain.networks.operation_settings import check_operation_settings
+from retrain.networks.settings import SearchedFPLNetSettings
+from retrain.networks.walk import IMAGE, Called, Part, Step, Walk
 from search_spaces.genotype import Genotype
-from search_spaces.modules import BatchNormFactory
+from search_spaces.modules import resize
+from search_spaces.space import SearchSpace
 
-__all__ = ["SearchedFPLNet", "SearchedStage"]
+__all__ = ["FPLNetWalk", "SearchedFPLNet", "SearchedStage"]
 
 INITIAL_CONVOLUTIONS = 3
+
+
+class FPLNetState(NamedTuple):
+    """Where the walk of an FPLNet-style network stands."""
+
+    before: FeatureInfo
+    """H^{l-2}; at the start, the image."""
+    last: FeatureInfo
+    """H^{l-1}."""
+    level: int
+    cells: int
+    """Of the stage so far: 0 (at the start), 1, or 2 for more than one."""
+
+
+class FPLNetWalk(Walk[FPLNetState]):
+    """The walk of `SearchedFPLNet`, with the arguments of `Walk`."""
+
+    start = FPLNetState(IMAGE, IMAGE, 0, 0)
+
+    def __init__(self, space: SearchSpace, classes: int, config: SearchedFPLNetSettings) -> None:
+        super().__init__(space, classes, config, batch_norm_factory(config))
+
+    def step(self, state: FPLNetState, level: int) -> Step[FPLNetState]:
+        own, (before, last, previous, cells) = self.space.strides[level], state
+        parts: tuple[Part, ...] = ()
+        if cells == 0:
+            before = last = FeatureInfo(InitialModule.channels_out, max(1, own // 2))
+            parts = (self.part(("initial", last), lambda: self.initial(last.stride), IMAGE),)
+        elif level != previous:
+            last, parts, cells = self.closed(state), (self._unit(state),), 0
+        behind = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
+        return Step(behind, before, last, 2 if own > last.stride else 1, parts)
+
+    def end(self, state: FPLNetState) -> tuple[Part, ...]:
+        closed = self.closed(state)
+
+        def build() -> nn.Module:
+            decoder = self.decoder(state)
+            return Called(lambda x, sizes, size: resize(decoder(x, sizes), size), decoder)
+
+        finer = [2**number for number in range(closed.stride.bit_length() - 1)]
+        return self._unit(state), self.part(("decoder", closed), build, closed, finer, IMAGE.stride)
+
+    def closed(self, state: FPLNetState) -> FeatureInfo:
+        """The output of a stage that ends in a state; it stands for that of its last cell."""
+        return FeatureInfo(fused_channels(self._fusion(state), state.last.channels), state.last.stride)
+
+    def initial(self, stride: int) -> InitialModule:
+        """Builds the initial module of networks whose first cell reads a stride."""
+        return InitialModule(stem_strides(stride, INITIAL_CONVOLUTIONS), self.batch_norm)
+
+    def unit(self, state: FPLNetState) -> FusionUnit:
+        """Builds what closes a stage that ends in a state."""
+        return FusionUnit(self._fusion(state), state.last.channels, self.batch_norm)
+
+    def decoder(self, state: FPLNetState) -> SequentialDecoder:
+        """Builds what stands behind the last stage."""
+        (channels, stride), module = self.closed(state), module_factory("fpl", self.batch_norm, self.settings)
+        return SequentialDecoder(channels, stride, self.classes, module, self.batch_norm)
+
+    def _fusion(self, state: FPLNetState) -> tuple[str, ...]:
+        return FUSIONS["fir" if state.cells > 1 else "if"]  # one cell has one feature
+
+    def _unit(self, state: FPLNetState) -> Part:
+        cell, image = state.last, FeatureInfo(IMAGE.channels, state.last.stride)
+        return self.part(("unit", self.closed(state)), lambda: self.unit(state), cell, cell, image)
 
 
 class SearchedStage(nn.Module):
     """Cells at one resolution, the first of which comes to it, closed by a FIR unit.
 
-    A stage of one cell has one feature, and its unit puts only the image beside it.
+    A stage of one cell has one feature, and its unit adds only the image to it.
 
     Args:
         cells: In the order of the path.
-        batch_norm: Factory for the batch norm of the FIR unit.
+        fusion: The unit.
     """
 
-    def __init__(self, cells: Sequence[Cell], batch_norm: BatchNormFactory) -> None:
+    def __init__(self, cells: Sequence[Cell], fusion: FusionUnit) -> None:
         super().__init__()
         self.cells = nn.ModuleList(cells)
-        self.fusion = FusionUnit(FUSIONS["fir" if len(cells) > 1 else "if"], cells[-1].channels, batch_norm)
+        self.fusion = fusion
 
     def forward(self, before: Tensor, last: Tensor, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Returns H^{l-2} and H^{l-1} for the cell that follows; the FIR unit's output stands for the last cell's.
@@ -72,7 +138,7 @@ class SearchedFPLNet(SegmentationNetwork):
     Args:
         genotype: Cell and path.
         classes: Number of classes.
-        config: Widths and regularisation; None: the defaults.
+        config: Widths and regularisation; None: the defaults. Settings of operations that are None are the space's.
 
     Attributes:
         feature_info: Channels and stride of each stage's output, in the order of `features`.
@@ -82,43 +148,22 @@ class SearchedFPLNet(SegmentationNetwork):
     """
 
     head = ("decoder",)
+    walk = FPLNetWalk
 
-    def __init__(self, genotype: Genotype, classes: int, config: NetworkConfig | None = None) -> None:
+    def __init__(self, genotype: Genotype, classes: int, config: SearchedFPLNetSettings | None = None) -> None:
         super().__init__(classes)
-        config = config or NetworkConfig()
-        space, layers = genotype.space, len(genotype.path)
-        multiplier = config.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
-        batch_norm = batch_norm_factory(config)
-        settings = config.operation_settings(space.settings)
-
-        stride = max(1, genotype.path[0] // 2)
-        self.initial = InitialModule(stem_strides(stride, INITIAL_CONVOLUTIONS), batch_norm)
+        walk = self.walk(genotype.space, classes, config or SearchedFPLNetSettings())
+        first = walk.step(walk.start, genotype.levels[0]).last
+        self.initial = walk.initial(first.stride)
         self.stages = nn.ModuleList()
-        self.feature_info = [FeatureInfo(self.initial.channels_out, stride)]
-        before = last = self.initial.channels_out
-        for level, run in groupby(enumerate(genotype.levels, start=1), key=itemgetter(1)):
-            cells = []
-            for layer, _ in run:
-                cell = Cell(
-                    genotype.cell,
-                    before,
-                    last,
-                    multiplier * 2**level,
-                    stride=2 if space.strides[level] > stride else 1,
-                    keep=drop_path_keep(layer, layers, config.drop_path_keep),
-                    batch_norm=batch_norm,
-                    settings=settings,
-                )
-                cells.append(cell)
-                before, last, stride = last, cell.channels, space.strides[level]
-            stage = SearchedStage(cells, batch_norm)
-            self.stages.append(stage)
-            last = stage.fusion.channels_out
-            self.feature_info.append(FeatureInfo(last, stride))
+        self.feature_info = [first]
+        for _, run in groupby(walk.cells(genotype), key=lambda item: item[0].state.level):
+            steps, cells = zip(*run, strict=True)
+            state = steps[-1].state
+            self.stages.append(SearchedStage(cells, walk.unit(state)))
+            self.feature_info.append(walk.closed(state))
         self.halvings = [info.stride.bit_length() - 1 for info in self.feature_info]
-        module = module_factory(config, "fpl", space.settings)
-        self.decoder = SequentialDecoder(last, stride, classes, module, batch_norm)
-        check_operation_settings(config, self)
+        self.decoder = walk.decoder(state)
         freeze_unread(self, genotype)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:

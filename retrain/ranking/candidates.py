@@ -12,6 +12,7 @@ from nas.config import SearchConfig
 from nas.runs.names import CONFIG, GENOTYPE, command_of, read_config
 from nas.seeds import is_complete, supernet_miou
 from retrain.networks import NETWORKS
+from retrain.networks.published import main_names
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace
@@ -103,7 +104,7 @@ def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise ValueError(
             f"there is no {str(path)!r}: name a run folder of nas-search, a folder of such, a genotype.json file, or "
-            f"one of {', '.join(NETWORKS)}"
+            f"one of {', '.join(main_names())}"
         )
     if (path / CONFIG).exists():
         return [_result(path)]
