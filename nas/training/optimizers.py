@@ -163,8 +163,8 @@ def make_optimizer(
 def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
     """The state of an optimiser by the names of parameters, in plain containers.
 
-    Where a module holds the parameters of several in one tensor (`search_spaces.module_protocols.Stacking`), as the fast
-    engine's nodes do, the state is given for each of them, under the names that they have apart.
+    Where a module holds the parameters of several in one tensor (`search_spaces.module_protocols.Stacking`), as the
+    fast engine's nodes do, the state is given for each of them, under the names that they have apart.
     """
     stacked = _stacked(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
