@@ -143,7 +143,7 @@ def test_a_list_of_seeds(text: str) -> None:
         (["--seeds", "-1"], "--seeds is '-1': give"),
         (["--seeds", "0,x"], "--seeds is '0,x': give"),
         (["--seeds", "1.5"], "--seeds is '1.5': give"),
-        (["--seeds", "4294967296"], "--seeds has 4294967296: give"),
+        (["--seeds", "4294967296"], "--seeds[0] is 4294967296: give"),
         (["--seeds", "0,1", "--seed", "0"], "--seeds has the seeds of all searches: leave --seed out"),
         (["--seeds", "0,1", "--resume", "x"], "the same command goes on with the searches of --seeds: leave --resume"),
         (["--seeds", "0,1", "--config", "mine.yaml"], "seeds is no setting: give --seeds on the command line"),
