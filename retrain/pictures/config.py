@@ -19,7 +19,7 @@ class PictureConfig(Settings):
     """Settings of pictures; each picture reads some of them, and None stands for its own default."""
 
     image: str | None = None
-    """The image that the network shall see (features, heat), or of which it shall see crops (field)."""
+    """The image that the network is shown (features, heat), or of which it is shown crops (field)."""
     paths: int | None = None
     """trellis: how many of the most probable paths, the others in grey beneath the genotype's own; 5, if not given."""
     layer: str | None = None

@@ -60,8 +60,8 @@ def draw_heat_maps(
 ) -> Figure:
     """Draws the image, the predicted classes in their colours, and the probability of each chosen class, 0 to 1.
 
-    A white line goes around the pixels where the class is the likeliest one; a square beside its name has its colour in
-    the prediction.
+    A white line goes around the pixels where the class is the likeliest one; a square next to its name has its colour
+    in the prediction.
 
     Args:
         image: uint8 [H, W, 3].

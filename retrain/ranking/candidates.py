@@ -1,4 +1,4 @@
-"""What is ranked: the genotypes of searches, genotype files, published networks, and random genotypes beside them."""
+"""The candidates of a ranking: genotypes of searches, genotype files, published networks, random genotypes."""
 
 from __future__ import annotations
 
@@ -118,16 +118,14 @@ def _result(run: Path) -> Path:
     """The genotype of a search that is complete."""
     file = run / GENOTYPE
     if not _is_search(run):
-        raise ValueError(
-            f"{run} is a run of nas-retrain: name the search, or {file} to train what was trained there once more"
-        )
+        raise ValueError(f"{run} is a run of nas-retrain: name the search, or {file} to train its genotype again")
     try:
         complete = is_complete(run, from_plain(SearchConfig, read_config(run)))
     except ValueError as error:
         raise ValueError(f"{run}: {error}") from error
     if not complete:
         instead = f", or name {file} as it is now" if file.exists() else ""
-        raise ValueError(f"{run} is not complete: go on with it by nas-search --resume {run}{instead}")
+        raise ValueError(f"{run} is not complete: resume it with nas-search --resume {run}{instead}")
     return file
 
 

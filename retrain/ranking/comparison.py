@@ -66,7 +66,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float
 
 
 def compare(name: str, first: Sequence[float], second: Sequence[float]) -> Comparison:
-    """Sets a group of genotypes beside random ones.
+    """Compares a group of genotypes with random ones.
 
     Args:
         name: What the first are called, such as "searched".

@@ -143,7 +143,7 @@ class Ranking:
 
     @cached_property
     def comparisons(self) -> list[tuple[Group, Comparison]]:
-        """What is not random, beside the random ones of its space."""
+        """Comparisons of the other groups with the random ones of their space."""
         random = {group.space: group for group in self.groups if group.kind == "random"}
         return [
             (group, compare(group.kind, group.means, random[group.space].means))
@@ -273,31 +273,33 @@ def title(ranking: Ranking) -> str:
 
 def sentences(ranking: Ranking) -> list[str]:
     """What the numbers say of groups and of the order, a line each."""
-    several, said = len(ranking.spaces) > 1, []
+    several, lines = len(ranking.spaces) > 1, []
     of = {"searched": "search", "given": "genotype", "random": "genotype"}
     for group in ranking.groups:
         count = len(group.means)
         noun = of[group.kind] + ("" if count == 1 else "es" if group.kind == "searched" else "s")
         where = f" of {group.space}" if several else ""
-        said.append(f"{group.kind}{where}: mean {_percent(group.mean)}, s.d. {_percent(group.spread)} ({count} {noun})")
+        lines.append(
+            f"{group.kind}{where}: mean {_percent(group.mean)}, s.d. {_percent(group.spread)} ({count} {noun})"
+        )
     for group, (_, _, text) in ranking.comparisons:
-        said.append(f"{group.space}: {text}" if several else text)
+        lines.append(f"{group.space}: {text}" if several else text)
     if ranking.lead is not None and ranking.seed_spread is not None:
         verdict = "more" if ranking.lead > ranking.seed_spread else "no more"
-        said.append(
+        lines.append(
             f"first - second: {100 * ranking.lead:.2f} points, {verdict} than the s.d. over seeds of "
             f"{100 * ranking.seed_spread:.2f}"
         )
     if ranking.tau is not None:
-        said.append(
+        lines.append(
             f"order by the supernet's val mIoU against this one: Kendall's tau {ranking.tau:+.2f} over "
             f"{len(ranking.searches)} searches (1: the same, -1: the opposite)"
         )
     elif len(ranking.searches) >= ENOUGH:
-        said.append("order by the supernet's val mIoU: not compared (all equal, or of several spaces or data sets)")
+        lines.append("order by the supernet's val mIoU: not compared (all equal, or of several spaces or data sets)")
     for name, seed, why in ranking.failures:
-        said.append(f"failed: {name} with seed {seed}: {why}")
-    return said
+        lines.append(f"failed: {name} with seed {seed}: {why}")
+    return lines
 
 
 def table(ranking: Ranking) -> str:

@@ -2,7 +2,7 @@
 
     FOLDER/NAME/genotype.json, FOLDER/NAME/seed-0, FOLDER/NAME/seed-1, ...
 
-What is trained and measured is left alone, what was stopped goes on, what is missing is begun. A genotype is known by
+Complete results are left alone, stopped runs are resumed, missing ones are started. A genotype is known by
 its content: more operands, random genotypes or seeds add trainings to a folder.
 """
 
@@ -158,7 +158,7 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
         changed = other_settings(file.parent, config, OWN)
         if changed:
             raise RunError(
-                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to go on with it, "
+                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, "
                 "or choose another --out"
             )
 
@@ -200,7 +200,7 @@ def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], ob
             train(config, run if (run / CONFIG).exists() else None, quiet=True)
         miou = evaluate(run, split, "last", config.data_root, config.device).miou
     except KeyboardInterrupt:
-        raise InterruptedRun(f"stopped in {run}; the same command goes on") from None
+        raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
     except DataError:
         raise
     except (ArithmeticError, ValueError, MemoryError, RuntimeError) as error:

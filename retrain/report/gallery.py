@@ -28,7 +28,7 @@ __all__ = [
 
 
 FROM_RECORD = ("trellis", "cell", "history", "smoothing")
-"""Pictures that are drawn anew for every report: they need no network."""
+"""Pictures that are redrawn for every report: they need no network."""
 
 MOST_FILES = 12
 """Pictures taken from a run's folder of pictures."""
@@ -91,7 +91,7 @@ def _is_there(name: str, run: RunRecord) -> bool:
 
 
 def _add_files(run: RunRecord, album: Album, drawn: Sequence[str], shown: Shown, left_out: list[str]) -> None:
-    """Adds what nas-draw left in the run's folder, unless it was drawn anew."""
+    """Adds what nas-draw left in the run's folder, unless it was redrawn."""
     files = [path for path in sorted((run.path / FOLDER).glob("*.png")) if path.stem not in drawn]
     files += [
         path for path in (run.path / FOLDER / "history.gif",) if path.exists() and run.name in shown.get("history", {})

@@ -240,12 +240,12 @@ def _run(run: RunRecord) -> Markup:
 
 
 def commands(run: RunRecord) -> list[tuple[str, str]]:
-    """What to type to repeat a run and to go on from it: (command, what it does)."""
+    """Commands that repeat or resume a run: (command, what it does)."""
     folder = run.path
     again = folder.with_name(f"{folder.resolve().name}-again")
     lines = [
         (f"{run.command} --config {word(folder / CONFIG)} --out {word(again)}", "repeat"),
-        (f"{run.command} --resume {word(folder)}", "go on"),
+        (f"{run.command} --resume {word(folder)}", "resume"),
     ]
     if run.searches:
         lines.append((f"nas-retrain {word(folder / GENOTYPE)}", "train what was found"))

@@ -179,22 +179,22 @@ def _failures(trials: Sequence[FrozenTrial]) -> list[Markup]:
 
 
 def commands(record: StudyRecord) -> list[tuple[str, str]]:
-    """What to type to use what was found and to go on: (command, what it does)."""
+    """Commands that use the result or resume the study: (command, what it does)."""
     folder, study = record.path, record.study
-    beside = folder.resolve().name
+    name = folder.resolve().name
     kept = f" --storage {word(record.storage)} --study {word(study.name)}" if record.storage else ""
     sweep = word(folder / SWEEP_FILE)
     lines = []
     if record.best is not None:
         own = folder / str(record.best.user_attrs.get("folder", f"trial-{record.best.number}"))
-        best, out = word(folder / BEST_SETTINGS), word(folder.with_name(f"{beside}-best"))
-        lines.append((f"nas-{study.space.command} --config {best} --out {out}", "the best settings once more"))
+        best, out = word(folder / BEST_SETTINGS), word(folder.with_name(f"{name}-best"))
+        lines.append((f"nas-{study.space.command} --config {best} --out {out}", "repeat the best settings"))
         lines.append((f"nas-report {word(own)}", "a report of the best trial"))
     done = sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in record.trials)
     if study.config.sampler != "grid":
         places = max(2 * done, study.places)
-        lines.append((f"nas-sweep {sweep} --out {word(folder)}{kept} --trials {places}", "go on, with more trials"))
-    again = word(folder.with_name(f"{beside}-again"))
+        lines.append((f"nas-sweep {sweep} --out {word(folder)}{kept} --trials {places}", "resume, with more trials"))
+    again = word(folder.with_name(f"{name}-again"))
     lines.append((f"nas-sweep {sweep} --out {again}", "repeat"))
     return lines
 

@@ -37,7 +37,7 @@ LINE = 20
 TICKS, LABEL = 11, 12
 """Points, of numbers and of names: legible at half the size, too."""
 MOST_NUMBERS = 3
-"""Trials that are named beside a point."""
+"""Trials that are named next to a point."""
 SCATTER: dict[str, Any] = {"s": 34, "edgecolors": "#333333", "linewidths": 0.5}
 """With an outline, so that the light end of a scale of colours stands out from the paper."""
 
@@ -55,7 +55,7 @@ def draw_figures(
     importances: Mapping[str, float],
     front: Sequence[FrozenTrial],
 ) -> dict[str, Figure]:
-    """Draws what there is to see: history, slices, parallel, and if there are any importances and pareto.
+    """Draws history, slices and parallel coordinates; importances and the Pareto front if there are any.
 
     Args:
         space: The parameters.
@@ -141,7 +141,7 @@ def _importances(shares: Mapping[str, float]) -> Figure:
 
 
 def _position(parameter: Parameter, value: Any) -> float:
-    """Where a value lies along an axis: choices side by side."""
+    """Where a value lies along an axis: choices at 0, 1, ..."""
     if parameter.choices is None:
         return float(value)
     return float([str(label) for label in corners(parameter)].index(str(value)))
@@ -183,8 +183,8 @@ def _slices(space: Space, trials: Sequence[FrozenTrial], place: int) -> Figure:
     return figure
 
 
-def _colorbar(figure: Figure, shade: ScalarMappable, beside: Any, label: str) -> Colorbar:
-    bar = figure.colorbar(shade, ax=beside, pad=0.02)
+def _colorbar(figure: Figure, shade: ScalarMappable, panels: Any, label: str) -> Colorbar:
+    bar = figure.colorbar(shade, ax=panels, pad=0.02)
     bar.set_label(label, size=LABEL)
     bar.ax.tick_params(labelsize=TICKS)
     return bar

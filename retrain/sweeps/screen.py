@@ -1,4 +1,4 @@
-"""What is seen while a study runs: a live table of all workers' trials on a terminal, else a line for each trial."""
+"""The view of a running study: on a terminal a live table of all workers' trials, else a line for each trial."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Screen:
         assert self._live is not None
         try:
             self._live.update(live_table(self._study, self._study.trials), refresh=True)
-        except Exception as error:  # the storage may be away for a moment; whoever works says so if it stays away
+        except Exception as error:  # it may be away for a moment; the worker reports it if it stays away
             self._live.update(Text(f"the storage does not answer: {error}"), refresh=True)
 
     def __enter__(self) -> Screen:

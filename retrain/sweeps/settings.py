@@ -2,7 +2,7 @@
 
 A file has `command` (whose settings are varied: search or retrain), `parameters` (a dotted name each), and if wanted
 `description`, `recipe`, `settings` (as in a file for --config), `first` (values to try first) and any field of
-`StudyConfig`. The shipped ones lie beside this module.
+`StudyConfig`. The shipped ones are next to this module.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class StudyConfig(Settings):
     pruner: Pruner | None = None
     """What ends a trial early: median, hyperband or none; None: median, where there is one objective."""
     trials: int | None = None
-    """Trials that the study shall have, of all workers: complete and pruned ones. None: 30, or the whole grid."""
+    """Complete and pruned trials to reach, those of all workers together. None: 30, or the whole grid."""
     failures: int = 3
     """Stop a worker after so many failed trials in a row."""
     retries: int = 2
@@ -121,20 +121,20 @@ class StudyConfig(Settings):
         self.limit("patience", above=0, note=" (seconds)")
 
     def places(self, points: int) -> int:
-        """Trials that the study shall have, with so many values given in advance."""
+        """Number of trials to reach, given how many values are set in advance."""
         if self.sampler == "grid":
             return min(self.trials or points, points)
         return self.trials or TRIALS
 
     @property
     def prunes_by(self) -> str:
-        """The pruner that is in force."""
+        """The pruner that is used."""
         return self.pruner or ("median" if len(self.objectives) == 1 else "none")
 
 
 @dataclass(frozen=True)
 class Sweep(Settings):
-    """What a sweep file says."""
+    """The content of a sweep file."""
 
     command: Command
     """Whose settings are varied: those of nas-search or of nas-retrain."""

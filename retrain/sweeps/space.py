@@ -72,7 +72,7 @@ class Space:
         return Space(sweep.parameters, base, sweep.first)
 
     def draw(self, choose: Callable[[Parameter], Label]) -> dict[str, Any]:
-        """The settings, in plain containers, with the value that `choose` gives for each parameter in force."""
+        """The settings, in plain containers, with the value that `choose` gives for each active parameter."""
         plain = copy.deepcopy(self.base)
         for parameter in self.parameters:
             if all(_plain(read(plain, name)) in map(_plain, values) for name, values in parameter.when.items()):
@@ -84,7 +84,7 @@ class Space:
         return from_plain(self.config_class, plain)
 
     def points(self) -> list[dict[str, Label]]:
-        """The grid: each different combination of the parameters in force, once.
+        """The grid: each different combination of the active parameters, once.
 
         Raises:
             ValueError: A parameter has no end of values, or there are too many combinations.
@@ -109,7 +109,7 @@ class Space:
         return self.draw(lambda parameter: by_name[parameter.name])
 
     def _used(self, labels: Sequence[Label]) -> dict[str, Label]:
-        """Those of the values that are in force."""
+        """The values of the active parameters."""
         by_name = dict(zip((p.name for p in self.parameters), labels, strict=True))
         used: dict[str, Label] = {}
 

@@ -67,7 +67,7 @@ def open_storage(name: str | None, folder: Path) -> BaseStorage:
 
 def _database(url: str) -> BaseStorage:
     url = url.replace("postgresql://", "postgresql+psycopg://", 1)  # SQLAlchemy's default differs between versions
-    options: dict[str, object] = {"pool_pre_ping": True}  # a connection that the server closed is opened anew
+    options: dict[str, object] = {"pool_pre_ping": True}  # a connection that the server closed is reopened
     if url.startswith("sqlite:"):
         options = {"connect_args": {"timeout": 60}}
         Path(url.partition(":///")[2]).parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _proxy(url: str) -> BaseStorage:
 
 
 def is_out_of_reach(error: BaseException) -> bool:
-    """Whether this is how a database, or a proxy, says that it is not there."""
+    """Whether this error means that a database or a proxy does not answer."""
     return isinstance(error, StorageInternalError) or type(error).__module__.startswith("grpc")
 
 

@@ -65,7 +65,7 @@ class TrialRun:
     folder: Path
     """The run folder."""
     resume: bool
-    """Whether the folder holds the run, to go on with."""
+    """Whether the folder holds the run, to resume it."""
     each_epoch: Callable[[int, Mapping[str, float]], None]
     """To be called after each epoch, counted from 0, with its validation metrics; what it raises ends the run."""
 
@@ -106,7 +106,7 @@ class Study:
     points: list[dict[str, Label]] = field(init=False)
     """Values given in advance: the whole grid, or those to try first."""
     places: int = field(init=False)
-    """Trials that the study shall have."""
+    """Number of trials to reach."""
 
     def __post_init__(self) -> None:
         is_grid = self.config.sampler == "grid"
@@ -122,7 +122,7 @@ class Study:
         )
         self._study_id = self.storage.get_study_id_from_name(self.name)
         self._watch = Watch(self.storage, self.config.patience)
-        # In this order: another worker that begins just now says what the study is of before it makes a trial.
+        # In this order: a worker that starts at the same time describes the study before it makes a trial.
         begun, trials = sorted(self.folder.glob("trial-*")), study.trials
         kept = study.user_attrs.get(SWEEP)
         if kept is None:
@@ -137,7 +137,7 @@ class Study:
         kept["settings"] = now["settings"] | kept["settings"]  # those that are newer than the study
         if changed := differences(kept, now):
             raise ValueError(
-                f"the study {self.name} has another {', '.join(changed)}: give the same to go on with it, or choose "
+                f"the study {self.name} has another {', '.join(changed)}: give the same to resume it, or choose "
                 "another --out (or --study) for a new one"
             )
 
