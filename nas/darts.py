@@ -70,10 +70,7 @@ class SearchState(RunState):
 
 
 def search(
-    config: SearchConfig,
-    resume: str | Path | None = None,
-    quiet: bool = False,
-    each_epoch: EachEpoch | None = None,
+    config: SearchConfig, resume: str | Path | None = None, quiet: bool = False, each_epoch: EachEpoch | None = None
 ) -> SearchResult:
     """Searches an architecture and writes a run folder (see `nas.runs.folder`).
 

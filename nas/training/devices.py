@@ -42,8 +42,7 @@ def choose_device(name: str) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {name!r}: give auto, cpu, cuda, or cuda:N")
-    there = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= there:
+    if device.type == "cuda" and (device.index or 0) >= (there := torch.cuda.device_count()):
         raise ValueError(f"device is {name!r}, but PyTorch sees {there} GPUs here: use --device cpu")
     return device
 

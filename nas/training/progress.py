@@ -27,16 +27,10 @@ class StepProgress:
     """
 
     def __init__(self, total: int, done: int = 0, quiet: bool = False) -> None:
+        columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
+        hidden, console = quiet or not sys.stdout.isatty(), Console(file=sys.stdout)
         self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stdout),
-            disable=quiet or not sys.stdout.isatty(),
-            transient=True,
+            TextColumn("{task.description}"), *columns, console=console, disable=hidden, transient=True
         )
         self._task = self._bar.add_task("", total=total, completed=done)
 
