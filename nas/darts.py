@@ -158,7 +158,6 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     config, processes = session.config, session.processes
     space = resolve_space(config)
     halves = split_dataset(session.train_set, config.seed)
-    session.steps_per_epoch = steps_per_epoch(min(map(len, halves)), config.images_per_update * processes.count)
     how = config.supernet.engine, config.supernet.recompute, config.partial_channels
     supernet = session.build(lambda: Supernet(space, session.classes, *how), partial(search_memory, config=config))
     supernet = supernet.to(session.device)
@@ -167,6 +166,7 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
         supernet.alpha_sampling = sampling
     weights, architecture = make_steppers(config, supernet, session.device, processes)
     session.parts = {"supernet": supernet, "weights": weights, "architecture": architecture}
+    session.steps_per_epoch = steps_per_epoch(min(map(len, halves)), config.images_per_update * processes.count)
     session.state = SearchState()
     if session.resumes:
         with session.checkpoint() as saved:

@@ -162,10 +162,10 @@ def test_ids_survive_without_scaling() -> None:
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"crop": (0, 5)}, r"crop is \(0, 5\): give height and width"),
+        ({"crop": (0, 5)}, r"crop\[0\] is 0: give a whole number from 1 to 16384"),
         ({"crop": (5,)}, r"crop is \(5,\)"),
-        ({"crop": (5.5, 5)}, "whole pixels"),
-        ({"scale": (0.0, 1.0)}, r"scale is \(0.0, 1.0\): give two finite factors"),
+        ({"crop": (5.5, 5)}, r"crop\[0\] is 5.5: give a whole number"),
+        ({"scale": (0.0, 1.0)}, r"scale\[0\] is 0.0: give a number above 0"),
         ({"scale": (0.5, float("nan"))}, "finite"),
         ({"scale": (2.0, 0.5)}, r"the smaller factor comes first: \[0.5, 2.0\]"),
     ],

@@ -302,5 +302,5 @@ def test_runs_cache_what_they_train_and_validate_on(tmp_path: Path, monkeypatch:
         assert not isinstance(plain, Cached | DiskCached)
         check_same(memory, plain)
         check_same(disk, plain)
-        assert disk.path.parent == tmp_path
-    assert len(files(tmp_path)) == 2
+        assert disk.path.parent == tmp_path / "nas-segmentation"
+    assert len(files(tmp_path / "nas-segmentation")) == 2

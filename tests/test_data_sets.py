@@ -403,7 +403,11 @@ def test_default_colors_are_those_of_voc() -> None:
             "entry 1 has the id 0; expected 0, 1",
         ),
         ("classes.json", '[{"name": "a", "id": 0}, {"name": "b", "id": 2}]', "has no id 1; expected 0..1"),
-        ("classes.json", '["a", {"name": "b", "color": "red"}]', "entry 1 has the color red"),
+        (
+            "classes.json",
+            '["a", {"name": "b", "color": "red"}]',
+            "entry 1 has the color 'red'; expected red, green and blue",
+        ),
     ],
 )
 def test_class_file_messages(plain: Path, file: str, content: str | bytes, expected: str) -> None:

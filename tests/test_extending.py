@@ -327,7 +327,7 @@ def test_a_loss_and_an_optimiser_of_ones_own_are_searched_and_trained_with(monke
             ["--loss.name", "focal", "--loss.class-weights", "inverse_log"],
             "loss.class_weights has no effect on the loss",
         ),
-        (["--optimizer.options", "{eps: 1}"], "optimizer.options has eps, but there are no such options"),
+        (["--optimizer.options", "{beta: 1}"], "unknown setting optimizer.options.beta: give one of eps"),
         (["--optimizer.name", "radma"], "optimizer.name is 'radma': give one of sgd, adam, radam, or"),
     ],
 )

@@ -263,7 +263,7 @@ def test_the_modules_work_as_they_are() -> None:
     for wrong, message in (
         ({"fusion": "x"}, "fpl_fusion is 'x': give one of stage1"),
         ({"factorization": "x"}, "factorization is 'x': give one of composite"),
-        ({"rates": (0,)}, "fpl_rates is .* 1 to 64"),
+        ({"rates": (0,)}, "fpl_rates.* 1 to 64"),
     ):
         with pytest.raises(ValueError, match=message):
             FPL(6, 6, **wrong)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from nas.supernet.engine.batched_modules import BatchedOperation
 from nas.supernet.engine.memory_format import from_columns, to_columns
 from nas.supernet.engine.pass_context import PassContext
 from nas.supernet.network import Supernet
-from nas.training.optimizers import load_optimizer_state, make_optimizer
+from nas.training.optimizers import make_optimizer
 from nas.training.step import Execution, Stepper
 from search_spaces.module_protocols import project, reported
 from search_spaces.modules import BatchNorm
@@ -240,16 +240,6 @@ def test_a_run_goes_on_in_the_other_engine(first: str) -> None:
     torch.save(saved, file := io.BytesIO())
     file.seek(0)
     torch.load(file, weights_only=True)
-
-
-def test_an_older_checkpoint_goes_on_in_the_plain_engine_only() -> None:
-    space = small(load("autodeeplab"), layers=1)
-    plain, fast = engines(space)
-    optimizers = [make_optimizer(supernet, supernet.weights(), CosineSgdConfig()) for supernet in (plain, fast)]
-    older = optimizers[0].state_dict()
-    load_optimizer_state(optimizers[0], plain, older)
-    with pytest.raises(ValueError, match=r"older than the fast engine: go on with --supernet\.engine plain"):
-        load_optimizer_state(optimizers[1], fast, older)
 
 
 def test_both_engines_draw_the_same_weights_and_report_the_same() -> None:

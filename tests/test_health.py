@@ -159,7 +159,7 @@ def test_an_alpha_that_has_not_moved_is_no_collapse_and_an_early_one_may_be_unif
         (HealthConfig(stop_when_stable=3), {"stable": 3, "collapsing": False}, "the same for 3 epochs"),
         (HealthConfig(stop_on_collapse=True), {"stable": 9, "collapsing": False}, None),
         (HealthConfig(stop_on_collapse=True), {"stable": 0, "collapsing": True}, "collapsing"),
-        (HealthConfig(1, True), {}, None),
+        (HealthConfig(1, 0), {}, None),
     ],
 )
 def test_what_ends_a_search(config: HealthConfig, memory: dict[str, Any], reason: str | None) -> None:

@@ -52,7 +52,7 @@ def test_settings_hold_the_full_name_of_a_precision(config: Any, short: str) -> 
 
 def test_every_name_stands_for_a_precision() -> None:
     assert {full_precision(name) for name in get_args(Precision)} == {"float32", "tf32", "bfloat16", "float16"}
-    with pytest.raises(ValueError, match="precision is 'half': choose one of float32, tf32"):
+    with pytest.raises(ValueError, match="precision is 'half': give one of float32, tf32"):
         Inference(precision="half")  # type: ignore[arg-type]
 
 

@@ -277,8 +277,8 @@ def test_operations_follow_the_settings() -> None:
         ({"zone": 1}, "^zone is 1"),
         ({"rate": 0}, "rate is 0"),
         ({"sigma": 0.0}, r"sigma is 0\.0: give a number above 0"),
-        ({"init": (0.5, 0.1)}, r"init is \[0.5, 0.1\]: give the smallest and the largest"),
-        ({"init": (0.0, 2.0)}, "init is .* from 0 to 1"),
+        ({"init": (0.5, 0.1)}, r"init is \[0.5, 0.1\]: give the smallest value first"),
+        ({"init": (0.0, 2.0)}, "init.* from 0 to 1"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:

@@ -115,14 +115,14 @@ def test_several_views_count_the_argmax_of_their_mean() -> None:
 @pytest.mark.parametrize(
     ("scales", "says"),
     [
-        ((), "there are 0 scales: give 1 to 16"),
-        ([1 + n / 100 for n in range(17)], "there are 17 scales: give 1 to 16"),
-        ((1.0, 0.0), "scale 0 is out of range: give factors above 0, up to 8"),
-        ((-0.5,), "scale -0.5 is out of range"),
-        ((float("nan"),), "scale nan is out of range"),
-        ((float("inf"),), "scale inf is out of range"),
-        ((9.0,), "scale 9 is out of range"),
-        ((0.5, 1.0, 0.5), "scales 0.5, 1, 0.5 name one twice: give each once"),
+        ((), "scales is empty: give 1 to 16"),
+        ([1 + n / 100 for n in range(17)], "scales has 17 entries: give 1 to 16"),
+        ((1.0, 0.0), "scales[1] is 0.0: give a number above 0 up to 8"),
+        ((-0.5,), "scales[0] is -0.5: give"),
+        ((float("nan"),), "scales[0] is nan: give"),
+        ((float("inf"),), "scales[0] is inf: give"),
+        ((9.0,), "scales[0] is 9.0: give"),
+        ((0.5, 1.0, 0.5), "scales is [0.5, 1.0, 0.5]: give each one once"),
     ],
 )
 def test_scales_that_cannot_be_used_are_refused(scales: Any, says: str) -> None:

@@ -449,9 +449,10 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     },
     "fplnet": {
         "genotype": "fplnet",
+        "network": NetworkConfig(),
         "optimizer": dataclasses.replace(ADAM, head_bias_lr_multiplier=None),
     },
-    "espnet-c": {"genotype": "espnet-c", "loss": WEIGHED},
+    "espnet-c": {"genotype": "espnet-c", "network": NetworkConfig(), "loss": WEIGHED},
     "mnv2-li-aspp": {
         "genotype": "mnv2-li-aspp",
         "network": NetworkConfig(aspp_channels=8, li_init=(0.0, 0.05)),

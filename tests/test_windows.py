@@ -135,9 +135,9 @@ def test_the_stride_is_two_thirds_of_the_window() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"window": (0, 5)}, "window is (0, 5): give height and width of at least 1 pixel"),
-        ({"window": (5,)}, "window is (5,): give height and width"),
-        ({"window": (9, 9), "stride": (0, 9)}, "stride is (0, 9): give height and width of at least 1 pixel"),
+        ({"window": (0, 5)}, "window[0] is 0: give a whole number from 1"),
+        ({"window": (5,)}, "window is (5,): give a list of 2, each a whole number"),
+        ({"window": (9, 9), "stride": (0, 9)}, "stride[0] is 0: give a whole number from 1"),
         ({"window": (9, 9), "stride": (9, 10)}, "stride 9x10 is larger than the window, 9x9, and would leave pixels"),
         ({"stride": (9, 9)}, "stride is 9x9, but there is no window: give --window, too"),
         ({"window_batch": 2}, "window_batch is 2, but there is no window: give --window, too"),
