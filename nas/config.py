@@ -333,7 +333,7 @@ class RunConfig(Settings):
     """Batches whose gradients are averaged for one update, at least 1: updates as from a larger batch, with the memory
     of a smaller one (batch norm still sees single batches)."""
     memory_check: MemoryCheck = "stop"
-    """What to do if a step will not fit into the free memory: stop before the run starts, warn, or off (no check)."""
+    """Reaction if a step will not fit into the free memory: stop before the run starts, warn, or off (no check)."""
     epochs: int = 40
     """Passes over the training data, at least 1."""
     checkpoint_minutes: float = 10.0

@@ -20,7 +20,7 @@ from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
-from search_spaces.validation import differences, from_plain, require, to_plain
+from search_spaces.validation import differences, from_plain, raised_as, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 
@@ -119,10 +119,9 @@ def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> 
     Raises:
         RunError: The run's settings cannot be read.
     """
-    try:
-        begun = from_plain(type(config), read_config(folder))
-    except ValueError as error:
-        raise error if isinstance(error, RunError) else RunError(f"{folder / CONFIG}: {error}") from error
+    values = read_config(folder)
+    with raised_as(RunError, f"{folder / CONFIG}: "):
+        begun = from_plain(type(config), values)
     changed = [name for name in differences(to_plain(begun), to_plain(config)) if name not in {*FREE, *but}]
     if isinstance(begun, SearchConfig) and isinstance(config, SearchConfig):  # compare contents, not file names
         own = folder / SPACE

@@ -68,7 +68,7 @@ def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:
 
 
 class _Recipe:
-    """How to make a tensor again; the result is released after its last use."""
+    """A call that makes a tensor again; the result is released after its last use."""
 
     def __init__(self, device: torch.device, function: Callable[..., Tensor], arguments: Sequence[Any]) -> None:
         self.device, self.function, self.arguments = device, function, arguments

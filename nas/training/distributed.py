@@ -28,7 +28,7 @@ from nas.training.devices import choose_device
 __all__ = ["ALONE", "Processes", "process_group"]
 
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others, as rank 0 may be building a cache. Ended processes are noticed at once."""
+"""Longest wait for other processes: rank 0 may be building a cache. Ended processes are noticed at once."""
 
 _runs = itertools.count()
 

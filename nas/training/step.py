@@ -22,7 +22,7 @@ __all__ = ["Execution", "Stepper"]
 
 @dataclass(frozen=True)
 class Execution:
-    """How steps are computed; the results agree to rounding."""
+    """Device, precision and parallelism of steps, whose results agree to rounding."""
 
     device: torch.device
     """Device of the network."""

@@ -83,8 +83,7 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         _save(ctx, recipes, x, weight)
         ctx.biases = None if bias is None else [len(bias)]
-        ctx.shape = stride, padding, dilation
-        ctx.groups = groups
+        ctx.shape, ctx.groups = (stride, padding, dilation), groups
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
