@@ -1,4 +1,4 @@
-"""How a space is searched: supernet, architecture parameters, bilevel loop; and what every run shares."""
+"""The search: supernet, architecture parameters, bilevel loop; and what every run shares."""
 
 from typing import TYPE_CHECKING
 

@@ -49,40 +49,23 @@ __all__ = [
 ]
 
 
-Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
-"""The last three are short for others; settings hold the full names."""
-
-
-MemoryCheck = Literal["stop", "warn", "off"]
-
-
-SyncBatchNorm = Literal["gpu", "always", "never"]
-
-
-Engine = Literal["plain", "fast"]
-
-
-Recompute = Literal["none", "node"]
-
-
-Cache = Literal["none", "memory", "disk"]
-
-
-Decay = Literal["all", "convolutions", "dense_convolutions"]
-"""Which weights decay: all parameters; the weights of convolutions only; those of convolutions but depthwise ones."""
-
-
-_SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-
 Config = TypeVar("Config")
-
-
 RECIPES = Path(__file__).parent / "recipes"
+# Settings may come from a stranger's run folder. These bounds are far above any use, but limit what is allocated.
+MAX_IMAGES, MAX_PROCESSES, MAX_SIDE = 65536, 1024, 16384
 
-
-# Settings may come from a stranger's run folder: far above any use, but what they make us allocate has a bound.
-MAX_IMAGES, MAX_PROCESSES = 65536, 1024
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
+"""The last three are abbreviations; settings hold the full names."""
+_SHORT: dict[str, Precision] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+MemoryCheck = Literal["stop", "warn", "off"]
+SyncBatchNorm = Literal["gpu", "always", "never"]
+Engine = Literal["plain", "fast"]
+Recompute = Literal["none", "node"]
+Cache = Literal["none", "memory", "disk"]
+Sampling = Literal["none", "gumbel"]
+CostName = Literal["multiply_adds", "parameters"]
+Decay = Literal["all", "convolutions", "dense_convolutions"]
+"""Which weights decay: all parameters; the weights of convolutions; or those except depthwise ones."""
 
 
 def full_precision(name: Precision) -> Precision:
@@ -98,8 +81,8 @@ CHANGEABLE = frozenset(
         *("loader.workers", "loader.prefetch", "loader.cache"),
     }
 )
-"""Settings that may change when a run is resumed; with any other changed it would be another run. (A space may be named
-by another file: its content is in the checkpoint and compared there.)"""
+"""Settings that may change when a run is resumed; any other change would make it a different run. (`space` may name
+another file: the checkpoint holds its content, which is compared.)"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +96,7 @@ class SgdConfig(Settings):
     momentum: float = 0.9
     """Momentum, 0 to below 1."""
     clip: float | None = None
-    """Largest norm of the gradient; a longer one is scaled down to it. None leaves it."""
+    """Largest norm of the gradient; a longer one is scaled down to it. None: no limit."""
 
     prefix = "optimizer."
 
@@ -158,60 +141,51 @@ class LossNameConfig(Settings):
 
 @dataclass(frozen=True)
 class SupernetConfig(Settings):
-    """How the supernet is computed; what it computes is the same."""
+    """Speed and memory of the supernet; the results do not change."""
 
     engine: Engine = "fast"
-    """fast, the operations of many edges in one call; or plain, the loop over all of them that the fast one is checked
-    against. Equal to rounding; a run may change from one to the other with --resume."""
+    """fast computes the operations of many edges in one call; plain loops over them, and fast is tested against it.
+    They agree to rounding, and a resumed run may switch between them."""
     recompute: Recompute = "none"
-    """Memory for time: with node, what lies within each node is not kept for the backward pass, but computed a second
-    time there."""
+    """none; or node: compute the inside of each node a second time in the backward pass, which takes more time and less
+    memory."""
     graphs: bool = False
-    """Record the work of a step once and launch it at once (CUDA graphs): faster where a step is many small operations.
-    For NVIDIA GPUs only; it takes some memory more."""
+    """Record the work of a step once and replay it (CUDA graphs): faster if a step consists of many small operations.
+    For NVIDIA GPUs only; takes some more memory."""
 
     prefix = "supernet."
 
 
-Sampling = Literal["none", "gumbel"]
-
-
-CostName = Literal["multiply_adds", "parameters"]
-
-
 @dataclass(frozen=True)
 class ArchitectureConfig(Settings):
-    """The optimiser of alpha and beta, and what is done against a search that collapses."""
+    """The optimiser of alpha and beta, and measures against a collapse of the search."""
 
     lr: float = 3e-3
     """Learning rate, above 0."""
     weight_decay: float = 1e-3
     """L2 penalty on the logits, at least 0."""
     start_epoch: int = 20
-    """First epoch (from 0) in which alpha and beta learn; before, only the weights do."""
+    """First epoch (from 0) in which alpha and beta learn; until then only the weights do."""
     optimizer: str = "adam"
     """Optimiser of alpha and beta: adam, sgd, or one of your own."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of Adam's first moment (SGD's momentum) and second moment, each from 0 to below 1. DARTS has 0.5 and
-    0.999."""
+    """Decay of Adam's first (SGD's momentum) and second moment, each from 0 to below 1. DARTS uses 0.5 and 0.999."""
     skip_dropout: float = 0.0
-    """Probability, from 0 to below 1, with which a step does without the skip of an edge; it falls linearly to 0 over
-    the run (operation-level dropout, P-DARTS). 0: off."""
+    """Probability, from 0 to below 1, of dropping the skip operation of an edge in a step; falls linearly to 0 over the
+    run (operation-level dropout, P-DARTS). 0: off."""
     entropy: float = 0.0
-    """Weight that the relative entropy of alpha has in the architecture's loss at the end of the run, at least 0; it
-    rises linearly from 0 in the epoch start_epoch, so that alpha decides itself late (DA2S). 0: off."""
+    """Weight of the relative entropy of alpha in the architecture's loss at the end of the run, at least 0; it rises
+    linearly from 0 at start_epoch, so that alpha decides late (DA2S). 0: off."""
     sampling: Sampling = "none"
-    """none, all operations are weighed by alpha; or gumbel, each edge of each step has one operation, drawn by alpha
-    (hard Gumbel-softmax, GDAS), and validation has the likeliest one. Its temperature falls from 10 to 0.1
-    (linearly)."""
+    """none weighs all operations by alpha; gumbel draws one operation per edge and step by alpha (hard Gumbel-softmax,
+    GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one."""
     cost_weight: float = 0.0
-    """Weight in the architecture's loss of what the relaxed network's operations cost above cost_target, at least 0;
-    the cost is relative to that of uniform alpha and beta. 0: off."""
+    """Weight in the architecture's loss of the relaxed network's cost above cost_target, at least 0; the cost is
+    relative to that of uniform alpha and beta. 0: off."""
     cost_target: float = 0.5
-    """Cost, relative to that of uniform alpha and beta, below which nothing is to be gained, at least 0 (for
-    cost_weight)."""
+    """Cost without a penalty, relative to that of uniform alpha and beta, at least 0 (for cost_weight)."""
     cost: CostName = "multiply_adds"
-    """What is counted, at the size of a training crop: multiply_adds or parameters (for cost_weight)."""
+    """The cost, at the size of a training crop: multiply_adds or parameters (for cost_weight)."""
 
     prefix = "architecture."
 
@@ -230,27 +204,26 @@ class ArchitectureConfig(Settings):
 
     @property
     def varies(self) -> tuple[str, ...]:
-        """Names of the settings in force that change from step to step what is computed of alpha."""
+        """Names of the settings that are on and make the use of alpha differ from step to step."""
         on = {"skip_dropout": self.skip_dropout > 0, "entropy": self.entropy > 0, "sampling": self.sampling != "none"}
         return tuple(name for name, there in on.items() if there)
 
 
 @dataclass(frozen=True)
 class HealthConfig(Settings):
-    """What of a search's health costs time, and when a search ends early (see docs/health.md)."""
+    """Measurements of a search's health that cost time, and reasons to end it early (see docs/health.md)."""
 
     gap_batches: int = 8
-    """Training batches on which the statistics of the batch norms are estimated anew to measure the discretisation gap:
-    the mIoU that the supernet loses with the decoded architecture forced on it. 0: it is not measured."""
+    """Training batches that re-estimate the batch-norm statistics to measure the discretisation gap: the mIoU that the
+    supernet loses with the decoded architecture forced on it. 0: not measured."""
     eigenvalue_steps: int = 0
-    """Steps of the power iteration for the dominant eigenvalue of the Hessian of the architecture's loss, after each
-    epoch in which alpha and beta learn, on one batch; each takes two gradients, and 4 say enough. 0: it is not
-    computed."""
+    """Steps of power iteration for the dominant eigenvalue of the Hessian of the architecture's loss, on one batch
+    after each epoch in which alpha and beta learn; each takes two gradients, and 4 are enough. 0: not computed."""
     stop_when_stable: int | None = None
     """End the search once the decoded genotype has stayed the same for this many epochs in which alpha and beta
-    learned, at least 1; None goes through all epochs."""
+    learned, at least 1; None runs all epochs."""
     stop_on_collapse: bool = False
-    """End the search after the epoch in which half of the edges or more have come to prefer skip."""
+    """End the search after the epoch in which half of the edges or more prefer skip."""
 
     prefix = "health."
 
@@ -260,13 +233,9 @@ class HealthConfig(Settings):
         self.limit("stop_when_stable", least=1)
 
 
-MAX_SIDE = 16384
-"""Pixels: far above any use; settings may come from a stranger."""
-
-
 @dataclass(frozen=True)
 class AugmentConfig(Settings):
-    """How a training sample is varied: scaled, cropped to one size, mirrored.
+    """Augmentation of a training sample: scaling, cropping to one size, mirroring.
 
     Raises:
         ValueError: A field is outside its limits; the message gives the value and the fix.
@@ -274,15 +243,12 @@ class AugmentConfig(Settings):
 
     crop: tuple[int, int] = (321, 321)
     """Height and width of every training sample, in pixels, each 1 to 16384. A smaller image is padded."""
-
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest factor of the random scale, above 0; drawn uniformly. (1, 1) keeps the size."""
-
     flip: bool = True
     """Mirror left and right with probability one half."""
-
     scale_step: float = 0.0
-    """Distance of the factors of the random scale, as in 0.5, 0.75, ... 2 with 0.25; 0 draws from all in between."""
+    """Step between the factors of the random scale: 0.25 gives 0.5, 0.75, ... 2; 0 draws any factor in the range."""
 
     prefix = "loader.augment."
 
@@ -300,12 +266,12 @@ class AugmentConfig(Settings):
 
 @dataclass(frozen=True)
 class LoaderConfig(Settings):
-    """How a data set is read; its name and folder are the settings `data` and `data_root`."""
+    """Reading of the data set; its name and folder are the settings `data` and `data_root`."""
 
     resolution: float = 1.0
     """Factor by which images and labels are resized when they are read; 0.5 is half resolution."""
     train_split: str = "train"
-    """Split to learn from."""
+    """Split to train on."""
     val_split: str = "val"
     """Split to validate on."""
     train_limit: int | None = None
@@ -313,16 +279,16 @@ class LoaderConfig(Settings):
     val_limit: int | None = None
     """Use this many validation images, evenly spread over the split; None uses all."""
     workers: int = 0
-    """Processes that read and augment, for the whole run; 0 does it in a thread of the main one."""
+    """Processes that read and augment; 0 uses a thread of the main process."""
     prefetch: int = 2
-    """Training batches made ahead of the step, by each worker or by the thread; 0 makes each when it is needed."""
+    """Training batches prepared ahead by each worker or by the thread; 0 prepares each when it is needed."""
     cache: Cache = "none"
-    """Where decoded images are kept: none; memory; or disk, in a memory-mapped file that later runs use again, in
-    nas-segmentation in $XDG_CACHE_HOME or ~/.cache."""
+    """Where decoded images are kept: none; memory; or disk, a memory-mapped file under nas-segmentation in
+    $XDG_CACHE_HOME or ~/.cache, which later runs use too."""
     batch_size: int = 2
     """Images in a training batch, at least 2 (batch norm behind image pooling)."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How training samples are varied."""
+    """Augmentation of training samples."""
 
     prefix = "loader."
 
@@ -334,51 +300,50 @@ class LoaderConfig(Settings):
         self.limit("batch_size", least=2, most=MAX_IMAGES, note=" (batch norm needs two)")
         require(
             self.prefetch > 0 or self.workers == 0,
-            f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers are always ahead: give at least "
+            f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers always read ahead: give at least "
             "1, or --loader.workers 0",
         )
 
 
 @dataclass(frozen=True)
 class RunConfig(Settings):
-    __doc__ = f"""What every run has, whether it searches or retrains.
+    __doc__ = f"""Settings that every run has, whether it searches or retrains.
 
     Attributes:
         data: Data set: {", ".join(DATA_SETS)}; shapes is built in.
     """
 
-    command = ""  # that makes such a run, as its config.yaml says; no setting, as it has no type
+    command = ""  # the command that makes such a run, for its config.yaml; without a type it is no setting
 
-    data: str = "shapes"  # its help stands above: a text under a field cannot have the names put in
+    data: str = "shapes"  # its help is above: a string under a field cannot interpolate the names
     data_root: str | None = None
     """Folder of the data set; shapes needs none."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """How the data set is read."""
+    """Reading of the data set."""
     out: str | None = None
     """Run folder; None makes a new one under runs/."""
     seed: int = 0
-    """Of weights, split, order and augmentation."""
+    """Seed of weights, split, order and augmentation."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     precision: Precision = "float32"
-    """float32; tf32, the same with products rounded to 10 bits, for NVIDIA GPUs from Ampere on; or automatic mixed
-    precision in bfloat16 or float16. (fp32, bf16 and fp16 are short for them.)"""
+    """float32; tf32, which rounds products to 10 bits, for NVIDIA GPUs from Ampere on; or automatic mixed precision in
+    bfloat16 or float16. (fp32, bf16 and fp16 are abbreviations.)"""
     accumulate: int = 1
-    """Batches for one update, whose gradients are averaged, at least 1: batches that fit into memory, updates as from
-    larger ones (batch norm still sees single batches)."""
+    """Batches whose gradients are averaged for one update, at least 1: updates as from a larger batch, with the memory
+    of a smaller one (batch norm still sees single batches)."""
     memory_check: MemoryCheck = "stop"
-    """What to do if a step will not fit into the memory that is free: stop before it starts, warn, or off (not even
-    look)."""
+    """Reaction if a step will not fit into the free memory: stop before the run starts, warn, or off (no check)."""
     epochs: int = 40
     """Passes over the training data, at least 1."""
     checkpoint_minutes: float = 10.0
-    """Longest time between two checkpoints, and so the most that a kill costs; 0: one after every step. There is one
-    after every epoch in any case."""
+    """Longest time between two checkpoints, and so the most that a kill costs; 0 saves after every step. The end of an
+    epoch always saves."""
     best_metric: str = "miou"
     """Metric on the validation split by which best.pt is chosen: miou, pixel_accuracy, or one of your own."""
     sync_batch_norm: SyncBatchNorm = "gpu"
-    """Where several processes share a batch (torchrun): whether batch norms take the statistics of all its parts: on
-    GPUs, always or never."""
+    """With several processes (torchrun), whether batch norms use the statistics of the whole batch: gpu (only on GPUs),
+    always or never."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -404,26 +369,26 @@ class SearchConfig(RunConfig):
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""
     layers: int | None = None
-    """In place of the space's number of layers."""
+    """Number of layers, in place of the space's."""
     levels: int | None = None
-    """In place of the space's number of levels."""
+    """Number of levels, in place of the space's."""
     blocks: int | None = None
-    """In place of the space's number of blocks."""
+    """Number of blocks, in place of the space's."""
     filter_multiplier: int | None = None
-    """In place of the space's filter multiplier."""
+    """Filter multiplier, in place of the space's."""
     partial_channels: int = 1
-    """P: the operations of an edge work on 1/P of its channels, the others bypass them, and the edges into a block are
-    weighed by a softmax (PC-DARTS). A divisor of the filter multiplier; 1 mixes all channels."""
+    """P: the operations of an edge work on 1/P of its channels, the others bypass them, and a softmax weighs the edges
+    into a block (PC-DARTS). A divisor of the filter multiplier; 1 mixes all channels."""
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
-    """How the supernet is computed."""
+    """Speed and memory of the supernet."""
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
     """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """The optimiser of alpha and beta, and options against collapse."""
     loss: LossNameConfig = field(default_factory=LossNameConfig)
-    """What weights, alpha and beta minimise."""
+    """The loss of weights, alpha and beta."""
     health: HealthConfig = field(default_factory=HealthConfig)
-    """The discretisation gap, and what ends a search early."""
+    """The discretisation gap, and reasons to end a search early."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -442,7 +407,7 @@ class SearchConfig(RunConfig):
         )
 
     def learned(self, epoch: int) -> float:
-        """Share of the epochs in which alpha and beta learn that is done after `epoch`, from 0; 0 or less: not one."""
+        """Share done, after `epoch` (from 0), of the epochs in which alpha and beta learn; 0 or less: none."""
         start = self.architecture.start_epoch
         return (epoch + 1 - start) / (self.epochs - start)
 
@@ -452,24 +417,24 @@ class SearchConfig(RunConfig):
 
     def space_changes(self) -> dict[str, int]:
         """The numbers given in place of the space's own."""
-        names = ("layers", "levels", "blocks", "filter_multiplier")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        changes = {name: getattr(self, name) for name in ("layers", "levels", "blocks", "filter_multiplier")}
+        return {name: number for name, number in changes.items() if number is not None}
 
 
 def check_registered(
     setting: str, name: str, registry: str, default: str, options: Mapping[str, Any] | None = None
 ) -> None:
-    """Refuses a name that a registry does not have, and options that its entry does not take.
+    """Refuses a setting's name that a registry does not have, and options that the entry does not take.
 
     Args:
         setting: The setting, for the message.
-        name: What it names.
-        registry: "module:NAME"; imported only where there is something to check, since the module needs torch.
+        name: Its value.
+        registry: "module:NAME", whose module needs torch: it is not imported for the default.
         default: The setting's default.
-        options: What `named_options` takes.
+        options: As for `named_options`.
 
     Raises:
-        ValueError: There is no entry of that name (the message lists those that there are), or no such option.
+        ValueError: No entry of that name (the message lists them), or no such option.
     """
     if name == default and not options:
         return
@@ -481,12 +446,12 @@ def check_registered(
 
 
 def named_options(where: str, options: Mapping[str, Any], settings: type[Any] | None) -> dict[str, Any]:
-    """The arguments that `options` give to a registered thing: its defaults, with those values in their place.
+    """The defaults of a registered entry's options, updated with `options`.
 
     Args:
         where: The setting that holds them, for messages.
-        options: By name.
-        settings: A dataclass with the fields that there may be; None: there are none.
+        options: Values by name.
+        settings: A dataclass of all options; None: there are none.
 
     Raises:
         ValueError: An unknown option, or a value that is refused.
@@ -501,7 +466,7 @@ def named_options(where: str, options: Mapping[str, Any], settings: type[Any] | 
 
 
 def load_recipe(config: type[Config], folder: Path, name: str) -> Config:
-    """Settings that ship with the toolkit: the defaults, changed as FOLDER/NAME.yaml says.
+    """The settings of a shipped recipe: the defaults, updated from FOLDER/NAME.yaml.
 
     Raises:
         ValueError: There is no such recipe; the message lists the names.
@@ -520,26 +485,25 @@ EXPECTED = "give whole numbers from 0 to 2**32 - 1 with commas, such as 0,1,2"
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """The seeds of a text such as `0,1,2` or `[0, 1, 2]`.
+    """Parses seeds such as `0,1,2` or `[0, 1, 2]`.
 
     Raises:
-        ValueError: It is none, or one of the seeds is refused.
+        ValueError: The text is no list of seeds, or one of them is refused.
     """
     bare = text.strip()
     if bare.startswith("[") and bare.endswith("]"):
         bare = bare[1:-1]
     entries = [entry.strip() for entry in bare.split(",")]
-    require(
-        all(re.fullmatch(r"0|[1-9][0-9]{0,9}", entry) for entry in entries), f"--seeds is {short(text)}: {EXPECTED}"
-    )
+    good = all(re.fullmatch(r"0|[1-9][0-9]{0,9}", entry) for entry in entries)
+    require(good, f"--seeds is {short(text)}: {EXPECTED}")
     return check_seeds([int(entry) for entry in entries])
 
 
 def check_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    """The seeds, all different, one or more, each from 0 to 2**32 - 1.
+    """Checks that there are seeds, all different, each from 0 to 2**32 - 1; returns them as a tuple.
 
     Raises:
-        ValueError: They are not.
+        ValueError: There are none, or one is refused or given twice.
     """
     require(len(seeds) > 0, f"--seeds is empty: {EXPECTED}")
     for number, seed in enumerate(seeds):

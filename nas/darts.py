@@ -49,7 +49,7 @@ Halves = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search leaves."""
+    """The result of a search."""
 
     folder: Path
     """The run folder."""
@@ -66,29 +66,26 @@ class SearchState(RunState):
     weight_loss: float | Tensor = 0.0  # on the device within an epoch
     architecture_loss: float | Tensor = 0.0
     memory: dict[str, Any] = field(default_factory=dict)
-    """What the health of the next epoch is measured by (see `nas.diagnostics.health.examine`)."""
+    """Memory of the health checks, from one epoch to the next (see `nas.diagnostics.health.examine`)."""
 
 
 def search(
-    config: SearchConfig,
-    resume: str | Path | None = None,
-    quiet: bool = False,
-    each_epoch: EachEpoch | None = None,
+    config: SearchConfig, resume: str | Path | None = None, quiet: bool = False, each_epoch: EachEpoch | None = None
 ) -> SearchResult:
     """Searches an architecture and writes a run folder (see `nas.runs.folder`).
 
     Args:
         config: All settings.
-        resume: A run folder to resume in, exactly where its checkpoint is; `config` must be that run's, but for the
-            number of epochs, the device and how data is read.
-        quiet: Print nothing on the screen.
-        each_epoch: Called after each epoch, when it is saved, with its number from 0 and its validation metrics, such
-            as miou; what it raises ends the run, which can be resumed.
+        resume: A run folder to resume in, exactly where its checkpoint is; `config` must be that run's, except for the
+            settings in `nas.config.CHANGEABLE`.
+        quiet: Print nothing.
+        each_epoch: Called after each epoch is saved, with its number from 0 and its validation metrics, such as miou;
+            an exception that it raises ends the run, which can be resumed.
 
     Raises:
-        ValueError: Settings, data, space or checkpoint that cannot be used; one line with the remedy.
+        ValueError: Settings, data, space or checkpoint cannot be used; one line with the remedy.
         NonFiniteLossError: A loss is not a number; the step was not taken.
-        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+        InterruptedRun: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     with open_session(config, KIND, resume, quiet, _prepared) as session:
         supernet, weights, architecture, sampling, health, halves = _begin(session)
@@ -96,8 +93,8 @@ def search(
         with session.running(_headline(session, space, halves), partial(_plan, session, halves)), _history(session):
             for epoch in session.epochs():
                 if (reason := reason_to_stop(config.health, session.state.memory)) is not None:
-                    again = f"with another value, --resume {session.folder} goes on"
-                    session.run.log.info(f"ended after epoch {epoch}: {reason}; {again}")
+                    remedy = f"to continue, change that setting and give --resume {session.folder}"
+                    session.run.log.info(f"ended after epoch {epoch}: {reason}; {remedy}")
                     break
                 state, learns = session.state, epoch >= config.architecture.start_epoch
                 for step in session.steps(epoch):
@@ -137,7 +134,7 @@ def search(
 
 
 def _prepared(config: SearchConfig, resume: Path | None) -> tuple[SearchConfig, str]:
-    """Checks the space before anything is read; a resumed run has a copy of its space in its folder."""
+    """Checks the space before any data is read; a resumed run has a copy of its space in its folder."""
     if resume is not None and config.space not in available() and not Path(config.space).is_file():
         config = dataclasses.replace(config, space=str(resume / SPACE))
     space = resolve_space(config)
@@ -147,8 +144,6 @@ def _prepared(config: SearchConfig, resume: Path | None) -> tuple[SearchConfig, 
 
 
 class _Search(NamedTuple):
-    """What a search trains, and on what."""
-
     supernet: Supernet
     weights: Stepper
     architecture: Stepper
@@ -159,7 +154,7 @@ class _Search(NamedTuple):
 
 
 def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
-    """Builds what a search trains, and restores it where the run is resumed."""
+    """Builds the supernet and its optimisers, and restores them if the run is resumed."""
     config, processes = session.config, session.processes
     space = resolve_space(config)
     halves = split_dataset(session.train_set, config.seed)
@@ -175,14 +170,14 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     session.state = SearchState()
     if session.resumes:
         with session.checkpoint() as saved:
-            if saved["space"] != space.to_dict():  # its file is not among the settings, only the file's name
+            if saved["space"] != space.to_dict():  # the settings have only the name of its file
                 raise RunError(
                     f"--resume with another search space than the one the run began with would be another run: put "
                     f"{config.space} back as it was, or start a new run without --resume"
                 )
             halves = tuple(part.numpy() for part in saved["split"])
         session.restore(SearchState)
-    elif config.space not in available():  # the run keeps a copy, and needs the original no more
+    elif config.space not in available():  # the run keeps a copy and no longer needs the original
         if processes.first:
             write_atomically(session.folder / SPACE, load(config.space).to_yaml())
         session.config = dataclasses.replace(config, space=str(session.folder / SPACE))
@@ -194,31 +189,29 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
 def make_steppers(
     config: SearchConfig, supernet: Supernet, device: torch.device, processes: Processes = ALONE
 ) -> tuple[Stepper, Stepper]:
-    """The optimisers of the weights and of the architecture, which take steps in turn."""
+    """The steppers of the weights and of the architecture, which take turns.
+
+    Raises:
+        ValueError: CUDA graphs are asked for with several processes, or on another device.
+    """
     if config.supernet.graphs and processes.several:
         raise ValueError("supernet.graphs is on, but there are several processes: leave it out, or start one process")
     pool = graph_pool(device) if config.supernet.graphs else None  # graphs that run in turn can share memory
     execution = Execution(device, config.precision, config.accumulate, processes, pool)
     loss = make_loss(config.loss, supernet.classes, device, processes=processes)
     weights = make_optimizer(supernet, supernet.weights(), config.optimizer)
-    alpha, (beta1, beta2) = config.architecture, config.architecture.betas
-    architecture = make_optimizer(
-        supernet.architecture,
-        supernet.architecture.parameters(),
-        SgdConfig(alpha.lr, alpha.weight_decay, beta1),
-        alpha.optimizer,
-        beta2,
-    )
+    alpha, (beta1, beta2), logits = config.architecture, config.architecture.betas, supernet.architecture
+    sgd = SgdConfig(alpha.lr, alpha.weight_decay, beta1)
+    architecture = make_optimizer(logits, logits.parameters(), sgd, alpha.optimizer, beta2)
+    penalty = architecture_penalty(config, supernet)
     return (
         Stepper("weight", supernet, weights, execution, loss, config.optimizer.clip),
-        Stepper(
-            "architecture", supernet, architecture, execution, loss, penalty=architecture_penalty(config, supernet)
-        ),
+        Stepper("architecture", supernet, architecture, execution, loss, penalty=penalty),
     )
 
 
 def _plan(session: Session[SearchConfig, SearchState], halves: Halves, epoch: int, step: int) -> Iterator[list[Key]]:
-    """The batches of the run from a step on: of trainA, and once alpha and beta learn, of trainA and trainB in turn."""
+    """The batches of the run from a step on: of trainA and, once alpha and beta learn, of trainB in turn."""
     config, size = session.config, session.config.images_per_update * session.processes.count
     for number in range(epoch, config.epochs):
         parts = halves if number >= config.architecture.start_epoch else halves[:1]
@@ -229,7 +222,7 @@ def _plan(session: Session[SearchConfig, SearchState], halves: Halves, epoch: in
 
 @contextmanager
 def _history(session: Session[SearchConfig, SearchState]) -> Iterator[None]:
-    """Draws how path and cell changed, when a search ends or is interrupted."""
+    """Draws the changes of path and cell when a search ends or is interrupted."""
     try:
         yield
     except InterruptedRun:
@@ -241,7 +234,6 @@ def _history(session: Session[SearchConfig, SearchState]) -> Iterator[None]:
 
 
 def _headline(session: Session[SearchConfig, SearchState], space: SearchSpace, halves: Halves) -> str:
-    """The first line of the log: the space, the data and its split, the epochs, where it runs and where it writes."""
     config = session.config
     return (
         f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
@@ -259,15 +251,15 @@ def _provenance(session: Session[SearchConfig, SearchState], state: SearchState)
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:
-    """The search space that the settings describe: the named one, with their numbers in place of its own."""
+    """The search space of the settings: the named one, with the numbers that the settings give."""
     return dataclasses.replace(load(config.space), **config.space_changes())  # type: ignore[arg-type]
 
 
 def check_levels(space: SearchSpace, config: SearchConfig) -> None:
-    """Refuses levels at which nothing would be left of a training crop, and those that no path reaches.
+    """Refuses levels that are coarser than a training crop, or that no path reaches.
 
     Raises:
-        ValueError: There are such; the message has the most that are of use.
+        ValueError: There are such levels; the message gives the largest number that works.
     """
     side, reached = min(config.loader.augment.crop), len(space.node_levels(space.layers))
     fit = sum(stride <= side for stride in space.strides)

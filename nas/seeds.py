@@ -1,8 +1,6 @@
-"""Searches that differ in their seed alone, one after the other, each in a run folder of its own.
+"""Searches that differ only in their seed, one after the other, in FOLDER/seed-0, FOLDER/seed-1, ...
 
-    FOLDER/seed-0, FOLDER/seed-1, ...
-
-The same call goes on: what is complete is left alone, what was stopped is resumed, what is missing is begun.
+The same call continues: complete searches are left alone, stopped ones are resumed, missing ones are started.
 """
 
 from __future__ import annotations
@@ -22,28 +20,26 @@ from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
-from search_spaces.validation import differences, from_plain, require, to_plain
+from search_spaces.validation import differences, from_plain, raised_as, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 
 FREE = {name for name in CHANGEABLE if name != "epochs" and not name.startswith("health.")}
-"""Settings that may differ between runs that are to be compared: where and how, not what."""
-
-
-STATES = {"missing": "a new search", "begun": "goes on from its last checkpoint", "complete": "complete already"}
+"""Settings that may differ between runs that are compared: they say where and how, not what."""
+STATES = {"missing": "a new search", "begun": "resumes from its last checkpoint", "complete": "complete already"}
 
 
 @dataclass(frozen=True)
 class SeedResult:
-    """What the search with one of the seeds left."""
+    """The result of the search with one of the seeds."""
 
     seed: int
     folder: Path
     """Its run folder."""
     genotype: Genotype | None
-    """What it found; None: its loss was not a number."""
+    """The genotype that it found; None: its loss was not a number."""
     failure: str | None = None
-    """Why it found nothing."""
+    """Why it found none."""
 
     @property
     def val_miou(self) -> float | None:
@@ -58,21 +54,21 @@ def search_seeds(
     quiet: bool = False,
     say: Callable[[str], object] = print,
 ) -> list[SeedResult]:
-    """Searches once with each seed; goes on with what is in the folder.
+    """Searches once with each seed; continues from what is in the folder.
 
     Args:
         config: All settings; `seed` and `out` are filled in.
         seeds: The seeds, each once.
-        folder: Of the run folders seed-0, seed-1, ...
-        quiet: Say nothing on the screen.
-        say: Gets a line before each search.
+        folder: Parent of the run folders seed-0, seed-1, ...
+        quiet: Print nothing.
+        say: Called with a line before each search.
 
     Raises:
-        ValueError: Settings or data that cannot be used, or the folder holds runs with other settings.
-        InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
+        ValueError: Settings or data cannot be used, or the folder holds runs with other settings.
+        InterruptedRun: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     seeds, folder = check_seeds(seeds), Path(folder)
-    # Of all before the first one is begun: what is refused is refused at once, and several processes agree.
+    # All are checked before the first one starts, so that a refusal comes at once and all processes agree.
     with process_group(config.device) as processes:
         states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])
         first, alone = processes.first, not processes.several
@@ -88,9 +84,9 @@ def search_seeds(
         try:
             found = search(own, run if state == "begun" else None, quiet)
         except KeyboardInterrupt:
-            raise InterruptedRun(f"stopped in {run}; the same command goes on") from None
+            raise InterruptedRun(f"stopped in {run}; the same command continues") from None
         except ArithmeticError as error:
-            if not alone:  # only the process that met it knows
+            if not alone:  # the other processes may not have seen it
                 raise
             results.append(SeedResult(seed, run, None, str(error)))
             continue
@@ -99,11 +95,7 @@ def search_seeds(
 
 
 def _state(config: SearchConfig, seed: int, folder: Path) -> str:
-    """What there is of a search: one of `STATES`.
-
-    Raises:
-        RunError: The folder is used for something else.
-    """
+    """The state of a search, one of `STATES`."""
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
     require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
     run = folder / f"seed-{seed}"
@@ -111,15 +103,13 @@ def _state(config: SearchConfig, seed: int, folder: Path) -> str:
         return "missing"
     changed = other_settings(run, dataclasses.replace(config, seed=seed))
     if changed:
-        raise RunError(
-            f"{run} was begun with another {', '.join(changed)}: give the same settings to go on with it, or choose "
-            "another --out"
-        )
+        remedy = "give the same settings to resume it, or choose another --out"
+        raise RunError(f"{run} was begun with another {', '.join(changed)}: {remedy}")
     return "complete" if is_complete(run, config) else "begun"
 
 
 def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> list[str]:
-    """Names of the settings in which a run differs from `config`, but for those that say where and how it is computed.
+    """Names of the settings in which a run differs from `config`, except for `FREE` ones.
 
     Args:
         folder: The run folder.
@@ -129,12 +119,11 @@ def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> 
     Raises:
         RunError: The run's settings cannot be read.
     """
-    try:
-        begun = from_plain(type(config), read_config(folder))
-    except ValueError as error:
-        raise error if isinstance(error, RunError) else RunError(f"{folder / CONFIG}: {error}") from error
+    values = read_config(folder)
+    with raised_as(RunError, f"{folder / CONFIG}: "):
+        begun = from_plain(type(config), values)
     changed = [name for name in differences(to_plain(begun), to_plain(config)) if name not in {*FREE, *but}]
-    if isinstance(begun, SearchConfig) and isinstance(config, SearchConfig):  # a file's name says nothing
+    if isinstance(begun, SearchConfig) and isinstance(config, SearchConfig):  # compare contents, not file names
         own = folder / SPACE
         if load(str(own) if own.exists() else begun.space) != load(config.space):
             changed.append("space")
@@ -143,7 +132,7 @@ def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> 
 
 def is_complete(folder: Path, config: SearchConfig) -> bool:
     """Whether a search has all its epochs, or was ended by `config.health`."""
-    if not (folder / CHECKPOINT).exists():  # removed, when all was done, or never written
+    if not (folder / CHECKPOINT).exists():  # never written, or removed by the user when the search was done
         lines = read_metrics(folder)
         return bool(lines) and int(lines[-1]["epoch"]) + 1 >= config.epochs
     state = load_checkpoint(folder / CHECKPOINT, KIND)["state"]
@@ -151,7 +140,7 @@ def is_complete(folder: Path, config: SearchConfig) -> bool:
 
 
 def supernet_miou(genotype: Genotype) -> float | None:
-    """mIoU of the supernet that a genotype was decoded from, as its provenance has it, 0 to 1; None: it has none."""
+    """mIoU of the supernet that a genotype was decoded from, 0 to 1; None if its provenance has none."""
     value = genotype.provenance.get("supernet_val_miou")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

@@ -470,7 +470,7 @@ def test_a_metric_that_cannot_be(name: str, compute: Any, expected: str) -> None
 @pytest.mark.parametrize("compute", [3, lambda matrix: None, lambda matrix: 1 / 0])
 def test_a_metric_that_fails_is_named(compute: Any) -> None:
     register_metric("mine", label="mine")(compute)
-    with pytest.raises(ValueError, match=r"^metric 'mine': (TypeError|ZeroDivisionError): [^\n]*; mend its function$"):
+    with pytest.raises(ValueError, match=r"^metric 'mine': (TypeError|ZeroDivisionError): [^\n]*; fix its function$"):
         numbers(ConfusionMatrix(2))
 
 

@@ -194,7 +194,7 @@ def test_networks_are_estimated_too(name: str) -> None:
     [
         ("stop", 3 * 2**30, ["needs about 2.1 GiB at batch 2, crop 321x321; 3.0 GiB free"]),
         ("stop", None, ["needs about 2.1 GiB at batch 2, crop 321x321"]),
-        ("warn", 500 * MIB, ["needs about 2.1 GiB at batch 2, crop 321x321; 500 MiB free: it will hardly fit; use a"]),
+        ("warn", 500 * MIB, ["needs about 2.1 GiB at batch 2, crop 321x321; 500 MiB free: it may not fit; use a"]),
         ("off", 0, []),
     ],
 )

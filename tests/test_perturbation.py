@@ -83,5 +83,5 @@ def test_a_run_is_decoded_by_perturbation_from_its_folder(tmp_path: Path, capsys
 def test_a_run_that_drew_operations_is_refused(tmp_path: Path) -> None:
     options = ArchitectureConfig(start_epoch=0, sampling="gumbel")
     folder = search(settings(tmp_path, epochs=1, architecture=options), quiet=True).folder
-    with pytest.raises(ValueError, match=r"drew one operation an edge .* decode it by alpha"):
+    with pytest.raises(ValueError, match=r"drew one operation per edge .* decode it by alpha"):
         decode_by_perturbation(folder, quiet=True)

@@ -196,7 +196,7 @@ def test_sigterm_saves_and_the_run_goes_on_with_two_processes_or_with_one(
     wait_for_a_step(folder, 2, process)
     process.terminate()
     said, _ = process.communicate(timeout=120)
-    assert process.returncode != 0 and said.count("stopped and saved; go on with") == 1, said
+    assert process.returncode != 0 and said.count("stopped and saved; continue with") == 1, said
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     resumed = torchrun("-m", "cli.search", f"--resume={folder}", "--quiet")

@@ -347,7 +347,7 @@ def test_the_share_of_waiting_is_recorded_and_said_if_it_matters(
     folder = search(config, quiet=True).folder
     (line,) = read_metrics(folder)
     assert 0.03 < line["waiting"] < 1
-    said = re.search(r"; (\d+) % of the steps' time went by waiting for data: see", (folder / "log.txt").read_text())
+    said = re.search(r"; (\d+) % of the steps' time was spent waiting for data: see", (folder / "log.txt").read_text())
     assert said and int(said[1]) == round(100 * line["waiting"])
 
 

@@ -37,12 +37,12 @@ def plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_searches_that_were_stopped_are_those_that_were_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = searching(tmp_path, seed=7)  # the seed in the settings is not read
     said: list[str] = []
-    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="seed-1; the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="seed-1; the same command continues"):
         on_step(patch, STEPS + 3, interrupt)  # in the second search
         search_seeds(config, (0, 1), tmp_path / "out", quiet=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/seed-0").iterdir()}
     results = search_seeds(config, (0, 1), tmp_path / "out", say=said.append)
-    assert said == ["seed 0, 1 of 2: complete already", "seed 1, 2 of 2: goes on from its last checkpoint"]
+    assert said == ["seed 0, 1 of 2: complete already", "seed 1, 2 of 2: resumes from its last checkpoint"]
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/seed-0").iterdir()}
     alone = search(replace(config, seed=1, out=str(tmp_path / "alone")), quiet=True)
     check_same_run(tmp_path / "out/seed-1", alone.folder, "search")

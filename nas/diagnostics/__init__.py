@@ -1,1 +1,1 @@
-"""How healthy a search is, and what its alpha is worth."""
+"""Diagnostics of a search: its health, and the value of its alpha."""

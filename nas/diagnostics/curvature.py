@@ -1,11 +1,11 @@
-"""How sharp the minimum is that alpha and beta are in: the dominant eigenvalue of the Hessian of their loss.
+"""Sharpness of the minimum of alpha and beta: the dominant eigenvalue of the Hessian of their loss.
 
-Where it grows fast, the architecture's loss falls in a valley so narrow that the step to a discrete architecture leaves
-it, and what is decoded is bad however low the loss was (Zela et al., "Understanding and robustifying differentiable
-architecture search", ICLR 2020, sections 3 and 4).
+If it grows fast, the minimum is so narrow that the step to a discrete architecture leaves it, and the decoded network
+is bad however low the loss was (Zela et al., "Understanding and robustifying differentiable architecture search", ICLR
+2020, sections 3 and 4).
 
-They compute the whole Hessian; here it is power iteration, with each product of Hessian and vector from two gradients
-of first order, so that it costs a few steps and works with both engines:
+They compute the whole Hessian. Here power iteration takes each product of Hessian and vector from two first-order
+gradients, which costs a few steps and works with both engines:
 
     H v  =  (gradient(x + e v) - gradient(x - e v)) / (2 e)  +  O(e^2)
 """
@@ -24,21 +24,21 @@ from nas.training.step import Stepper
 __all__ = ["architecture_eigenvalue", "dominant_eigenvalue"]
 
 STEP = 0.01
-"""Length e of the difference: logits of an undecided alpha differ by about 0.1 to 1, and float32's rounding of a
-gradient, 1e-7 of it, is divided by no more than this."""
+"""Length e of the difference: logits of an undecided alpha differ by about 0.1 to 1, and the relative rounding error of
+a float32 gradient, 1e-7, is divided by e."""
 
 
 def dominant_eigenvalue(gradient: Callable[[Tensor], Tensor], at: Tensor, steps: int, length: float = STEP) -> float:
-    """The eigenvalue of the largest magnitude of a Hessian, with its sign, by power iteration.
+    """The eigenvalue of largest magnitude of a Hessian, with its sign, by power iteration.
 
-    It begins with the direction of the gradient, so that nothing is random; a Hessian's eigenvector at right angles to
-    that is not found.
+    It starts from the direction of the gradient, so that nothing is random; an eigenvector orthogonal to that is not
+    found.
 
     Args:
-        gradient: The gradient [n] of a function at x [n].
-        at: Where the Hessian is wanted, [n].
-        steps: Of the iteration, at least 1; each takes two gradients, and there is one to begin with.
-        length: Of the differences.
+        gradient: x [n] -> gradient [n] of a function at x.
+        at: The point of the Hessian, [n].
+        steps: Steps of the iteration, at least 1; each takes two gradients, and the start one.
+        length: Length of the differences.
 
     Returns:
         The Rayleigh quotient of the last step; 0 where the gradient is 0, or the Hessian along it.
@@ -60,16 +60,16 @@ def architecture_eigenvalue(
 ) -> float:
     """The dominant eigenvalue of the Hessian of the architecture's loss on a batch, in alpha and beta together.
 
-    All is as before afterwards, bit for bit. With Gumbel sampling or dropout of skip, the draws are those of the last
-    step; with several processes, each gives its own part of the batch.
+    Everything is restored afterwards, bit for bit. With Gumbel sampling or skip dropout, the draws are those of the
+    last step; with several processes, each passes its own part of the batch.
 
     Args:
-        stepper: The one that takes the architecture's steps.
+        stepper: The stepper of the architecture.
         images: (N, 3, H, W).
         labels: (N, H, W), class ids.
-        steps: Of the power iteration.
-        length: Of the differences. What they see of ReLU and max pooling, whose Hessian is 0 nearly everywhere, is how
-            their slopes change within it.
+        steps: Steps of the power iteration.
+        length: Length of the differences. Of ReLU and max pooling, whose Hessian is 0 nearly everywhere, they see the
+            changes of slope within this length.
     """
     images, labels = images.to(stepper.device), labels.to(stepper.device)
     parameters = stepper.parameters
@@ -99,7 +99,7 @@ def architecture_eigenvalue(
 
 @contextmanager
 def _gradients_kept(stepper: Stepper) -> Iterator[None]:
-    """A CUDA graph writes to gradients that it knows by their address: they are put back."""
+    """Restores the gradients: a CUDA graph writes to them by address."""
     before = [parameter.grad for parameter in stepper.parameters]
     try:
         yield

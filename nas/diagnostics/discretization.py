@@ -1,8 +1,8 @@
-"""The discretisation gap: what the supernet loses when the decoded architecture is forced on it.
+"""The discretisation gap: the loss of the supernet when the decoded architecture is forced on it.
 
-Decoding keeps two operations of a block and one path, and cuts away all else. How much of what the supernet learned
-leaned on that is measured before anything is retrained: the same supernet, with the same weights, on the validation
-split as it is, and with the architecture forced: its cell and its path, with the supernet's weights, and nothing else.
+Decoding keeps two operations of a block and one path, and cuts away the rest. The gap tells, before anything is
+retrained, how much the supernet relies on the rest: the same weights are validated with the whole supernet, and with
+the decoded cell and path alone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["estimate_statistics", "forced_miou", "part_batches", "statistics_kep
 
 @contextmanager
 def statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Puts all buffers, and so all running statistics, back bit for bit afterwards."""
+    """Restores all buffers, including running statistics, bit for bit afterwards."""
     before = [(buffer, buffer.clone()) for buffer in network.buffers()]
     try:
         yield
@@ -44,13 +44,13 @@ def statistics_kept(network: nn.Module) -> Iterator[None]:
 def estimate_statistics(
     network: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
 ) -> None:
-    """Makes the running statistics of all batch norms the mean over batches, and forgets those from before.
+    """Replaces the running statistics of all batch norms by the mean over batches.
 
     Args:
-        network: (N, 3, H, W) -> logits; its mode is put back afterwards.
+        network: (N, 3, H, W) -> logits; its mode is restored afterwards.
         batches: Images (N, 3, H, W), with as many batches in every process.
-        device: Where the network is.
-        precision: Of the forward pass.
+        device: Device of the network.
+        precision: Precision of the forward pass.
     """
     norms: list[Any] = [module for module in network.modules() if isinstance(module, Synchronizable)]
     momenta, training = [norm.momentum for norm in norms], network.training
@@ -76,18 +76,16 @@ def part_batches(
     count: int,
     processes: Processes = ALONE,
 ) -> Loader[tuple[Tensor, Tensor]]:
-    """The first batches of a part of the training data in an epoch.
-
-    They are read apart from those of the run, whose order and variation they leave alone.
+    """The first batches of a part of the training data in an epoch, read without affecting those of the run.
 
     Args:
         config: The settings.
-        train_set: What to read.
+        train_set: The training images.
         part: Indices of the images that the weights learn on, or of those that alpha and beta learn on.
         epoch: Number of the epoch, from 0.
         size: Images of a batch, in each process.
-        count: How many batches.
-        processes: Those of the run; each gets its part of every batch.
+        count: Number of batches.
+        processes: The processes of the run; each gets its part of every batch.
     """
     plan = epoch_batches(part, size * processes.count, config.seed, epoch)
     own = [processes.part(batch) for batch in plan[:count]]
@@ -104,21 +102,20 @@ def forced_miou(
     precision: Precision = "float32",
     processes: Processes = ALONE,
 ) -> float:
-    """mIoU, 0 to 1, of the supernet with a genotype forced on it; the supernet is as before afterwards, bit for bit.
+    """mIoU, 0 to 1, of the supernet with a genotype forced on it; the supernet is restored bit for bit.
 
-    The running statistics are of sums over all operations and of all that flows into a node, which the forced network
-    has not: with them, its numbers would be those of a broken network. So they are estimated again, on a few
-    training batches.
+    The supernet's running statistics are those of sums over all operations and all tensors that flow into a node, and
+    would break the forced network. So they are estimated again, on a few training batches.
 
     Args:
-        supernet: As it is.
-        genotype: Of the same space.
+        supernet: The supernet.
+        genotype: A genotype of the same space.
         batches: Images (N, 3, h, w) and labels for the statistics, as many in every process.
-        validation: What to measure on, as `evaluate_network` takes it.
+        validation: The validation split, as `evaluate_network` takes it.
         classes: Number of classes.
-        device: Where the supernet is.
-        precision: Of the forward pass.
-        processes: Those that each measure a part; the first one's statistics are for all.
+        device: Device of the supernet.
+        precision: Precision of the forward pass.
+        processes: The processes that measure a part each, with the statistics of rank 0.
     """
     network = FixedArchitecture(supernet, supernet.architecture.decided(genotype))
     with statistics_kept(supernet):

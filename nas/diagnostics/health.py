@@ -1,6 +1,6 @@
-"""The health of a search: after each epoch, what alpha and beta say in numbers, and what to make of them in words.
+"""The health of a search: numbers about alpha and beta after each epoch, and warnings with remedies.
 
-NumPy only. What an epoch must know of those before it is in plain containers, which a checkpoint keeps.
+The memory of earlier epochs is in plain containers, which a checkpoint keeps.
 
 Shapes: alpha [E, O], probabilities of O operations on E edges; beta [layers, levels, 3], as in `Genotype.beta`.
 """
@@ -42,33 +42,31 @@ __all__ = [
 
 
 UNMOVED = 0.9999
-"""Relative entropy of alpha above which it has said nothing yet, and what it prefers is the noise that it began with:
-for 8 operations, logits whose spread is below 0.02; they begin with 0.001."""
+"""Relative entropy of alpha above which it has learned nothing yet, and its preferences are the initial noise: for 8
+operations, logits with a spread below 0.02; initially it is 0.001."""
 COLLAPSED = 0.5
-"""Share of the edges that prefer skip from which a search counts as collapsing. Where DARTS fails, skip wins nearly
+"""Share of the edges that prefer skip from which a search counts as collapsing. When DARTS fails, skip wins nearly
 everywhere (Zela et al., "Understanding and robustifying differentiable architecture search", 2020; Chu et al., "Fair
-DARTS", 2020): half is far from one in O, the share by chance, and leaves time to do something."""
+DARTS", 2020). Half is far above one in O, the share by chance, and leaves time to act."""
 MANY_SKIPS = 0.25
-"""Share of skips in a decoded cell above which it is said: DARTS+ (Liang et al., 2019) stops when two or
-more of a cell's eight operations are skip."""
+"""Share of skips in a decoded cell above which there is a warning: DARTS+ (Liang et al., 2019) stops when two or more
+of a cell's eight operations are skip."""
 EMPTY = 0.5
-"""Share of the edges that prefer none above which it is said: none is left out of decoding (as in DARTS), so what is
-decoded is then mostly what the supernet learned to do without."""
+"""Share of the edges that prefer none above which there is a warning: none is never decoded (as in DARTS), so the
+decoded operations are then mostly those that the supernet learned to do without."""
 LATE = 0.75
-"""Share of the epochs in which alpha learns from which it should have made up its mind."""
+"""Share of the epochs in which alpha learns after which it should be decided."""
 UNDECIDED = 0.95
-"""Relative entropy of alpha above which operations are too close to tell apart; that the largest of nearly equal
-numbers is kept is what Fair DARTS calls the discretization discrepancy. For 8 operations: a likeliest one
-of no more than 0.26, the others alike."""
+"""Relative entropy of alpha above which operations are too close to distinguish (the discretization discrepancy of Fair
+DARTS). For 8 operations: a likeliest one of at most 0.26, the others alike."""
 UNSTABLE = 0.5
 """Share of the decoded cell that must stay from one epoch to the next, late in a search."""
 LOST = 0.5
-"""Share of the supernet's mIoU that may go with discretisation before it is said: a supernet that leans on what is cut
-away tells little of the network that is left (Tian et al., "Discretization-aware architecture search", 2020)."""
-
+"""Share of the supernet's mIoU lost by discretisation above which there is a warning: such a supernet tells little of
+the decoded network (Tian et al., "Discretization-aware architecture search", 2020)."""
 EIGENVALUES_AGO, SHARPENING = 5, 4 / 3
-"""Epochs between the eigenvalues that are compared, and by what factor the later one may be larger: the criterion of
-Zela et al. (2020), whose search ends when the earlier one, both smoothed over epochs, is below 0.75 of the later."""
+"""Epochs between compared eigenvalues, and the largest healthy growth: Zela et al. (2020) end a search when the earlier
+eigenvalue, both smoothed over epochs, is below 0.75 of the later one."""
 
 
 def relative_entropy(probabilities: np.ndarray) -> np.ndarray:
@@ -81,7 +79,7 @@ def relative_entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def relaxed_numbers(space: SearchSpace, alpha: np.ndarray, beta: np.ndarray) -> dict[str, float]:
-    """What alpha and beta say by themselves.
+    """Numbers about alpha and beta alone.
 
     Returns:
         `alpha_entropy`, mean relative entropy of the edges; `beta_entropy`, of the nodes with two or more outgoing
@@ -108,11 +106,11 @@ def relaxed_numbers(space: SearchSpace, alpha: np.ndarray, beta: np.ndarray) -> 
 
 
 def agreement(genotype: Genotype, before: Mapping[str, Any]) -> dict[str, float]:
-    """How much of a genotype is as it was: shares of equal (input, operation) pairs and of equal entries of the path.
+    """The shares of (input, operation) pairs and of path entries that a genotype has kept.
 
     Args:
         genotype: This epoch's.
-        before: From `remembered`, of the last epoch.
+        before: Result of `remembered` for the previous epoch.
     """
     equal = 0
     for block, pairs in zip(genotype.cell, before["cell"], strict=True):
@@ -122,25 +120,22 @@ def agreement(genotype: Genotype, before: Mapping[str, Any]) -> dict[str, float]
 
 
 def remembered(genotype: Genotype) -> dict[str, Any]:
-    """What the next epoch must know of a genotype, in plain containers."""
-    return {
-        "cell": [[list(pair) for pair in _pairs(block)] for block in genotype.cell],
-        "path": list(genotype.path),
-    }
+    """The memory of a genotype for the next epoch, in plain containers."""
+    return {"cell": [list(map(list, _pairs(block))) for block in genotype.cell], "path": list(genotype.path)}
 
 
 def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """An epoch's numbers, and what the next epoch must know.
+    """An epoch's numbers, and the memory for the next epoch.
 
     Args:
-        genotype: As decoded after the epoch, with its alpha and beta.
-        before: What this gave for the last epoch; empty at the first one.
+        genotype: Decoded after the epoch, with its alpha and beta.
+        before: The memory of the previous epoch; empty at the first one.
         learns: Whether alpha and beta learned in the epoch.
 
     Returns:
         (numbers, memory). The numbers are those of `relaxed_numbers` and, from the second epoch on, of `agreement`;
-        `decoded_skips`, how many operations of the decoded cell are skip; `stable_epochs`, for how many epochs in which
-        alpha and beta learned the genotype has been the same.
+        `decoded_skips`, the number of skips in the decoded cell; `stable_epochs`, the number of epochs in which alpha
+        and beta learned and the genotype stayed the same.
     """
     assert genotype.alpha is not None and genotype.beta is not None
     numbers: dict[str, Any] = relaxed_numbers(genotype.space, genotype.alpha, genotype.beta)
@@ -156,12 +151,12 @@ def examine(genotype: Genotype, before: Mapping[str, Any], learns: bool) -> tupl
 
 
 def with_eigenvalue(eigenvalue: float, before: Mapping[str, Any], memory: dict[str, Any]) -> dict[str, float]:
-    """An epoch's `eigenvalue` and, from the sixth on, its `eigenvalue_growth` over five epochs, where that is a factor.
+    """An epoch's `eigenvalue` and, from the sixth epoch on, its `eigenvalue_growth` over five epochs.
 
     Args:
-        eigenvalue: The dominant one of the Hessian of the architecture's loss.
-        before: What the epoch before remembered.
-        memory: What this epoch remembers: the eigenvalues of the last ones are added.
+        eigenvalue: The dominant eigenvalue of the Hessian of the architecture's loss.
+        before: The memory of the previous epoch.
+        memory: The memory of this epoch, to which the last eigenvalues are added.
     """
     last = [*before.get("eigenvalues", []), eigenvalue][-EIGENVALUES_AGO - 1 :]
     memory["eigenvalues"] = last
@@ -172,19 +167,19 @@ def with_eigenvalue(eigenvalue: float, before: Mapping[str, Any], memory: dict[s
 
 
 def is_collapsing(numbers: Mapping[str, Any], edges: int) -> bool:
-    """Whether skip is taking over: half of the edges or more prefer it, and alpha has left its start."""
+    """Whether skip is taking over: half of the edges or more prefer it, and alpha has left its initial value."""
     moved = numbers["alpha_entropy"] <= UNMOVED
     return moved and numbers.get("edges_prefer_skip", 0) >= COLLAPSED * edges
 
 
 def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float, miou: float) -> list[str]:
-    """What the numbers of an epoch mean where they mean trouble, and what to try: one line each.
+    """Warnings about an epoch's numbers, one line each, with remedies.
 
     Args:
-        numbers: From `examine`; with `gap`, the mIoU that goes with discretisation, if it was measured.
+        numbers: From `examine`; with `gap`, the mIoU lost by discretisation, if it was measured.
         space: The search space.
-        progress: Share of the epochs in which alpha and beta learn that is done, above 0 to 1.
-        miou: Of the supernet, 0 to 1.
+        progress: Share done of the epochs in which alpha and beta learn, above 0 to 1.
+        miou: mIoU of the supernet, 0 to 1.
     """
     edges, operations, found = len(space.edges), 2 * space.blocks, []
     if numbers["alpha_entropy"] <= UNMOVED:
@@ -197,7 +192,7 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
         elif numbers["decoded_skips"] > MANY_SKIPS * operations:
             found.append(
                 f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
-                "towards it; if that goes on, try --architecture.skip-dropout 0.3 or fewer --epochs"
+                "towards it; if that continues, try --architecture.skip-dropout 0.3 or fewer --epochs"
             )
         if numbers.get("edges_prefer_none", 0) > EMPTY * edges:
             found.append(
@@ -219,7 +214,7 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
     if numbers.get("eigenvalue_growth", 0.0) > SHARPENING:
         found.append(
             f"the dominant eigenvalue of the architecture's loss is {numbers['eigenvalue_growth']:.1f} times that of "
-            f"{EIGENVALUES_AGO} epochs ago: the search runs into a sharp minimum, which decoding leaves; try a larger "
+            f"{EIGENVALUES_AGO} epochs ago: the search enters a sharp minimum, which decoding leaves; try a larger "
             "--architecture.weight-decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
         )
     if numbers.get("gap", 0.0) > LOST * miou:
@@ -232,7 +227,7 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
 
 
 def reason_to_stop(config: HealthConfig, memory: Mapping[str, Any]) -> str | None:
-    """Why a search is to end after an epoch, by the settings; None: it is to go on.
+    """The reason in the settings to end a search after an epoch; None: continue.
 
     Args:
         config: The settings.
@@ -251,22 +246,16 @@ def _pairs(block: Block) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Checkup:
-    """Measures the health of a search.
-
-    Args:
-        config: The settings.
-        supernet: The supernet; after each measurement it is as before, bit for bit.
-        architecture: Takes the steps of alpha and beta.
-        train_set: The training images.
-        split: Indices of those that the weights learn on, and of those that alpha and beta learn on.
-        processes: Those of the run.
-    """
+    """Measures the health of a search."""
 
     config: SearchConfig
     supernet: Supernet
+    """Restored bit for bit after each measurement."""
     architecture: Stepper
+    """Stepper of alpha and beta."""
     train_set: SegmentationDataset
     split: tuple[np.ndarray, ...]
+    """Indices of the images that the weights learn on, and of those that alpha and beta learn on."""
     processes: Processes
 
     def numbers(
@@ -277,31 +266,28 @@ class Checkup:
         before: Mapping[str, Any],
         validation: Iterable[tuple[Tensor, Tensor, Tensor]],
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The numbers of an epoch, as `docs/health.md` lists them, and what the next epoch must know.
+        """The numbers of an epoch, listed in `docs/health.md`, and the memory for the next epoch.
 
         Args:
             epoch: From 0.
-            genotype: As decoded after it.
-            miou: Of the supernet on the validation split, 0 to 1.
-            before: What this gave for the epoch before; empty at the first.
+            genotype: Decoded after the epoch.
+            miou: mIoU of the supernet on the validation split, 0 to 1.
+            before: The memory of the previous epoch; empty at the first.
             validation: The validation split, as `evaluate_network` takes it.
         """
-        config, device = self.config, self.architecture.device
-        learns = epoch >= config.architecture.start_epoch
+        config, learns = self.config, epoch >= self.config.architecture.start_epoch
         numbers, memory = examine(genotype, before, learns)
         if config.architecture.cost_weight > 0:
             numbers |= architecture_cost(config, self.supernet).shares(genotype)
         if config.health.eigenvalue_steps > 0 and learns:
-            # The same batch after each epoch, so that its eigenvalues can be compared.
+            # The same batch after each epoch, so that eigenvalues can be compared.
             images, labels = next(iter(self._batches(1, 0, config.images_per_update, 1)))
             eigenvalue = architecture_eigenvalue(self.architecture, images, labels, config.health.eigenvalue_steps)
             numbers |= with_eigenvalue(eigenvalue, before, memory)
         if config.measures_gap(epoch):
             few = self._batches(0, epoch, config.loader.batch_size, config.health.gap_batches)
-            classes = len(self.train_set.classes)
-            forced = forced_miou(
-                self.supernet, genotype, few, validation, classes, device, config.precision, self.processes
-            )
+            how = len(self.train_set.classes), self.architecture.device, config.precision, self.processes
+            forced = forced_miou(self.supernet, genotype, few, validation, *how)
             numbers |= {"forced_miou": forced, "gap": miou - forced}
         return numbers, memory
 

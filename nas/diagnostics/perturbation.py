@@ -1,11 +1,11 @@
-"""Decoding by perturbation (DARTS-PT): what hurts when it is taken away, not what has the largest alpha.
+"""Decoding by perturbation (DARTS-PT): keeps the operations whose removal hurts most, not those of the largest alpha.
 
-Source: Wang et al., "Rethinking architecture selection in differentiable NAS" (ICLR 2021): alpha says little
-of what an operation is worth to the supernet, and that is measured instead. There, the supernet is trained on after
-each decision, and the next edge is measured on what became of it. Here nothing is trained: every edge is measured on
-the supernet as it was searched, so that their order does not matter. The path is decoded from beta, as ever.
+Source: Wang et al., "Rethinking architecture selection in differentiable NAS" (ICLR 2021): alpha tells little about the
+value of an operation to the supernet, so that value is measured. The paper continues to train the supernet after each
+decision, before it measures the next edge. Here nothing is trained: every edge is measured on the supernet as it was
+searched, so that the order does not matter. The path is decoded from beta, as usual.
 
-Shapes: E edges, O operations; a mask is boolean [E, O], False for what is taken away.
+Shapes: E edges, O operations; a mask is boolean [E, O], False for a removed operation.
 """
 
 from __future__ import annotations
@@ -39,44 +39,46 @@ Score = Callable[[np.ndarray], float]
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A cell, and what it was chosen by."""
+    """A cell, and the losses of score that it was chosen by."""
 
     cell: tuple[Block, ...]
-    """One entry a block."""
+    """One entry per block."""
     operations: np.ndarray
-    """[E, O]: what the score loses without an operation; 0 for none, which is not tried."""
+    """[E, O]: loss of score without an operation; 0 for none, which is not tried."""
     edges: np.ndarray
-    """[E]: what the score loses without an edge; 0 in a block that has only two, which both stay."""
+    """[E]: loss of score without an edge; 0 in a block that has only two, which are both kept."""
 
 
 def validations(space: SearchSpace) -> int:
-    """How many scores a decoding takes: one of the whole, one an operation, one an edge where there is a choice."""
+    """Number of scores of a decoding: the whole, every operation, and every edge of which a block can drop one."""
     return 1 + len(space.edges) * len(set(space.operations) - {NONE}) + sum(block > 0 for _, block in space.edges)
 
 
 def perturbed_cell(space: SearchSpace, alpha: np.ndarray, score: Score) -> Perturbed:
-    """Keeps on each edge the operation, and into each block the two edges, without which the score loses most.
+    """Keeps the operation of each edge, and the two edges into each block, without which the score loses most.
 
-    What loses as much is decided by alpha, and then by position.
+    Ties are decided by alpha, and then by position.
 
     Args:
         space: The search space.
         alpha: Probabilities [E, O].
-        score: Of the supernet with a mask on alpha; the larger the better.
+        score: Mask -> score of the supernet with the mask on alpha; larger is better.
     """
     whole = np.ones(alpha.shape, dtype=bool)
     best = score(whole)
+
+    def loss_without(*removed: int) -> float:
+        mask = whole.copy()
+        mask[removed] = False
+        return best - score(mask)
+
     columns = [column for column, name in enumerate(space.operations) if name != NONE]
     operations, edges = np.zeros(alpha.shape), np.zeros(len(space.edges))
     for edge, (_, block) in enumerate(space.edges):
         for column in columns:
-            mask = whole.copy()
-            mask[edge, column] = False
-            operations[edge, column] = best - score(mask)
+            operations[edge, column] = loss_without(edge, column)
         if block > 0:
-            mask = whole.copy()
-            mask[edge] = False
-            edges[edge] = best - score(mask)
+            edges[edge] = loss_without(edge)
     states, cell = state_names(space.blocks), []
     chosen = [max(columns, key=lambda c: (operations[edge, c], alpha[edge, c], -c)) for edge in range(len(alpha))]
     for block in range(space.blocks):
@@ -100,8 +102,8 @@ def decode_by_perturbation(
     Args:
         folder: The run folder.
         images: Validation images, evenly spread; None: as many as the run had. Each is computed `validations` times.
-        device: Where.
-        data_root: Folder of the data set, if it is not where it was.
+        device: Device to compute on.
+        data_root: Folder of the data set, if it has moved.
         quiet: Show no progress.
 
     Raises:
@@ -111,11 +113,10 @@ def decode_by_perturbation(
     config = from_plain(SearchConfig, read_config(folder))
     if config.architecture.sampling != "none":
         raise ValueError(
-            f"{folder} drew one operation an edge (architecture.sampling {config.architecture.sampling}), so that "
+            f"{folder} drew one operation per edge (architecture.sampling {config.architecture.sampling}), so that "
             "there is none to take away: decode it by alpha"
         )
-    limit = config.loader.val_limit if images is None else images
-    loader = dataclasses.replace(config.loader, val_limit=limit)
+    loader = config.loader if images is None else dataclasses.replace(config.loader, val_limit=images)
     config = dataclasses.replace(config, loader=loader, data_root=data_root or config.data_root)
     saved = load_checkpoint(folder / CHECKPOINT, "search")
     place = choose_device(device)

@@ -1,7 +1,7 @@
-"""What a network costs: trainable parameters, multiply-adds and latency, and the features it makes.
+"""The cost of a network: trainable parameters, multiply-adds and latency; and its features.
 
-To be counted, networks are run on the "meta" device, where tensors have a shape and no memory, so that a large network
-at a large image is measured in about a second on any machine.
+Costs are counted on the "meta" device, where tensors have a shape but no memory, so that even a large network at a
+large image takes about a second on any machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -30,13 +31,16 @@ __all__ = [
     "measure",
     "measure_call",
     "median_seconds",
+    "meta_twin",
     "timed_on",
     "to_meta",
 ]
 
+META = torch.device("meta")
+
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of trainable parameters; one that is shared counts once."""
+    """Number of trainable parameters; a shared one counts once."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
@@ -46,11 +50,11 @@ def measure(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Cos
     Args:
         network: Maps (1, channels, H, W) to anything.
         size: H, W in pixels.
-        channels: Of the input.
+        channels: Channels of the input.
 
     Returns:
         Trainable parameters; multiply-adds of convolutions and matrix products (biases, batch norms, activations,
-        pooling and resizing are not counted, as is the custom).
+        pooling and resizing are not counted, as usual).
 
     Raises:
         ValueError: A side of `size` is below 1.
@@ -59,12 +63,7 @@ def measure(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Cos
 
 
 def measure_call(module: nn.Module, *arguments: object) -> Cost:
-    """As `measure`, for one call of a part of a network that is on the meta device already, in eval mode.
-
-    Args:
-        module: Any module.
-        arguments: What it is called with; tensors are on the meta device.
-    """
+    """Measures one call of a module that is on the meta device and in eval mode, with arguments on that device."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         module(*arguments)
@@ -75,8 +74,8 @@ def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
     """Describes a network at an input size, in plain containers.
 
     Args:
-        network: Maps images (N, 3, H, W) to anything. If it has `features(x)`, a dict of tensors (N, C, h, w), and
-            `feature_info`, a (channels, stride) for each of them, these are listed.
+        network: Maps images (N, 3, H, W) to anything. Its features are listed if it has `features(x)`, a dict of
+            tensors (N, C, h, w), and `feature_info`, a (channels, stride) for each of them.
         size: H, W in pixels.
 
     Returns:
@@ -93,20 +92,12 @@ def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
             tensors: dict[str, Tensor] = to_meta(network).features(_image(size, 3))  # type: ignore[operator]
         for (name, tensor), (channels, stride) in zip(tensors.items(), network.feature_info, strict=True):  # type: ignore[arg-type]
             features.append({"name": name, "channels": channels, "stride": stride, "size": list(tensor.shape[-2:])})
-    return {
-        "parameters": costs[""].parameters,
-        "multiply_adds": costs[""].multiply_adds,
-        "parts": [
-            {"name": name, "parameters": cost.parameters, "multiply_adds": cost.multiply_adds}
-            for name, cost in costs.items()
-            if name
-        ],
-        "features": features,
-    }
+    whole = asdict(costs.pop(""))
+    return {**whole, "parts": [{"name": name, **asdict(cost)} for name, cost in costs.items()], "features": features}
 
 
 def _measure(network: nn.Module, size: tuple[int, int], channels: int) -> dict[str, Cost]:
-    """Costs of the whole, under "", and of each child."""
+    """Costs of the whole network, under "", and of each child."""
     image = _image(size, channels)
     counter = FlopCounterMode(display=False, depth=1)
     with torch.no_grad(), counter:
@@ -116,7 +107,7 @@ def _measure(network: nn.Module, size: tuple[int, int], channels: int) -> dict[s
     def multiply_adds(module: nn.Module, name: str) -> int:
         if name in counts:
             return sum(counts[name].values()) // 2  # the counter counts a multiply-add as two operations
-        # A list of modules is never called itself.
+        # A list of modules is not called itself.
         return sum(multiply_adds(child, f"{name}.{key}") for key, child in module.named_children())
 
     costs = {"": Cost(count_parameters(network), sum(counts.get("Global", {}).values()) // 2)}
@@ -133,37 +124,40 @@ def _image(size: tuple[int, int], channels: int) -> Tensor:
 
 
 def to_meta(network: nn.Module) -> nn.Module:
-    """A copy of `network` on the meta device, in eval mode; `deepcopy` alone would copy the weights."""
-    twins: dict[int, Any] = {}
-    for parameter in network.parameters():
-        twins[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
-    for buffer in network.buffers():
-        twins[id(buffer)] = torch.empty_like(buffer, device="meta")
-    return copy.deepcopy(network, twins).eval()
+    """A copy of `network` on the meta device, in eval mode."""
+    return meta_twin(network)[0].eval()
+
+
+def meta_twin(network: nn.Module) -> tuple[nn.Module, dict[Any, Any]]:
+    """A copy of a network on the meta device, which takes no memory, and the twin of each of its parameters."""
+    twins: dict[Any, Any] = {p: nn.Parameter(p.detach().to(META), p.requires_grad) for p in network.parameters()}
+    known = {id(tensor): twin for tensor, twin in twins.items()}  # or `deepcopy` would copy the weights
+    known |= {id(buffer): buffer.to(META) for buffer in network.buffers()}
+    return copy.deepcopy(network, known), twins
 
 
 WARM_UP = 2
-"""Calls that are not timed: memory is allocated and algorithms are chosen in them."""
+"""Calls that are not timed, in which memory is allocated and algorithms are chosen."""
 LEAST, MOST, ENOUGH = 10, 100, 0.5
-"""Timed calls: at least so many, at most so many, and no more once they took so many seconds in all."""
+"""Smallest and largest number of timed calls, and the seconds in all after which no more are timed."""
 
 
 @torch.inference_mode()
 def call_seconds(
     call: Callable[..., object], *arguments: object, precision: Precision = "float32", repeats: int | None = None
 ) -> list[float]:
-    """The seconds of each timed call of a network, a part of one, or a function.
+    """The seconds of each timed call of a network, a module, or a function.
 
-    This is the one protocol for latency, so that the numbers of `nas-decode --max-latency`, `nas-sweep` and `nas-bench
-    networks` compare: eval mode and inference mode; 2 calls that are not timed, then 10 to 100, until they took half a
-    second in all (or `repeats`, where a user asks for a number); a GPU has finished before the clock is read. What
-    counts is the median. PyTorch's number of threads is that of the process: `timed_on` names it.
+    This is the only protocol for latency, so that the numbers of `nas-decode --max-latency`, `nas-sweep` and `nas-bench
+    networks` are comparable: eval mode and inference mode; 2 calls that are not timed, then 10 to 100, until they took
+    half a second in all (or `repeats` calls); a GPU has finished before the clock is read. The result is the median.
+    PyTorch's number of threads is that of the process: `timed_on` names it.
 
     Args:
-        call: A module, which is put into eval mode, is on the device of its tensors.
-        arguments: What it is called with.
-        precision: Of the call, under autocast where that is mixed.
-        repeats: Timed calls, in place of 10 to 100.
+        call: A module, which is put into eval mode, or a function.
+        arguments: Its arguments; tensors determine the device.
+        precision: Precision of the call, with autocast if it is mixed.
+        repeats: Number of timed calls, in place of 10 to 100.
     """
     if isinstance(call, nn.Module):
         call.eval()
@@ -188,5 +182,5 @@ def median_seconds(call: Callable[..., object], *arguments: object, precision: P
 
 
 def timed_on(device: torch.device) -> str:
-    """Where a latency was measured, such as "cpu, 2 threads" or "cuda:0"."""
+    """The place of a latency measurement, such as "cpu, 2 threads" or "cuda:0"."""
     return f"{device}, {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device)

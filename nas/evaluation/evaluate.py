@@ -1,13 +1,9 @@
-"""Measuring a network on a data set: one confusion matrix over all images.
+"""Evaluation of a network on a data set: one confusion matrix over all images, seen whole or in sliding windows.
+
+Sliding windows average the logits of overlapping parts of an image. They average logits, not probabilities, so that a
+network with windows still maps images to logits and combines with scales and mirroring.
 
 Shapes: N images of h x w pixels, labels of H x W (the same, unless the network was trained at another resolution).
-
-Sliding windows: an image that is larger than a window is seen in overlapping parts, whose logits are averaged.
-
-Logits, and not probabilities, so that a network behind windows is again one that maps images to logits: at a single
-scale or several, mirrored or not, nothing else changes, and an image no larger than the window gives what it gave.
-
-Shapes: N images of H x W pixels, windows of h x w.
 """
 
 from __future__ import annotations
@@ -26,13 +22,7 @@ from nas.training.devices import autocast
 from nas.training.distributed import ALONE, Processes
 from search_spaces.modules import resize
 
-__all__ = [
-    "evaluate_network",
-    "predict_logits",
-    "predict_scores",
-    "slide",
-    "starts",
-]
+__all__ = ["evaluate_network", "predict_logits", "predict_scores", "slide", "starts"]
 
 
 @torch.no_grad()
@@ -52,20 +42,20 @@ def predict_scores(
     precision: Precision,
     mirror: Mapping[int, int] = UNCHANGED,
 ) -> Tensor:
-    """What the prediction is the argmax of: logits, or mean class probabilities of several views, (N, classes, *size).
+    """Scores (N, classes, *size), whose argmax is the prediction.
 
-    Of a single view (`viewing.single`) it is the logits, brought to that size; of several, the mean of the views' class
-    probabilities, each brought to that size.
+    For a single view (`viewing.single`) these are the logits, resized; for several views, the mean of their class
+    probabilities, each resized.
 
     Args:
         network: (N, 3, h, w) -> logits (N, classes, h, w), in eval mode.
         images: (N, 3, h, w) in [-1, 1].
-        size: Of the result, in pixels.
+        size: Size of the result, in pixels.
         viewing: Scales, mirroring and windows. Images are resized to a scale bilinearly; a side of n pixels becomes
-            (n - 1) * scale + 1, rounded, so that the distance between corners is what is scaled (as in DeepLab's code).
-        device: Where the network is.
-        precision: Of the forward pass.
-        mirror: Classes that a mirror image turns into others.
+            (n - 1) * scale + 1, rounded, which scales the distance between corners (as in DeepLab's code).
+        device: Device of the network.
+        precision: Precision of the forward pass.
+        mirror: Classes that mirroring turns into others.
     """
     see: Callable[[Tensor], Tensor] = partial(predict_logits, network, device=device, precision=precision)
     if viewing.window is not None:
@@ -73,7 +63,7 @@ def predict_scores(
     images = images.to(device, non_blocking=True)
     if viewing.single:
         return resize(see(images), size)
-    total = torch.zeros((), device=device)  # a sum: all views at once may be large
+    total = torch.zeros((), device=device)  # a running sum, as all views together may be large
     for scale in viewing.scales:
         height, width = (max(1, round((side - 1) * scale) + 1) for side in images.shape[-2:])
         scaled = resize(images, (height, width))
@@ -100,16 +90,16 @@ def evaluate_network(
     """Runs the network in eval mode over (images, labels, indices) and counts every labelled pixel.
 
     Args:
-        network: (N, 3, H, W) -> (N, classes, H, W); its mode is put back afterwards.
-        batches: Images (N, 3, h, w) in [-1, 1], labels (N, H, W) with 255 ignored, indices (N). Where the sizes differ,
-            logits are brought to the labels' size.
+        network: (N, 3, H, W) -> (N, classes, H, W); its mode is restored afterwards.
+        batches: Images (N, 3, h, w) in [-1, 1], labels (N, H, W) with 255 ignored, indices (N). If the sizes differ,
+            logits are resized to the labels.
         classes: Number of classes.
-        device: Where the network is.
-        precision: Of the forward pass.
+        device: Device of the network.
+        precision: Precision of the forward pass.
         each: Called with (images, labels, predictions (N, H, W)) after each batch, on the CPU.
         viewing: Scales, mirroring and windows; None: each image once, as it is.
-        mirror: Classes that a mirror image turns into others (`SegmentationDataset.mirror`).
-        processes: Those that each go through some of the images; all get the counts of all.
+        mirror: Classes that mirroring turns into others (`SegmentationDataset.mirror`).
+        processes: The processes that share the images; all get the counts of all.
 
     Raises:
         DataError: No image has a labelled pixel.
@@ -130,8 +120,8 @@ def evaluate_network(
     matrix.add_up(processes.add_up)
     if not matrix.counts.any():
         raise DataError(
-            "there is no labelled pixel to measure on: every label is 255 (ignored), as in a test split "
-            "whose labels are not public"
+            "there is no labelled pixel to measure on: every label is 255 (ignored), as in a test split whose labels "
+            "are not public"
         )
     return matrix
 
@@ -151,13 +141,13 @@ def starts(side: int, window: int, stride: int) -> list[int]:
 def slide(
     network: Callable[[Tensor], Tensor], images: Tensor, window: tuple[int, int], stride: tuple[int, int], batch: int
 ) -> Tensor:
-    """Logits (N, classes, H, W) of images (N, 3, H, W), each pixel's the mean over the windows that it lies in.
+    """Logits (N, classes, H, W) of images (N, 3, H, W), each the mean over the windows that contain the pixel.
 
     Args:
         network: (M, 3, h, w) -> logits (M, classes, h, w).
         images: (N, 3, H, W).
-        window: h and w; a larger one than the image is cut to it.
-        stride: From a window to the next, down and to the right.
+        window: h and w; cut to the image if it is larger.
+        stride: Distance between windows, down and to the right.
         batch: Windows of each image that go through the network together.
     """
     number, _, image_height, image_width = images.shape

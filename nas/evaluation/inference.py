@@ -1,4 +1,4 @@
-"""How a trained network is used: what it sees of an image, and how it is computed. No torch, for --help."""
+"""Settings of inference: views of an image, precision, folding, compilation. No torch, for --help."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ WINDOW_BATCH = 4
 
 @dataclass(frozen=True)
 class Viewing(Settings):
-    """What a network sees of an image: all of it once, as it is; or several views, whose results are averaged."""
+    """The views of an image that a network gets: the image as it is, or several views whose results are averaged."""
 
     scales: tuple[float, ...] = PLAIN_SCALES
-    """Factors on the sides of the image; with more than 1.0 alone, class probabilities are averaged."""
+    """Factors on the sides of the image; the class probabilities of all views are averaged."""
     flip: bool = False
-    """See each scale mirrored left and right, too."""
+    """Add a mirrored view of each scale."""
     window: tuple[int, int] | None = None
-    """Height and width in pixels of the windows in which a larger image is seen, at each scale; None: all at once."""
+    """Height and width in pixels of the sliding windows for larger images, at each scale; None: the whole image."""
     stride: tuple[int, int] | None = None
-    """Steps from a window to the next, down and to the right, at most its sides; None: two thirds of them."""
+    """Distance between windows, down and to the right, at most their sides; None: two thirds of the sides."""
     window_batch: int = WINDOW_BATCH
     """Windows in one pass through the network, at least 1."""
 
@@ -35,14 +35,9 @@ class Viewing(Settings):
         self.limit("scales", above=0, most=LARGEST_SCALE)
         self.limit("window", "stride", "window_batch", least=1)
         if self.window is None:
-            require(
-                self.stride is None,
-                f"stride is {_text(self.stride or (0, 0))}, but there is no window: give --window, too",
-            )
-            require(
-                self.window_batch == WINDOW_BATCH,
-                f"window_batch is {self.window_batch}, but there is no window: give --window, too",
-            )
+            given = f"stride is {_text(self.stride)}" if self.stride else f"window_batch is {self.window_batch}"
+            unused = self.stride is None and self.window_batch == WINDOW_BATCH
+            require(unused, f"{given}, but there is no window: give --window, too")
         elif self.stride is not None:
             require(
                 self.stride[0] <= self.window[0] and self.stride[1] <= self.window[1],
@@ -52,19 +47,19 @@ class Viewing(Settings):
 
     @property
     def single(self) -> bool:
-        """Whether the image is seen at its own size only, and not mirrored."""
+        """Whether the only view is the image at its own size, not mirrored."""
         return tuple(self.scales) == PLAIN_SCALES and not self.flip
 
     @property
     def steps(self) -> tuple[int, int]:
-        """Steps from a window to the next, down and to the right: the stride, or two thirds of the sides."""
+        """Distance between windows, down and to the right: the stride, or two thirds of the sides."""
         assert self.window is not None
         height, width = self.window
         return self.stride or (-(-2 * height // 3), -(-2 * width // 3))
 
     @property
     def suffix(self) -> str:
-        """What a file's name says of it, such as "-scales-0.5-1-1.75-flip-window-512x512-stride-342x342"."""
+        """A suffix for file names, such as "-scales-0.5-1-1.75-flip-window-512x512-stride-342x342"."""
         suffix = ""
         if not self.single:
             suffix = f"-scales-{'-'.join(f'{scale:g}' for scale in self.scales)}{'-flip' * self.flip}"
@@ -73,7 +68,7 @@ class Viewing(Settings):
         return suffix
 
     def describe(self) -> str:
-        """The same in words for the end of a line: "; scales 0.5, 1, each also mirrored"."""
+        """The views in words, for the end of a line, such as "; scales 0.5, 1, each also mirrored"."""
         text = ""
         if not self.single:
             text = f"; scales {', '.join(f'{scale:g}' for scale in self.scales)}{', each also mirrored' * self.flip}"
@@ -84,15 +79,15 @@ class Viewing(Settings):
 
 @dataclass(frozen=True)
 class Inference(Viewing):
-    """What a network sees of an image, and how it is computed."""
+    """The views of an image, and how the network is computed."""
 
     precision: Precision | None = None
-    """In place of the run's own: float32; tf32, for NVIDIA GPUs from Ampere on; bfloat16 or float16. (fp32, bf16 and
-    fp16 are short for them.)"""
+    """Precision in place of the run's: float32; tf32, for NVIDIA GPUs from Ampere on; bfloat16 or float16. (fp32, bf16
+    and fp16 are abbreviations.)"""
     fold: bool = True
-    """Make batch norms part of the convolutions in front of them: the same to rounding, and faster."""
+    """Fold batch norms into the convolutions in front of them: faster, and the same to rounding."""
     compile: bool = False
-    """Compile the network (torch.compile): minutes at first, and faster afterwards."""
+    """Compile the network (torch.compile): takes minutes at first, and is faster afterwards."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,13 +1,12 @@
-"""The memory that a step of training needs, known before the first one is taken.
+"""The memory that a training step needs, estimated before the first one.
 
-The step runs once on PyTorch's device "meta": tensors have shapes and storages, but no numbers. All storages that are
-alive at an instant are followed, whoever holds them: modules, the graph of the backward pass, hooks, autograd
-functions. What is not seen is what a kernel takes for itself, and what the allocator cannot use again.
+The step runs once on PyTorch's device "meta", where tensors have shapes and storages, but no data. All live storages
+are tracked, whoever holds them: modules, the graph of the backward pass, hooks, autograd functions. Not tracked are
+work spaces of kernels, and memory that the allocator cannot reuse.
 """
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.config import Precision, RunConfig, SearchConfig, full_precision
+from nas.evaluation.cost import META, meta_twin
 from nas.runs.free_memory import ADVICE, available_memory
 from nas.training.distributed import ALONE, Processes
 from nas.training.optimizers import OPTIMIZERS
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveBytes", "Repeated", "check_memory", "free_memory", "search_memory", "step_memory"]
 
-CPU, META, GIB = torch.device("cpu"), torch.device("meta"), 2**30
+CPU, GIB = torch.device("cpu"), 2**30
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PER_TENSOR, PER_MODULE = 1024, 3000
-"""Bytes that a tensor takes beside its numbers (with its node in the graph of the backward pass), and a module beside
-its tensors; measured on supernets of 6,600 and 36,000 modules (Linux, Python 3.11, PyTorch 2.13)."""
+"""Bytes that a tensor takes in addition to its data (with its node in the graph of the backward pass), and a module in
+addition to its tensors; measured on supernets of 6,600 and 36,000 modules (Linux, Python 3.11, PyTorch 2.13)."""
 LOADED = 130 * 2**20
-"""Bytes that the first steps add on a CPU beside tensors: code, and kernels that oneDNN compiles for the shapes of the
-convolutions; measured on supernets of 4 and 12 layers."""
+"""Bytes that the first steps add on a CPU apart from tensors: code, and kernels that oneDNN compiles for the shapes of
+the convolutions; measured on supernets of 4 and 12 layers."""
 VIEWS_WITHOUT_A_SIGN = {"aten::_unsafe_view"}
 """Operations whose schema does not say that their result is a view."""
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it lasts, follows how many bytes the storages have that are alive; for tensors on the device "meta".
+    """A context that tracks the bytes of all live storages of tensors on the device "meta".
 
-    What a function gives for tensors of the same shapes is computed once: PyTorch's shape functions are slow.
+    The result of a function for tensors of the same shapes is computed once: PyTorch's shape functions are slow.
 
     Attributes:
-        now: Bytes alive, with what a tensor takes as such.
+        now: Live bytes, with the overhead of each tensor.
         peak: Largest `now` so far.
     """
 
@@ -60,7 +60,7 @@ class LiveBytes(TorchDispatchMode):
         self._known: dict[Any, Any] = {}
 
     def add(self, *tensors: Tensor) -> None:
-        """Counts tensors, unless their storage is counted, until nobody holds it."""
+        """Counts the storages of tensors, each once and as long as it is alive."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes() + PER_TENSOR
@@ -95,10 +95,10 @@ def _gives_new_tensors(function: Any) -> bool:
 
 
 def _described(value: Any) -> Any:
-    """Something to compare and to hash in place of arguments or results: of a tensor, what `_made` needs."""
+    """A hashable description of arguments or results, from which `_made` makes equal ones."""
     if isinstance(value, Tensor):
         return Tensor, value.shape, value.stride(), value.dtype
-    if isinstance(value, float):  # 1.0 is 1 to a dictionary, but makes another type of integers
+    if isinstance(value, float):  # 1.0 equals 1 as a key, but changes the dtype of the result
         return float, value
     return tuple([_described(entry) for entry in value]) if isinstance(value, tuple | list) else value
 
@@ -113,12 +113,12 @@ def _made(described: Any) -> Any:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A part of a network that stands for several alike, one after the other."""
+    """A part of a network that stands for several equal ones in sequence."""
 
     modules: Sequence[str]
     """Names of its modules, in the order in which they run."""
     more: int
-    """How often the part is there beyond the one time that is computed."""
+    """Number of repetitions beyond the one that is computed."""
 
 
 def step_memory(
@@ -130,22 +130,22 @@ def step_memory(
     forward: str = "__call__",
     repeated: Repeated | None = None,
 ) -> int:
-    """Bytes that training needs at its peak: weights, optimisers' state, gradients, and what a step keeps and passes.
+    """Bytes that training needs at its peak: weights, optimiser states, gradients, and the tensors of a step.
 
-    Gradients are added to the peak, though they come as other tensors go: allocators do not fill the holes, which have
-    other sizes.
+    Gradients are added to the peak, although they replace other tensors: their sizes differ, so that allocators do not
+    fill the holes.
 
     Args:
-        network: As a Stepper takes it. It is not touched.
-        trained: For each optimiser, its parameters and how many numbers it keeps for one of theirs.
+        network: As for a Stepper; it is not changed.
+        trained: For each optimiser, its parameters and how many numbers it keeps for each of their numbers.
         images: Number, height and width of the images of a batch.
-        precision: Of the forward pass.
+        precision: Precision of the forward pass.
         accumulate: Batches for one update.
-        forward: Name of the method that gives the logits for the loss.
+        forward: Name of the method that computes the logits for the loss.
         repeated: A part of the network that counts more often than it is computed.
     """
     precision = full_precision(precision)
-    network, twins = _meta_twin(network)
+    network, twins = meta_twin(network)
     kept = {twins[p]: numbers for parameters, numbers in trained for p in parameters}
     cast = HALF[precision].itemsize if precision in HALF else 0
     at_rest = _at_rest(network, kept, cast)
@@ -154,7 +154,7 @@ def step_memory(
     if precision in HALF:
         network.to(HALF[precision])  # autocast would need tensors of a real device
     peaks = []
-    # Not while bytes are followed: with its first optimizer, PyTorch imports its compiler, which computes with tensors.
+    # Not while bytes are tracked: for its first optimizer, PyTorch imports its compiler, which computes with tensors.
     optimizers = [torch.optim.SGD([twins[p] for p in parameters]) for parameters, _ in trained]
     with LiveBytes() as live:
         live.add(*network.parameters(), *network.buffers())
@@ -175,7 +175,7 @@ def step_memory(
 
 
 def _at_rest(module: nn.Module, kept: Mapping[Tensor, int], cast: int) -> int:
-    """Bytes of weights (autocast's copies, gradients, the `kept` numbers for each), of buffers, of modules as such."""
+    """Bytes of weights (with autocast copies, gradients, the `kept` numbers of each), buffers and modules."""
     weights = sum(p.nbytes * (2 + kept[p] if p in kept else 1) + p.numel() * cast for p in module.parameters())
     modules = PER_MODULE * sum(1 for _ in module.modules())
     return weights + sum(buffer.nbytes for buffer in module.buffers()) + modules
@@ -183,7 +183,7 @@ def _at_rest(module: nn.Module, kept: Mapping[Tensor, int], cast: int) -> int:
 
 @contextmanager
 def _grown(network: nn.Module, repeated: Repeated | None, live: LiveBytes) -> Iterator[list[int]]:
-    """Gives a list that has, afterwards, the bytes that the forward pass through the further repetitions keeps."""
+    """Yields a list that finally holds the bytes that the forward pass through the further repetitions keeps."""
     grown: list[int] = []
     if repeated is None:
         yield grown
@@ -196,45 +196,33 @@ def _grown(network: nn.Module, repeated: Repeated | None, live: LiveBytes) -> It
     modules = [network.get_submodule(repeated.modules[number]) for number in (0, -1)]
     hooks = modules[0].register_forward_pre_hook(note), modules[1].register_forward_hook(note)
     yield grown
-    grown.append(repeated.more * (seen[1] - seen[0]))  # later ones are of a recomputation
+    grown.append(repeated.more * (seen[1] - seen[0]))  # later entries are from a recomputation
     for hook in hooks:
         hook.remove()
-
-
-def _meta_twin(network: nn.Module) -> tuple[nn.Module, dict[Any, Any]]:
-    """A copy of a network on the device "meta", which takes no memory, and the twin of each of its parameters."""
-    twins: dict[Any, Any] = {p: nn.Parameter(p.detach().to(META), p.requires_grad) for p in network.parameters()}
-    known = {id(tensor): twin for tensor, twin in twins.items()}
-    known |= {id(buffer): buffer.to(META) for buffer in network.buffers()}
-    return copy.deepcopy(network, known), twins
 
 
 def search_memory(supernet: Supernet, config: SearchConfig) -> int:
     """Bytes that a search needs at its peak.
 
-    Every layer that has all levels, and before which two have, adds the same: so only the first of them is computed.
+    Layers that have all levels, after two others that do, all need the same: only the first of them is computed.
     """
     space = supernet.space
     full, repeated = space.levels + 1, None
     if space.layers > full:
         supernet = supernet.first_layers(full)
         repeated = Repeated([f"nodes.{name}" for name in supernet.node_names(full)], space.layers - full)
-    trained = [
-        (supernet.weights(), OPTIMIZERS["sgd"].states(config.optimizer.momentum)),
-        (
-            list(supernet.architecture.parameters()),
-            OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0]),
-        ),
-    ]
+    of_alpha = OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0])
+    of_weights = OPTIMIZERS["sgd"].states(config.optimizer.momentum)
+    trained = [(supernet.weights(), of_weights), (list(supernet.architecture.parameters()), of_alpha)]
     images = (config.loader.batch_size, *config.loader.augment.crop)
     return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process may still take on a device; None where the system does not say."""
+    """Bytes that a process can still allocate on a device; None if the system does not tell."""
     if device.type != "cuda":
         return available_memory()
-    # What an earlier run in this process has given back, PyTorch keeps for the next one: to the system it is taken.
+    # PyTorch keeps memory freed by an earlier run in this process for the next one; the system counts it as used.
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
 
@@ -242,19 +230,19 @@ def free_memory(device: torch.device) -> int | None:
 def check_memory(
     config: RunConfig, device: torch.device, needed: Callable[[], int], processes: Processes = ALONE
 ) -> list[str]:
-    """Sets what a run needs beside what is free, as `config.memory_check` says.
+    """Checks that a run fits into the free memory, as `config.memory_check` says.
 
     Args:
         config: The settings.
-        device: Where the run will be.
-        needed: Gives the bytes.
-        processes: Those of the run; on a machine's CPU they share its memory.
+        device: Device of the run.
+        needed: Computes the bytes that the run needs.
+        processes: The processes of the run; on a CPU they share the machine's memory.
 
     Returns:
-        What to say, in lines.
+        Lines for the log.
 
     Raises:
-        ValueError: It does not fit; the message says what to do.
+        ValueError: The run does not fit; the message has the remedy.
     """
     if config.memory_check == "off":
         return []
@@ -262,7 +250,7 @@ def check_memory(
         bytes_needed = needed()
         if device.type == "cpu":
             bytes_needed = (bytes_needed + LOADED) * processes.local_count
-    except RuntimeError as error:  # a network of someone else's that reads numbers, which there are none of
+    except RuntimeError as error:  # a user's network that reads values, which the meta device does not have
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return [f"memory is not estimated: {reason}"]
     height, width = config.loader.augment.crop
@@ -274,8 +262,8 @@ def check_memory(
     if bytes_needed <= free:
         return [line]
     if config.memory_check == "warn":
-        return [f"{line}: it will hardly fit; {ADVICE}"]
-    raise ValueError(f"{line}: {ADVICE}; or --memory-check warn, to try it all the same")
+        return [f"{line}: it may not fit; {ADVICE}"]
+    raise ValueError(f"{line}: {ADVICE}; or --memory-check warn, to try it nevertheless")
 
 
 def _gib(size: float) -> str:

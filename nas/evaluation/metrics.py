@@ -1,4 +1,4 @@
-"""Quality of a segmentation, from one confusion matrix over a whole split.
+"""Metrics of a segmentation, from one confusion matrix over a whole split.
 
 With n[i, j] the number of pixels of class i that were predicted as j:
 
@@ -6,11 +6,10 @@ With n[i, j] the number of pixels of class i that were predicted as j:
     mean IoU        = mean of the IoU over the classes that occur in labels or predictions
     pixel accuracy  = sum_c n[c, c] / sum_ij n[i, j]
 
-Ignored pixels count nowhere, whatever was predicted there. A mean of per-image values is another,
-incomparable number.
+Ignored pixels do not count, whatever was predicted there. A mean of per-image values is a different number.
 
-A metric is a function of that matrix, registered once: validation, nas-evaluate, reports and model cards go through all
-of `METRICS`.
+A metric is a function of that matrix, registered once: validation, nas-evaluate, reports and model cards use all of
+`METRICS`.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class ConfusionMatrix:
         return self._counts.copy()
 
     def add_up(self, total: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Takes what several processes counted together; `total` gives the sum over them."""
+        """Adds up the counts of several processes; `total` computes the sum over them."""
         self._counts = total(torch.from_numpy(self._counts)).numpy()
 
     def update(self, prediction: torch.Tensor, label: torch.Tensor) -> None:
@@ -74,8 +73,8 @@ class ConfusionMatrix:
             label: Integer class ids and ``ignore``; same shape and device.
 
         Raises:
-            ValueError: Shapes differ, a tensor does not hold integers, or a value is not a class; then
-                nothing of the batch is counted.
+            ValueError: Shapes differ, a tensor does not hold integers, or a value is not a class; then nothing of the
+                batch is counted.
         """
         if prediction.shape != label.shape:
             raise ValueError(
@@ -108,7 +107,7 @@ class ConfusionMatrix:
         raise AssertionError("a pixel was in no bin")
 
     def merge(self, other: ConfusionMatrix | NDArray[np.integer]) -> None:
-        """Add the pixels of another matrix (or of its :attr:`counts`), such as another process's.
+        """Add the pixels of another matrix, or of its `counts`.
 
         Raises:
             ValueError: The number of classes differs.
@@ -129,7 +128,7 @@ class ConfusionMatrix:
         return np.where(union > 0, correct / np.maximum(union, 1), np.nan)
 
     def mean_iou(self) -> float:
-        """Mean of :meth:`iou` over the classes that occur; NaN if nothing was counted."""
+        """Mean of `iou` over the classes that occur; NaN if nothing was counted."""
         iou = self.iou()
         occurs = ~np.isnan(iou)
         return float(iou[occurs].mean()) if occurs.any() else float("nan")
@@ -145,18 +144,18 @@ Compute = Callable[[ConfusionMatrix], float]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that tells how good a segmentation is."""
+    """A measure of the quality of a segmentation."""
 
     name: str
-    """In files: `val` of metrics.jsonl, evaluation-*.json."""
+    """Key in files: `val` of metrics.jsonl, evaluation-*.json."""
     compute: Compute
-    """NaN where it is not defined."""
+    """Confusion matrix -> value; NaN if it is not defined."""
     label: str
-    """For people, such as "mIoU"."""
+    """Name for display, such as "mIoU"."""
     percent: bool = True
     """Whether its values, from 0 to 1, are shown in percent."""
     higher_is_better: bool = True
-    """Else lower is."""
+    """Otherwise lower is better."""
     headline: bool = True
     """Whether the line of each epoch and a report's first table, with the best epoch, show it."""
 
@@ -165,23 +164,23 @@ class Metric:
             raise ValueError(f"metric {self.name!r:.60}: give a name of letters, digits and underscores")
 
     def text(self, value: float | None, unit: str = " %") -> str:
-        """A value as people read it: "12.34 %", or "0.1234" where it is no share; "--" for none."""
+        """A value for display: "12.34 %", or "0.1234" if it is not in percent; "--" for None."""
         if value is None:
             return "--"
         return f"{100 * value:.2f}{unit}" if self.percent else f"{value:.4f}"
 
 
 METRICS: Registry[Metric] = Registry("metric", HINT)
-"""Every metric by name, in the order in which they are shown."""
+"""Every metric by name, in display order."""
 
 
 def register_metric(
     name: str, *, label: str, percent: bool = True, higher_is_better: bool = True, headline: bool = True
 ) -> Callable[[Compute], Compute]:
-    """Decorates a function so that every validation and evaluation computes it; see `Metric` for the arguments.
+    """Decorator that registers a metric for every validation and evaluation; see `Metric` for the arguments.
 
     Raises:
-        ValueError: The name is taken, or cannot be one.
+        ValueError: The name is taken or not valid.
     """
 
     def register(compute: Compute) -> Compute:
@@ -196,7 +195,7 @@ register_metric("pixel_accuracy", label="pixel accuracy", headline=False)(Confus
 
 
 def all_metrics() -> tuple[Metric, ...]:
-    """Every metric, those of plugins, too: nobody asks for one by its name, at which a plugin would be loaded.
+    """Every metric, including those of plugins, which are loaded here.
 
     Raises:
         ExtensionError: A plugin cannot be loaded.
@@ -215,13 +214,13 @@ def numbers(matrix: ConfusionMatrix) -> dict[str, float]:
     for metric in all_metrics():
         try:
             found[metric.name] = float(metric.compute(matrix))
-        except Exception as error:  # it may be the user's code: anything may be raised
-            raise ValueError(f"metric {metric.name!r}: {type(error).__name__}: {error}; mend its function") from error
+        except Exception as error:  # a user's function may raise anything
+            raise ValueError(f"metric {metric.name!r}: {type(error).__name__}: {error}; fix its function") from error
     return found
 
 
 def labelled(metrics: Mapping[str, float | None]) -> list[str]:
-    """Metrics in words, each as "mIoU 12.34 %"; "--" for one that is not defined."""
+    """Metrics for display, each as "mIoU 12.34 %"; "--" for one that is not defined."""
     return [f"{METRICS[name].label} {METRICS[name].text(value)}" for name, value in metrics.items()]
 
 

@@ -1,13 +1,13 @@
-"""What a step of the search makes of alpha, by options that are known to help; all are off by default.
+"""Options that change alpha from step to step, against a collapse of the search; all are off by default.
 
-Both engines take what this gives as their alpha. What is drawn is a pure function of (seed, epoch, step), the same in
-every process, so that a run goes on exactly and several processes step alike.
+Both engines use the result as their alpha. The draws are a pure function of (seed, epoch, step), the same in every
+process, so that a run resumes exactly and several processes take the same steps.
 
-- Operation-level dropout on skip (P-DARTS: Chen et al., ICCV 2019): with probability p the skip of an
-  edge is left out of a step, else it counts 1 / (1 - p) times. There, single values of its output are dropped; here,
-  the operation in all cells, which is a weight of alpha and so the same in both engines.
-- An operation for each edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019): hard Gumbel-softmax with the
-  gradient of the soft one. All operations are computed all the same; those that are not drawn weigh 0.
+- Operation-level dropout on skip (P-DARTS: Chen et al., ICCV 2019): with probability p the skip of an edge is left out
+  of a step, otherwise it counts 1 / (1 - p) times. P-DARTS drops single values of its output; here the operation is
+  dropped in all cells, through its weight in alpha, and so in the same way in both engines.
+- One operation per edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019): hard Gumbel-softmax with the gradient of the
+  soft one. All operations are computed nevertheless; those that are not drawn weigh 0.
 - A penalty on the entropy of alpha, whose weight rises (Tian et al., "Discretization-aware architecture search", 2020).
 
 Shapes: alpha [E, O], of E edges and O operations.
@@ -29,22 +29,16 @@ from search_spaces.space import SearchSpace
 __all__ = ["AlphaSampling"]
 
 TEMPERATURE, TEMPERATURE_END = 10.0, 0.1
-"""Of the Gumbel-softmax at the start and at the end of a run; the way there is linear."""
+"""Of the Gumbel-softmax at the start and at the end of a run; linear in between."""
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
 Kind = Literal["weight", "architecture"]
 
 
 class AlphaSampling:
-    """Alpha as a step uses it: `begin` draws for a step, a call applies what was drawn.
-
-    Args:
-        space: The search space.
-        config: The settings.
-        seed: The run's.
-        epochs: The run's.
+    """Alpha as a step uses it: `begin` draws for a step, a call applies the draws.
 
     Raises:
-        ValueError: A setting is for an operation that the space has not.
+        ValueError: A setting is for an operation that the space does not have.
     """
 
     def __init__(self, space: SearchSpace, config: ArchitectureConfig, seed: int, epochs: int) -> None:
@@ -62,15 +56,7 @@ class AlphaSampling:
         self._factors: Tensor | None = None  # [E, O]
 
     def begin(self, kind: Kind, epoch: int, step: int, steps: int, device: torch.device) -> None:
-        """Draws for a step, and sets what goes by schedule.
-
-        Args:
-            kind: Whose step it is.
-            epoch: From 0.
-            step: From 0.
-            steps: In an epoch.
-            device: Where alpha is.
-        """
+        """Draws for a step (epoch and step from 0, of `steps` in an epoch) and sets the scheduled values."""
         config = self.config
         if not config.varies:
             return
@@ -88,7 +74,7 @@ class AlphaSampling:
         self._weight = config.entropy * max(0.0, (done - start) / (self.epochs - start))
 
     def __call__(self, logits: Tensor, training: bool) -> Tensor:
-        """Logits [E, O] -> what operations are weighed by, [E, O]; in validation nothing is random."""
+        """Logits [E, O] -> weights of the operations [E, O]; in validation nothing is random."""
         alpha = logits.softmax(-1)
         if self.config.sampling == "gumbel":
             if training and self._noise is not None:

@@ -23,21 +23,21 @@ INITIAL_SPREAD = 1e-3
 
 @dataclass(frozen=True)
 class ArchitectureSample:
-    """What the architecture is in one forward pass of the supernet."""
+    """The architecture in one forward pass of the supernet."""
 
     alpha: Tensor
-    """[E, O]: what each operation is weighed by."""
+    """[E, O]: weight of each operation."""
     beta: Tensor
-    """[layers, levels, 3]: what each transition is weighed by."""
+    """[layers, levels, 3]: weight of each transition."""
     edge_weights: Tensor | None = None
-    """[E]: what each edge is weighed by (PC-DARTS); None: all edges alike."""
+    """[E]: weight of each edge (PC-DARTS); None: all edges alike."""
     path: tuple[int, ...] | None = None
-    """Level of each layer: nodes off it give zeros and are not computed; None: all nodes are computed."""
+    """Level of each layer: nodes off the path are zero and are not computed; None: all nodes are computed."""
 
     def without(self, kept: Tensor) -> ArchitectureSample:
-        """The sample in which operations weigh nothing where `kept`, boolean [E, O], is False.
+        """The sample without the operations for which `kept`, boolean [E, O], is False.
 
-        The others weigh what they did. An edge that keeps none adds nothing at all, with edge weights, too.
+        The others keep their weights. An edge without any operation adds nothing, with or without edge weights.
         """
         weights = None if self.edge_weights is None else self.edge_weights * kept.any(1)
         return dataclasses.replace(self, alpha=self.alpha * kept, edge_weights=weights)
@@ -48,13 +48,13 @@ class Architecture(nn.Module):
 
     Alpha is normalised over the operations of an edge (Auto-DeepLab, Eq. 3-4); beta over the outgoing transitions of a
     node (Eq. 7-8): entry [l, s] is the distribution of the step from level s of layer l to the finer, the same and the
-    coarser level of layer l + 1, where layer 0 is the stem. Transitions that the trellis has not are exactly zero. The
-    weights of edges are normalised over the edges into a block (PC-DARTS: Xu et al., ICLR 2020, section 3.3, "edge
-    normalization", whose beta is not the beta of here).
+    coarser level of layer l + 1, where layer 0 is the stem. Transitions that the trellis does not have are exactly 0.
+    Edge weights are normalised over the edges into a block (PC-DARTS: Xu et al., ICLR 2020, section 3.3, "edge
+    normalization", where they are called beta).
 
     Args:
         space: The search space.
-        weighs_edges: Have logits of the edges, too; drawn last, so that those of alpha and beta stay the same.
+        weighs_edges: Adds logits of the edges; drawn last, so that those of alpha and beta stay the same.
     """
 
     mask: Tensor
@@ -70,17 +70,17 @@ class Architecture(nn.Module):
     def forward(self) -> ArchitectureSample:
         """The probabilities that the logits stand for."""
         alpha = self.alpha.softmax(dim=-1)
-        # The lowest finite number instead of -inf: a row without any edge then gives no NaN, and the mask zeroes it.
+        # The lowest finite number, not -inf: then a row without any edge gives no NaN, and the mask zeroes it.
         lowest = torch.finfo(self.beta.dtype).min
         beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
         return ArchitectureSample(alpha, beta, self._edge_weights())
 
     @torch.no_grad()
     def decided(self, genotype: Genotype) -> ArchitectureSample:
-        """The cell and the path of a genotype and nothing else.
+        """The sample that is exactly a genotype's cell and path.
 
-        Alpha is 1 for the operations of the cell, 0 for all others and on the edges that it does without; beta is 1 for
-        the steps of the path, 0 for all others; the weights of edges are among those that the cell keeps.
+        Alpha is 1 for the operations of the cell and 0 for all others; beta is 1 for the steps of the path and 0 for
+        all others; edge weights are normalised over the edges that the cell keeps.
 
         Raises:
             ValueError: The genotype is of another space.
@@ -99,7 +99,7 @@ class Architecture(nn.Module):
         return ArchitectureSample(alpha, beta, self._edge_weights(among=alpha.sum(1) > 0), genotype.levels)
 
     def _edge_weights(self, among: Tensor | None = None) -> Tensor | None:
-        """Sum 1 over the edges into a block; `among`, boolean [E]: the others have no share, one a block has."""
+        """[E], sum 1 over the edges into a block, or over those where `among`, boolean [E], is True."""
         if self.edges is None:
             return None
         logits = self.edges if among is None else self.edges.masked_fill(~among, -torch.inf)

@@ -1,7 +1,7 @@
 """The supernet: stem, trellis of nodes, an ASPP at every level of the last layer.
 
-Source: Auto-DeepLab (Liu et al., 2019), sections 4.1 and 5.1. How a node computes its cells is the node's own affair:
-the trellis hands it its incoming tensors, alpha, and its betas.
+Source: Auto-DeepLab (Liu et al., 2019), sections 4.1 and 5.1. The trellis gives each node its incoming tensors, alpha
+and its betas; the engines differ only in the node.
 
 Shapes: N images of 3 x H x W; level l has recorded sizes (H_l, W_l), each half of the finer one, rounded up.
 """
@@ -42,24 +42,20 @@ MAX_CANDIDATES = 200_000
 class SearchStem(nn.Module):
     """3x3 convolutions in front of the trellis: (N, 3, H, W) -> H^{-1} and H^0, the outputs of the last two.
 
-    A stem of one convolution gives its output twice.
+    A stem of one convolution returns its output twice.
     """
 
     def __init__(self, space: SearchSpace) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width, stride in zip(space.stem_channels, space.stem.strides, strict=True):
-            layers.append(ConvBatchNorm(channels, width, 3, stride, BatchNorm))
-            channels = width
-        self.layers = nn.ModuleList(layers)
+        widths = zip((3, *space.stem_channels), space.stem_channels, space.stem.strides, strict=False)
+        self.layers = nn.ModuleList(ConvBatchNorm(c, width, 3, stride, BatchNorm) for c, width, stride in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         outputs = []
         for number, layer in enumerate(self.layers):
-            x = layer(F.relu(x) if number else x)  # the readers apply their own ReLU, so outputs are given before it
+            x = layer(F.relu(x) if number else x)  # outputs are before the ReLU, which their readers apply
             outputs.append(x)
-        return (outputs[-2] if len(outputs) > 1 else outputs[-1]), outputs[-1]
+        return outputs[-2:][0], outputs[-1]
 
 
 class SearchHead(nn.Module):
@@ -95,15 +91,15 @@ class Supernet(nn.Module):
         space: The search space.
         classes: Number of classes, at least 2.
         engine: plain, the loop over operations as the paper writes it (`nas.supernet.node`); or fast, in far fewer
-            calls (`nas.supernet.engine.fast_node`). Both draw the same weights from the same seed, and state dicts of
-            one load in the other.
+            calls (`nas.supernet.engine.fast_node`). Both draw the same weights from the same seed and load each other's
+            state dicts.
         recompute: none; or node: the backward pass computes each node a second time, to save memory.
         partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
-            edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no weights of edges.
+            edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no edge weights.
 
     Raises:
-        ValueError: Fewer than two classes; partial channels that cannot be; in training mode, a batch of one image
-            where the head pools the image.
+        ValueError: Fewer than two classes; partial channels that do not divide the channels; in training mode, a batch
+            of one image if the head pools the image.
     """
 
     transitions: Tensor
@@ -144,24 +140,24 @@ class Supernet(nn.Module):
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
         self.alpha_sampling: AlphaSampling | None = None
-        """What is made of alpha in place of its softmax; None: nothing."""
+        """Replaces the softmax of alpha; None: the softmax."""
 
     def weights(self) -> list[nn.Parameter]:
-        """The network's weights, in order: all parameters that are not architecture."""
+        """The network's weights, in order: all parameters except the architecture's."""
         return [p for name, p in self.named_parameters() if not name.startswith("architecture.")]
 
     def sample(self) -> ArchitectureSample:
-        """The architecture as it stands: its probabilities, of which `alpha_sampling` may make another alpha."""
+        """The current probabilities, with the alpha of `alpha_sampling` if there is one."""
         sample = self.architecture()
         if self.alpha_sampling is None:
             return sample
         return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.alpha, self.training))
 
     def forward(self, x: Tensor, sample: ArchitectureSample | None = None) -> Tensor:
-        """The logits of images, of an architecture sample; None: `sample()`, taken in the pass itself.
+        """The logits of images for an architecture sample; None: the current `sample()`.
 
-        With a path, the supernet computes its nodes alone, and the head of its last level. A node reads H^{l-2} at its
-        own level, so that after a change of level it reads zeros: the supernet has no weights to bring it the path's.
+        With a path, the supernet computes only the nodes on it and the head of its last level. A node reads H^{l-2} at
+        its own level, which is zero after a change of level: the supernet has no weights to read it at another one.
         """
         if self.training and self.space.head.image_pooling and x.shape[0] < 2:
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
@@ -175,7 +171,7 @@ class Supernet(nn.Module):
     def trellis(self, before: Tensor, stem: Tensor, sample: ArchitectureSample) -> list[Tensor]:
         """H^{-1}, H^0 -> the tensors of the last layer, finest level first."""
         space, shared = self.space, self._shared(sample.alpha, sample.edge_weights)
-        of_nodes = iter(sample.beta.flatten()[self.transitions].split(self.incoming))  # of each node's sources in turn
+        of_nodes = iter(sample.beta.flatten()[self.transitions].split(self.incoming))  # one beta per incoming tensor
         sizes = [_size(stem)]
         for _ in range(1, space.levels):
             sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
@@ -199,13 +195,13 @@ class Supernet(nn.Module):
         return layers[-1]
 
     def _shared(self, alpha: Tensor, edge_weights: Tensor | None) -> dict[str, Any]:
-        """What all nodes get: alpha, in the engine's form, and the weights of the edges."""
+        """Arguments of all nodes: alpha, in the engine's form, and the edge weights."""
         if self.engine == "plain":
             return {"alpha": alpha, "edge_weights": edge_weights}
         return {"alpha": AlphaCache(self.space, alpha, edge_weights)}
 
     def _unshared(self, node: nn.Module, size: tuple[int, int], *tensors: Any) -> Tensor:
-        """The output of a node that shares nothing with others, so that it can be computed twice."""
+        """The output of a node that shares nothing with other nodes, so that it can be computed twice."""
         alpha, edge_weights, beta, before, *incoming = tensors
         return node(incoming=incoming, before=before, beta=beta, size=size, **self._shared(alpha, edge_weights))
 
@@ -214,15 +210,15 @@ class Supernet(nn.Module):
         return [_key(layer, level) for level in self.space.node_levels(layer)]
 
     def first_layers(self, layers: int) -> Supernet:
-        """The supernet without its later layers, of the same modules; the heads follow the last layer that it has."""
+        """The supernet cut after some layers, sharing its modules; the heads follow the last layer that is left."""
         cut = copy.copy(self)
         cut.space = dataclasses.replace(self.space, layers=layers)
         nodes = {name: self.nodes[name] for layer in range(1, layers + 1) for name in self.node_names(layer)}
-        cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes)}  # not those of `self`, which a copy shares
+        cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes)}  # a new dict: the copy shares that of `self`
         return cut
 
     def _source(self, layer: int, level: int) -> Source:
-        """What the tensor H^layer at `level` is; layers -1 and 0 are the stem's two outputs."""
+        """Width and stride of H^layer at `level`; layers -1 and 0 are the stem's two outputs."""
         stem = self.space.stem
         if layer > 0:
             return Source(self.space.node_channels(level), self.space.strides[level])
@@ -232,7 +228,7 @@ class Supernet(nn.Module):
 
 
 class FixedArchitecture(nn.Module):
-    """A supernet whose passes are all of one architecture sample: (N, 3, H, W) -> logits (N, classes, H, W)."""
+    """A supernet with one fixed architecture sample: (N, 3, H, W) -> logits (N, classes, H, W)."""
 
     def __init__(self, supernet: Supernet, sample: ArchitectureSample) -> None:
         super().__init__()
@@ -244,7 +240,7 @@ class FixedArchitecture(nn.Module):
 
 
 def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
-    """Decodes the architecture as it stands: greedy cell, Viterbi path."""
+    """Decodes the current architecture: greedy cell, Viterbi path."""
     sample = supernet.architecture()
     weights = None if sample.edge_weights is None else _array(sample.edge_weights)
     provenance = {"package_version": package_version(), **provenance}
@@ -258,7 +254,7 @@ def _array(x: Tensor) -> np.ndarray:
 def _check_partial_channels(number: int, space: SearchSpace) -> None:
     if number < 1:
         raise ValueError(f"partial_channels is {number}: give a whole number from 1; 1 mixes all channels")
-    if space.filter_multiplier % number:  # the finest level's channels, of which the coarser ones' are multiples
+    if space.filter_multiplier % number:  # the channels of the finest level, which divide those of the coarser ones
         raise ValueError(
             f"partial_channels is {number}, which does not divide the {space.filter_multiplier} channels of an edge at "
             f"stride {space.strides[0]}: give a divisor of them, or a filter_multiplier that is a multiple of {number}"
@@ -266,12 +262,12 @@ def _check_partial_channels(number: int, space: SearchSpace) -> None:
 
 
 def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
-    """Levels of the layer before with an edge to this node, finest first."""
+    """Levels of the previous layer with an edge to this node, finest first."""
     return [source for source in space.node_levels(layer - 1) if level in space.transitions(layer - 1, source)]
 
 
 def _before_level(space: SearchSpace, layer: int, level: int) -> int:
-    """Level at which the node reads H^{l-2}: its own, or the nearest there is (the authors' choice, by e-mail)."""
+    """Level at which the node reads H^{l-2}: its own, or the nearest one (the authors' choice, by e-mail)."""
     return min(level, space.node_levels(max(0, layer - 2))[-1])
 
 

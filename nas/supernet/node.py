@@ -1,8 +1,7 @@
 """A node of the supernet: up to three relaxed cells, computed by the plain loop.
 
-This is Auto-DeepLab's section 4.1 as it is written, and the oracle for faster ways of computing a node. Partial
-channels and the weights of edges are those of PC-DARTS (Xu et al., ICLR 2020, sections 3.2 and 3.3) and its authors'
-code.
+This is Auto-DeepLab's section 4.1 as it is written, and the reference for the fast engine. Partial channels and edge
+weights follow PC-DARTS (Xu et al., ICLR 2020, sections 3.2 and 3.3) and its authors' code.
 
 Shapes: N images; C = B * F * 2**level channels of a node, c = F * 2**level channels of a state; H x W pixels of the
 node's level; E edges, O operations, K incoming tensors; P = `partial_channels`, the K of PC-DARTS.
@@ -12,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -26,25 +26,25 @@ __all__ = ["MixedOperation", "Node", "Preprocess", "Source", "join_shuffled"]
 
 @dataclass(frozen=True)
 class Source:
-    """What a node must know of a tensor that it reads."""
+    """Width and stride of a tensor that a node reads."""
 
     channels: int
-    """Its channels."""
     stride: int
-    """Its stride in pixels of the image."""
+    """In pixels of the image."""
 
 
 class Preprocess(nn.Module):
     """Brings a tensor to a node's width and size: (N, channels, *, *) -> (N, c, H, W).
 
-    From a finer level a strided convolution, from a coarser one bilinear upsampling and a 1x1 convolution (paper,
+    A strided convolution from a finer level, bilinear upsampling and a 1x1 convolution from a coarser one (paper,
     section 5.1). The kernel 2r - 1 of a convolution of stride r reads every pixel, and is 1x1 at the node's own stride.
     """
 
     def __init__(self, source: Source, channels: int, stride: int) -> None:
         super().__init__()
         ratio = max(1, stride // source.stride)
-        self.body = ReluConvBatchNorm(source.channels, channels, 2 * ratio - 1, ratio, _plain_batch_norm)
+        batch_norm = partial(BatchNorm, affine=False)
+        self.body = ReluConvBatchNorm(source.channels, channels, 2 * ratio - 1, ratio, batch_norm)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         height, width = x.shape[-2:]
@@ -62,8 +62,8 @@ class MixedOperation(nn.Module):
         operations: Names of the candidate operations.
         channels: c.
         sources: K.
-        settings: Of the operations.
-        partial_channels: P, a divisor of c. The operations work on the first c / P channels alone, the others bypass
+        settings: Settings of the operations.
+        partial_channels: P, a divisor of c. The operations work on the first c / P channels only, the others bypass
             them unweighted (PC-DARTS, section 3.2). 1: all channels are mixed.
     """
 
@@ -79,16 +79,10 @@ class MixedOperation(nn.Module):
         self.mixed_channels = channels // partial_channels
         self.bypassed_channels = channels - self.mixed_channels
         self.columns = [column for column, name in enumerate(operations) if name != NONE]
-
-        def batch_norm(width: int) -> BatchNorm:
-            return BatchNorm(width, sources, affine=False)
-
-        self.candidates = nn.ModuleDict(
-            {
-                operations[k]: OPERATIONS[operations[k]].build(self.mixed_channels, 1, batch_norm, settings)
-                for k in self.columns
-            }
-        )
+        batch_norm = partial(BatchNorm, sources=sources, affine=False)
+        self.candidates = nn.ModuleDict()
+        for name in (operations[column] for column in self.columns):
+            self.candidates[name] = OPERATIONS[name].build(self.mixed_channels, 1, batch_norm, settings)
 
     def forward(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
         """(N, c, H, W), alpha [O] -> (N, c, H, W)."""
@@ -99,17 +93,15 @@ class MixedOperation(nn.Module):
 
     def _mix(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
         """(N, c / P, H, W), alpha [O] -> (N, c / P, H, W)."""
-        terms = []
-        for column, candidate in zip(self.columns, self.candidates.values(), strict=True):
-            terms.append(alpha[column] * candidate(x, source))
-        return torch.stack(terms).sum(0)
+        candidates = zip(self.columns, self.candidates.values(), strict=True)
+        return torch.stack([alpha[column] * candidate(x, source) for column, candidate in candidates]).sum(0)
 
 
 def join_shuffled(mixed: Tensor, bypassed: Tensor) -> Tensor:
-    """Joins the channels that were mixed with those that were not: (N, c / P, *), (N, c - c / P, *) -> (N, c, *).
+    """Joins the mixed with the bypassed channels and shuffles them: (N, c / P, *), (N, c - c / P, *) -> (N, c, *).
 
-    Of the joined channels, read as P groups of c / P, output channel P * j + g is channel j of group g (the channel
-    shuffle of the authors' code), so that the next operations, which take the first c / P, get some of each group.
+    The joined channels are P groups of c / P; output channel P * j + g is channel j of group g (the channel shuffle of
+    the authors' code), so that the next operations, which take the first c / P, get channels of each group.
     """
     groups = torch.cat([mixed, bypassed], dim=1).unflatten(1, (-1, mixed.shape[1]))  # (N, P, c / P, *)
     return groups.transpose(1, 2).flatten(1, 2)
@@ -118,8 +110,8 @@ def join_shuffled(mixed: Tensor, bypassed: Tensor) -> Tensor:
 class Node(nn.Module):
     """The node at one layer and level: the beta-weighted sum of a cell for each incoming tensor (paper, Eq. 6).
 
-    The cells share the weights of their operations; the preprocessing of each incoming tensor and the statistics of the
-    batch norms behind it are its own.
+    The cells share the weights of their operations. Each incoming tensor has its own preprocessing and its own
+    batch-norm statistics.
 
     Args:
         space: The search space.
@@ -130,12 +122,7 @@ class Node(nn.Module):
     """
 
     def __init__(
-        self,
-        space: SearchSpace,
-        level: int,
-        incoming: Sequence[Source],
-        before: Source,
-        partial_channels: int = 1,
+        self, space: SearchSpace, level: int, incoming: Sequence[Source], before: Source, partial_channels: int = 1
     ) -> None:
         super().__init__()
         channels, stride = space.operation_channels(level), space.strides[level]
@@ -183,7 +170,3 @@ class Node(nn.Module):
             if state == block + 1:  # the block's last edge: its output is a state for the blocks after it (Eq. 1)
                 states.append(torch.stack(terms[block]).sum(0))
         return torch.cat(states[2:], dim=1)  # (N, B * c, H, W)
-
-
-def _plain_batch_norm(channels: int) -> BatchNorm:
-    return BatchNorm(channels, affine=False)

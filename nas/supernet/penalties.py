@@ -1,10 +1,9 @@
-"""Penalties on the architecture, which its loss has next to the cross entropy: expected cost, and entropy of alpha.
+"""Penalties in the architecture's loss: expected cost, and entropy of alpha.
 
-The expected cost is what the architecture that alpha and beta stand for costs on average, a number with a gradient. As
-in ProxylessNAS (Cai et al., ICLR 2019), the cost of an operation counts by its probability. Here that is the
-probability that the path passes a node, times that of the edge to be one of the two that a block keeps, times that of
-the operation on the edge. Counted are the candidate operations, which is what alpha and beta choose; stem, head and
-preprocessing are not. The entropy is that of `nas.supernet.alpha_sampling`.
+The expected cost is the mean cost of the architectures that alpha and beta stand for, and has a gradient. As in
+ProxylessNAS (Cai et al., ICLR 2019), an operation's cost is weighed by its probability: here, that the path passes the
+node, times that the edge is one of the two that a block keeps, times that of the operation on the edge. Only candidate
+operations count, not stem, head and preprocessing. The entropy is that of `nas.supernet.alpha_sampling`.
 
 Shapes: alpha [E, O], beta [layers, levels, 3] as in `nas.supernet.architecture`.
 """
@@ -31,12 +30,12 @@ KEPT = 2
 
 
 class ExpectedCost:
-    """The cost of a relaxed architecture, and how far it is above a target.
+    """The cost of a relaxed architecture, and a penalty above a target.
 
     Args:
         space: The search space.
         architecture: Its alpha and beta.
-        name: What is counted, for one image of this size.
+        name: Kind of cost, for one image of this size.
         size: Height and width in pixels.
     """
 
@@ -55,10 +54,10 @@ class ExpectedCost:
         mask = architecture.mask.double()
         ways = mask / mask.sum(-1, keepdim=True).clamp(min=1)
         self.start = float(self._of(torch.zeros_like(like).softmax(-1).detach(), ways, self._kept))
-        """The cost of the relaxed architecture where alpha and beta are uniform."""
+        """The cost of the relaxed architecture with uniform alpha and beta."""
 
     def __call__(self) -> Tensor:
-        """The cost of the relaxed architecture as it is: a scalar."""
+        """The cost of the current relaxed architecture: a scalar."""
         sample = self.architecture()
         kept = self._kept if sample.edge_weights is None else (KEPT * sample.edge_weights).clamp(max=1)
         return self._of(sample.alpha, sample.beta, kept)
@@ -70,13 +69,11 @@ class ExpectedCost:
 
     def shares(self, genotype: Genotype) -> dict[str, float]:
         """Costs relative to `start`: `expected_cost` of the relaxed architecture, `decoded_cost` of a genotype."""
-        return {
-            "expected_cost": float(self().detach()) / self.start,
-            "decoded_cost": self.decoded(genotype) / self.start,
-        }
+        costs = {"expected_cost": float(self().detach()), "decoded_cost": self.decoded(genotype)}
+        return {name: cost / self.start for name, cost in costs.items()}
 
     def penalty(self, weight: float, target: float) -> Tensor:
-        """weight * (cost / start - target) where that is positive, else 0: a scalar."""
+        """weight * (cost / start - target) if that is positive, else 0: a scalar."""
         return weight * (self() / self.start - target).relu()
 
     def _of(self, alpha: Tensor, beta: Tensor, kept: Tensor) -> Tensor:
@@ -95,13 +92,13 @@ class ExpectedCost:
 
 
 def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
-    """The expected cost that the settings name, at the size of a training crop."""
+    """The expected cost that the settings ask for, at the size of a training crop."""
     size = config.loader.augment.crop
     return ExpectedCost(supernet.space, supernet.architecture, config.architecture.cost, size)
 
 
 def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[Tensor], Tensor] | None:
-    """Gives the sum of the penalties in force at a step, a scalar, given its logits; None: there is none."""
+    """A function from a step's logits to the sum of its penalties, a scalar; None: there are no penalties."""
     settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
     if settings.entropy > 0 and sampling is not None:

@@ -1,8 +1,8 @@
-"""Memory for time: what the backward pass computes again instead of finding it kept.
+"""Recomputation in the backward pass, which saves memory and costs time.
 
-Two grains. `Recipes`, for tensors that are cheap to make of others that are kept anyway: the operations of
-`nas.supernet.engine.convolutions` keep how such a tensor is made. `recomputed`, for a module of which nothing but its
-inputs is kept (Chen et al., "Training deep nets with sublinear memory cost", 2016).
+`Recipes` is for tensors that are cheap to make from others that are kept anyway: the operations of
+`nas.supernet.engine.convolutions` keep a recipe in their place. `recomputed` is for a whole module, of which only the
+inputs are kept (Chen et al., "Training deep nets with sublinear memory cost", 2016).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["Kept", "Recipes", "autocast_of", "recomputed"]
 def recomputed(
     function: Callable[..., Tensor], tensors: Sequence[Tensor | None], uses: Iterable[Tensor] = ()
 ) -> Tensor:
-    """`function(*tensors)`, of which only the tensors are kept; the backward pass calls it again.
+    """`function(*tensors)`, computed again in the backward pass: only the tensors are kept.
 
-    Batch norms keep their running statistics as they are in the second call.
+    The second call leaves the running statistics of batch norms alone.
 
     Args:
-        function: Gives the same when it is called again.
-        tensors: Its arguments, of which the first is a tensor.
-        uses: All else that it computes with and that may need a gradient, such as a module's parameters.
+        function: Returns the same when it is called again.
+        tensors: Its arguments; the first must be a tensor.
+        uses: Everything else that may need a gradient, such as a module's parameters.
     """
     if not torch.is_grad_enabled():
         return function(*tensors)
@@ -38,8 +38,8 @@ def recomputed(
 
 
 class _Recomputed(torch.autograd.Function):
-    """Not PyTorch's `checkpoint`: its reentrant form knows no gradients of some parameters only, its other one takes
-    time for every tensor that is kept, and the first use of it loads a compiler of 74 MiB."""
+    """In place of PyTorch's `checkpoint`: its reentrant form does not support gradients of only some parameters; the
+    other one takes time for every tensor that is kept, and loads a compiler of 74 MiB when it is first used."""
 
     @staticmethod
     def forward(ctx: Any, function: Callable[..., Tensor], number: int, *tensors: Any) -> Tensor:
@@ -62,13 +62,13 @@ class _Recomputed(torch.autograd.Function):
 
 
 def autocast_of(device: torch.device) -> tuple[str, torch.dtype, bool]:
-    """Autocast as it is now: device type, type of numbers, whether it is on."""
-    kind = "cpu" if device.type == "meta" else device.type  # there is none on the meta device
+    """The current autocast: device type, dtype, whether it is on."""
+    kind = "cpu" if device.type == "meta" else device.type  # the meta device has none
     return kind, torch.get_autocast_dtype(kind), kind == device.type and torch.is_autocast_enabled(kind)
 
 
 class _Recipe:
-    """How a tensor is made again. What was made is let go with the last of its users."""
+    """A call that makes a tensor again; the result is released after its last use."""
 
     def __init__(self, device: torch.device, function: Callable[..., Tensor], arguments: Sequence[Any]) -> None:
         self.device, self.function, self.arguments = device, function, arguments
@@ -80,7 +80,7 @@ class _Recipe:
         """Called once by each user."""
         if self.made is None:
             arguments = [a.get() if isinstance(a, Kept) else a for a in self.arguments]
-            same = autocast_of(self.device) == self.autocast  # as is usual; to enter it takes longer than to look
+            same = autocast_of(self.device) == self.autocast  # the usual case; entering autocast is slower than this
             with torch.no_grad(), nullcontext() if same else torch.autocast(*self.autocast):
                 self.made = self.function(*arguments)
         made = self.made
@@ -91,26 +91,23 @@ class _Recipe:
 
 
 class Kept:
-    """What is kept in place of a tensor that a recipe makes, or of a view of it."""
+    """Kept in place of a tensor that a recipe makes, or of a view of it."""
 
     def __init__(self, recipe: _Recipe, tensor: Tensor) -> None:
         self.recipe, self.view = recipe, (tensor.shape, tensor.stride(), tensor.storage_offset())
         recipe.users += 1
 
     def get(self) -> Tensor:
-        """The tensor; may be asked for once."""
+        """The tensor; to be called once."""
         made = self.recipe.make()
         return made if (made.shape, made.stride(), made.storage_offset()) == self.view else made.as_strided(*self.view)
 
 
 class Recipes:
-    """The tensors that are made again rather than kept.
+    """The tensors on a device that are made again rather than kept.
 
-    They are told apart by their memory, so that views of one are known, too; therefore all are held until this goes, or
-    new ones could get the memory of old ones.
-
-    Args:
-        device: Where the tensors are.
+    Tensors are identified by their memory, which covers views; all are held as long as this object, so that no new
+    tensor gets the memory of an old one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -118,14 +115,14 @@ class Recipes:
         self._known: dict[int, tuple[_Recipe, Tensor]] = {}
 
     def add(self, made: Tensor, function: Callable[..., Tensor], *arguments: Any) -> None:
-        """From now on `made` is not kept: `function(*arguments)` makes it again."""
+        """Registers `function(*arguments)` as the recipe of `made`."""
         self._known[_memory(made)] = _Recipe(self._device, function, [self.keep(a) for a in arguments]), made
 
     def keep(self, value: Any) -> Any:
-        """What to keep of a tensor or of another argument: itself, or how it is made."""
+        """The value to keep: the argument itself, or a `Kept` if it has a recipe."""
         found = self._known.get(_memory(value)) if isinstance(value, Tensor) else None
         return value if found is None else Kept(found[0], value)
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata  # unlike an address, it tells tensors apart on the meta device, too
+    return tensor.untyped_storage()._cdata  # unlike an address, unique on the meta device, too

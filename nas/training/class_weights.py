@@ -1,6 +1,6 @@
-"""Weights of the classes in the loss, from how often each occurs.
+"""Class weights of the loss, from the frequency of each class.
 
-Sources: ENet (Paszke et al., 2016), section 5.2, whose 1 / ln(c + p) FPLNet (Atif et al., 2023) takes over; median
+Sources: ENet (Paszke et al., 2016), section 5.2, whose 1 / ln(c + p) FPLNet (Atif et al., 2023) also uses; median
 frequency balancing: Eigen and Fergus, 2015, section 4.3.2. Torch is imported where tensors are made.
 """
 
@@ -23,11 +23,11 @@ CONSTANT = 1.02
 
 
 def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.float64]:
-    """The share of each class among the labelled pixels of all samples as they are read, without augmentation.
+    """The share of each class among the labelled pixels of all samples, without augmentation.
 
     Args:
-        dataset: What to count; each sample is read once.
-        workers: Processes that read; 0 does it in this one.
+        dataset: Data set to count; each sample is read once.
+        workers: Processes that read; 0 uses this one.
 
     Returns:
         float64 [classes], with sum 1.
@@ -52,7 +52,7 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
 
 
 def inverse_log(shares: ArrayLike, constant: float = CONSTANT) -> Tensor:
-    """:func:`inverse_log_weights` for the loss: float32 [classes]."""
+    """`inverse_log_weights` for the loss: float32 [classes]."""
     import torch
 
     return torch.from_numpy(inverse_log_weights(shares, constant)).float()
@@ -73,13 +73,13 @@ def inverse_log_weights(shares: ArrayLike, constant: float = CONSTANT) -> NDArra
 
 
 def median_frequency_weights(pixels: ArrayLike, pixels_of_images: ArrayLike) -> NDArray[np.float64]:
-    """median(f) / f, with f the share of a class among all pixels of the images that it occurs in.
+    """median(f) / f, with f the share of a class in the pixels of the images that it occurs in.
 
-    The median is that of the classes that occur.
+    The median is over the classes that occur.
 
     Args:
         pixels: Pixels of each class, [classes].
-        pixels_of_images: Pixels, ignored ones too, of the images with the class, [classes].
+        pixels_of_images: Pixels, including ignored ones, of the images with the class, [classes].
 
     Returns:
         float64 [classes]; NaN for a class that does not occur.

@@ -1,4 +1,4 @@
-"""CUDA graphs: what a step launches on a GPU, recorded once and launched at once from then on.
+"""CUDA graphs: the GPU work of a step, recorded once and replayed from then on.
 
 Source: PyTorch's notes on CUDA semantics, "CUDA Graphs", whole-network capture.
 """
@@ -16,7 +16,7 @@ __all__ = ["Graphed", "Pool", "graph_pool"]
 WARM_UPS = 3
 """Runs before the capture, in which libraries choose their algorithms and set up their work spaces."""
 Pool = Any
-"""Handle of memory that graphs share; they must run one after the other, and be done with another's results."""
+"""Handle of memory that graphs share; they must run one after the other, and not use each other's results."""
 
 
 def graph_pool(device: torch.device) -> Pool:
@@ -37,9 +37,9 @@ class Graphed:
     """A function of images and labels that is recorded at its first call and replayed from then on.
 
     Args:
-        compute: (images, labels) -> loss, with gradients put into new tensors; of the same shapes in every call, and
-            without waiting for the device.
-        state: Tensors that it changes in place as a network in training does; what the warm-up does to them is undone.
+        compute: (images, labels) -> loss, with gradients in new tensors; called with the same shapes every time, and
+            never waits for the device.
+        state: Tensors that it changes in place, such as running statistics; the warm-up's changes are undone.
         pool: From `graph_pool`.
     """
 
@@ -50,11 +50,11 @@ class Graphed:
         self._loss: Tensor | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Computes; the loss that is returned is overwritten by the next call."""
+        """The loss, whose memory the next call overwrites."""
         if self._inputs is None:
             self._inputs = images.clone(), labels.clone()
         for own, given in zip(self._inputs, (images, labels), strict=True):
-            assert own.shape == given.shape and own.dtype == given.dtype, "a graph is of one shape"
+            assert own.shape == given.shape and own.dtype == given.dtype, "a graph has one shape"
             own.copy_(given, non_blocking=True)
         if self._graph is None:
             self._warm_up(*self._inputs)

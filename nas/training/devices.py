@@ -39,24 +39,22 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device is {name!r}: give auto, cpu, cuda, or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
         raise ValueError(f"device is {name!r}: give auto, cpu, cuda, or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device is {name!r}, but PyTorch sees {torch.cuda.device_count()} GPUs here: use --device cpu"
-        )
+    if device.type == "cuda" and (device.index or 0) >= (there := torch.cuda.device_count()):
+        raise ValueError(f"device is {name!r}, but PyTorch sees {there} GPUs here: use --device cpu")
     return device
 
 
 def set_float32(device: torch.device, precision: Precision) -> None:
     """Sets, for the whole process, whether float32 products may be rounded to TF32 on an NVIDIA GPU.
 
-    PyTorch would round those of convolutions and not those of matrices. Here float32 is float32, so that a run on a GPU
-    is one on a CPU to rounding, and TF32 has a name of its own.
+    By default, PyTorch rounds the products of convolutions but not of matrices. Here float32 is float32, so that runs
+    on GPU and CPU agree to rounding, and TF32 has its own name.
 
     Raises:
-        ValueError: TF32 is asked for where there is none.
+        ValueError: TF32 is asked for on a device without it.
     """
     wanted = precision == "tf32"
     if wanted and (device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE):
@@ -69,22 +67,22 @@ def set_float32(device: torch.device, precision: Precision) -> None:
 
 
 def keep_kernels() -> None:
-    """Has oneDNN, which computes convolutions on CPUs, keep the kernels that it compiles for shapes.
+    """Makes oneDNN, which computes convolutions on CPUs, cache more compiled kernels.
 
-    It keeps 1,024, and a supernet's convolutions have more shapes (1,313 in a step of `autodeeplab`): those that it had
-    let go it would compile in every step. Without effect in a process that has computed a convolution before.
+    It caches 1,024, but a supernet's convolutions have more shapes (1,313 in a step of `autodeeplab`), and it would
+    compile the others in every step. Has no effect once the process has computed a convolution.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Automatic mixed precision for forward passes; nothing for float32 and tf32."""
+    """Automatic mixed precision for forward passes; disabled for float32 and tf32."""
     dtype = _DTYPES.get(full_precision(precision))
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler:
-    """Loss scaling, which float16 needs; it does nothing in the other precisions."""
+    """Loss scaling, which float16 needs; disabled in the other precisions."""
     return torch.amp.GradScaler(device.type, enabled=full_precision(precision) == "float16")
 
 
@@ -108,7 +106,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Puts back what `random_state` gave."""
+    """Restores the result of `random_state`."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]

@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 -m cli.search ...
 
-All build the same network from the same seed and take the same steps, because the gradients that they step by are the
-mean over all processes (`torch.nn.parallel.DistributedDataParallel`). The first process (rank 0) alone writes.
+All build the same network from the same seed and take the same steps, because their gradients are the mean over all
+processes (`torch.nn.parallel.DistributedDataParallel`). Only rank 0 writes files and prints.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from nas.training.devices import choose_device
 __all__ = ["ALONE", "Processes", "process_group"]
 
 PATIENCE = timedelta(hours=1)
-"""How long a process waits for the others: the first one may be building a cache. A process that has ended is noticed
-at once."""
+"""Longest wait for other processes: rank 0 may be building a cache. Ended processes are noticed at once."""
 
 _runs = itertools.count()
 
@@ -40,14 +39,14 @@ Forward = Callable[[Tensor], Tensor]
 class Processes:
     """The processes of a run, seen from one of them.
 
-    What is exchanged (`mean`, `add_up`, `any`, `agreed`, `in_turn`, `check_same`, `share_buffers`) all must ask for,
-    in the same order. One process alone exchanges nothing.
+    All must call the methods that exchange data (`mean`, `add_up`, `any`, `agreed`, `in_turn`, `check_same`,
+    `share_buffers`) in the same order. A single process exchanges nothing.
 
     Args:
-        rank: Number of this one, 0 to count - 1.
-        count: How many there are, on all machines.
-        local_rank: Number of this one on its machine.
-        local_count: How many there are on this machine.
+        rank: Number of this process, 0 to count - 1.
+        count: Number of processes on all machines.
+        local_rank: Number of this process on its machine.
+        local_count: Number of processes on this machine.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, local_rank: int = 0, local_count: int = 1) -> None:
@@ -60,12 +59,11 @@ class Processes:
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Whether there are other processes."""
         return self.count > 1
 
     def device(self, name: str) -> torch.device:
-        """The device of this process (see `nas.training.devices.choose_device`): of several on GPUs, each has one of
-        its own.
+        """The device of this process (see `nas.training.devices.choose_device`); several get a GPU each.
 
         Raises:
             ValueError: There is no such device here, or not one for each process.
@@ -85,15 +83,15 @@ class Processes:
         return torch.device("cuda", self.local_rank)
 
     def synchronizes(self, where: SyncBatchNorm, device: torch.device) -> bool:
-        """Whether batch norms take the statistics of all processes, as the setting says."""
+        """Whether the setting makes batch norms use the statistics of all processes."""
         return self.several and (where == "always" or (where == "gpu" and device.type == "cuda"))
 
     def described(self) -> list[str]:
-        """What a run says of them, in lines."""
+        """Lines for the log."""
         return [f"{self.count} processes, each with its part of every batch"] if self.several else []
 
     def part(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This process's part of a batch: as many neighbours as every other one gets."""
+        """This process's part of a batch: as many consecutive items as every other process gets."""
         size = len(items) // self.count
         return items[self.rank * size : (self.rank + 1) * size]
 
@@ -102,14 +100,14 @@ class Processes:
         return range(self.rank, count, self.count)
 
     def parallel(self, network: nn.Module, forward: Forward, device: torch.device) -> Forward:
-        """`forward` of the network, after whose backward pass the gradients are the mean over all processes.
+        """`forward` of the network, with gradients that are the mean over all processes.
 
-        They are those of the parameters that ask for one now.
+        This covers the parameters that require gradients at the time of this call.
         """
         if not self.several:
             return forward
         devices = [device.index] if device.type == "cuda" else None
-        # Running statistics are not broadcast in every step: those of the first process are the run's.
+        # Running statistics are not broadcast in every step: rank 0's are the run's.
         return DistributedDataParallel(
             _Forward(network, forward), devices, broadcast_buffers=False, gradient_as_bucket_view=True
         )
@@ -127,18 +125,14 @@ class Processes:
         return x
 
     def any(self, *flags: bool) -> tuple[bool, ...]:
-        """Of each flag, whether it is set in any process."""
+        """For each flag, whether it is set in any process."""
         if not self.several:
             return flags
-        found = self.add_up(torch.tensor(flags, dtype=torch.int32))  # on the CPU: no GPU is waited for
+        found = self.add_up(torch.tensor(flags, dtype=torch.int32))  # on the CPU, so as not to wait for a GPU
         return tuple(bool(flag) for flag in found)
 
     def agreed(self, make: Callable[[], Item]) -> Item:
-        """What `make` gives in the first process, in all.
-
-        Raises:
-            Exception: What it raised there, in all.
-        """
+        """Calls `make` in rank 0 only, and returns its result, or raises its exception, in all processes."""
         if not self.several:
             return make()
         result: list[Any] = [None, None]
@@ -154,12 +148,12 @@ class Processes:
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process goes through it alone, and then the others."""
+        """A context that rank 0 runs through first, and then the others."""
         if self.several and not self.first:
             dist.barrier()
         try:
             yield
-        finally:  # after a failure, too: the others are to meet it themselves, and not to wait
+        finally:  # after a failure, too, so that the others do not wait but fail themselves
             if self.several and self.first:
                 dist.barrier()
 
@@ -167,7 +161,7 @@ class Processes:
         """Checks that all processes have the same numbers, bit for bit.
 
         Raises:
-            RunError: They have not.
+            RunError: They differ.
         """
         if self.several:
             expected = values.detach().clone()
@@ -175,13 +169,13 @@ class Processes:
             (differ,) = self.any(not torch.equal(expected, values.detach()))
             if differ:
                 raise RunError(
-                    f"the processes differ in {name}, which their steps should have kept equal: are their machines or "
-                    "versions of PyTorch alike? Go on from the last checkpoint with --resume"
+                    f"the processes differ in {name}, which their steps should have kept equal: use the same hardware "
+                    "and version of PyTorch for all, and continue from the last checkpoint with --resume"
                 )
 
     @torch.no_grad()
     def share_buffers(self, network: nn.Module) -> None:
-        """The first process's running statistics for all."""
+        """Copies rank 0's running statistics to all processes."""
         if self.several:
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
@@ -204,10 +198,10 @@ class _Forward(nn.Module):
 
 @contextmanager
 def process_group(device: str) -> Iterator[Processes]:
-    """This process and those that torchrun started with it, connected while it lasts; alone where there are none.
+    """A context that connects the processes that torchrun started; `ALONE` without torchrun.
 
     Args:
-        device: Name of the device that the run will be on.
+        device: Name of the run's device.
 
     Raises:
         RunError: Another process was lost.
@@ -216,15 +210,14 @@ def process_group(device: str) -> Iterator[Processes]:
     if count == 1:
         yield ALONE
         return
-    # Of a 1x1 kernel, strides say nothing about where its numbers are; the new name came with PyTorch 2.13.
+    # The strides of a 1x1 kernel have no effect on its layout; the new argument name needs PyTorch 2.13.
     for known in ("Grad strides do not match bucket view strides", "`broadcast_buffers` is deprecated"):
         warnings.filterwarnings("ignore", known)
     on_gpu = device != "cpu" and torch.cuda.is_available()
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     processes = Processes(*(int(os.environ[name]) for name in names))
     store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-    # Processes that torchrun starts once more find the addresses of those before in its store, and a second run of
-    # the same processes those of the first.
+    # torchrun's store still has the addresses of earlier processes after a restart, and of a first run in a second one.
     start = f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}, run {next(_runs)}"
     store = dist.PrefixStore(start, store)
     backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
@@ -235,13 +228,13 @@ def process_group(device: str) -> Iterator[Processes]:
         if not _lost(error):
             raise
         raise RunError(
-            "another process of this run was lost: its own message says why. What was saved is untouched: start the "
-            "job again with --resume and the run folder (torchrun --max-restarts N with --out does it by itself)"
+            "another process of this run was lost; its own message says why. The saved files are intact: start the job "
+            "again with --resume and the run folder (torchrun --max-restarts N with --out does so automatically)"
         ) from error
     finally:
         dist.destroy_process_group()
 
 
 def _lost(error: RuntimeError) -> bool:
-    """Whether this is what those see that wait for a process which has ended."""
+    """Whether this is the error of waiting for a process that has ended."""
     return isinstance(error, dist.DistError) or any(name in str(error) for name in ("gloo", "Gloo", "NCCL"))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop fulfils: finish the step, save, stop. A second one stops at once."""
+"""Ctrl-C and SIGTERM: the loop finishes its step, saves and stops. A second signal stops at once."""
 
 from __future__ import annotations
 
@@ -9,31 +9,23 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = [
-    "CheckpointClock",
-    "GivenUp",
-    "InterruptedRun",
-    "Interruption",
-    "give_up",
-]
-
+__all__ = ["CheckpointClock", "GivenUp", "InterruptedRun", "Interruption", "give_up"]
 
 Item = TypeVar("Item")
-
 SAME = 5.0
-"""Seconds in which torchrun's own signal follows the one that it was sent: to its processes, both are one wish."""
+"""Seconds within which torchrun passes on a signal that its processes got, too: both count as one."""
 
 
 class InterruptedRun(KeyboardInterrupt):
-    """The run stopped as it was asked to, after saving."""
+    """The run was asked to stop, and stopped after saving."""
 
 
 class GivenUp(Exception):
-    """Work was given up for an interrupt; what it had changed is to be put back before the run is saved."""
+    """Work was abandoned because of an interrupt; its changes must be undone before the run is saved."""
 
 
 def give_up() -> None:
-    """A `stop` for `Interruption.watched` that leaves saving to whoever catches it.
+    """A `stop` for `Interruption.watched` that leaves saving to the caller.
 
     Raises:
         GivenUp: Always.
@@ -42,10 +34,10 @@ def give_up() -> None:
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM set `requested`; outside the main thread it changes nothing.
+    """A context in which SIGINT and SIGTERM set `requested`; without effect outside the main thread.
 
     Args:
-        by_torchrun: Whether signals come from torchrun, and those from a terminal twice.
+        by_torchrun: Whether torchrun passes signals on, so that those from a terminal arrive twice.
     """
 
     def __init__(self, by_torchrun: bool = False) -> None:
@@ -65,7 +57,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def watched(self, items: Iterable[Item], stop: Callable[[], object]) -> Iterator[Item]:
-        """The items, for work that can be given up between two of them: then `stop` is called, which raises."""
+        """Yields the items; once an interrupt was requested, calls `stop`, which raises, before the next one."""
         for item in items:
             if self.requested:
                 stop()
@@ -80,7 +72,7 @@ class Interruption:
 
 
 class CheckpointClock:
-    """Counts from when it is made.
+    """Tells when a checkpoint is due; starts when it is made.
 
     Args:
         minutes: From one checkpoint to the next; 0: after every step.
@@ -95,5 +87,5 @@ class CheckpointClock:
         return time.monotonic() - self._saved >= self._seconds
 
     def reset(self) -> None:
-        """A checkpoint was saved now."""
+        """Restarts the clock: a checkpoint was saved."""
         self._saved = time.monotonic()

@@ -1,10 +1,11 @@
-"""The losses by name, and the checks that a loss and the weights are numbers.
+"""The registry of losses, and checks that losses and weights are finite.
 
 Shapes: logits (N, classes, h, w), labels (N, H, W) with 255 ignored.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -35,20 +36,20 @@ __all__ = [
 ]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits and labels -> a scalar. Labels of another size are brought to that of the logits (`resize_labels`)."""
+"""Logits and labels -> a scalar. Labels of another size are resized to that of the logits (`resize_labels`)."""
 
 
 @dataclass(frozen=True)
 class LossContext:
-    """What a loss may know of the run."""
+    """Facts about the run that a loss may use."""
 
     classes: int
     """Number of classes."""
     class_weights: Tensor | None = None
     """Weight of each class, above 0, float32 [classes], on the device; None: all 1."""
     mean: Callable[[Tensor], Tensor] | None = None
-    """Where a batch is dealt to several processes: the mean of a number over them. A loss that divides by what it
-    counted divides by the mean of the counts, so that the mean of the losses is the loss of the batch."""
+    """With several processes that share a batch: the mean of a number over them. A loss that divides by a count must
+    divide by the mean of the counts, so that the mean of the losses is the loss of the batch."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class LossRecord:
     description: str
     """One line, for lists."""
     weighs_classes: bool = False
-    """Whether it reads the context's class weights; they are refused otherwise."""
+    """Whether it uses the context's class weights; they are refused otherwise."""
     options: type | None = None
-    """A dataclass of what `loss.options` may hold; None: nothing."""
+    """A dataclass of the fields of `loss.options`; None: there are none."""
 
 
 LOSSES: Registry[LossRecord] = Registry("loss", HINT)
@@ -71,7 +72,7 @@ LOSSES: Registry[LossRecord] = Registry("loss", HINT)
 def register_loss(
     name: str, description: str, *, weighs_classes: bool = False, options: type | None = None
 ) -> Callable[[Callable[..., Loss]], Callable[..., Loss]]:
-    """Decorates a function that builds a loss, so that `loss.name` knows it; see `LossRecord`.
+    """Decorator that registers a function that builds a loss, for `loss.name`; see `LossRecord`.
 
     Raises:
         ValueError: The name is taken.
@@ -94,14 +95,14 @@ def make_loss(
     """Builds the loss that the settings name.
 
     Args:
-        config: Its name and options.
+        config: Name and options of the loss.
         classes: Number of classes.
-        device: Where the logits will be.
+        device: Device of the logits.
         class_weights: Weight of each class, [classes]; None: all alike.
-        processes: Those that share each batch.
+        processes: The processes that share each batch.
 
     Raises:
-        ValueError: There is no such loss, or it has no such options or no class weights.
+        ValueError: There is no such loss, or it does not take the options or class weights.
     """
     record = LOSSES[config.name]
     if class_weights is not None and not record.weighs_classes:
@@ -120,7 +121,7 @@ def _cross_entropy(context: LossContext) -> Loss:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss or a weight is not a number; nothing of that was saved."""
+    """A loss or a weight is not finite; it was not saved."""
 
 
 REMEDY = (
@@ -141,10 +142,9 @@ def cross_entropy(
 
     Args:
         logits: (N, classes, h, w).
-        labels: (N, H, W), 255 is ignored; at another size than the logits they are brought to theirs.
+        labels: (N, H, W), 255 is ignored; resized to the size of the logits.
         class_weights: Above 0, [classes]; None: all 1.
-        mean: Where a batch is dealt to several processes: the mean of a number over them. Each one's sum(w * ce) is
-            then divided by the mean of all their sum(w), so that the mean of the losses is the loss of the batch.
+        mean: As in `LossContext`: sum(w * ce) is divided by the mean of sum(w) over the processes.
     """
     labels = resize_labels(labels, (logits.shape[-2], logits.shape[-1]))
     logits = logits if logits.dtype == torch.float64 else logits.float()  # not in half precision
@@ -152,7 +152,7 @@ def cross_entropy(
     if class_weights is None:
         weight = (labels != IGNORE).sum().to(total.dtype)
     else:
-        by_label = F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))  # [256], 0 for what is no class
+        by_label = F.pad(class_weights, (0, IGNORE + 1 - len(class_weights)))  # [256], 0 for ids without a class
         weight = by_label[labels].sum()
     if mean is not None:
         weight = mean(weight)
@@ -160,9 +160,9 @@ def cross_entropy(
 
 
 def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest neighbours (N, *size) of labels (N, H, W): pixel i of n is pixel floor(i * H / n), as TensorFlow has it.
+    """Nearest-neighbour resize of labels (N, H, W) to (N, *size): pixel i of n is floor(i * H / n), as in TensorFlow.
 
-    In whole numbers, so that no rounding of a scale factor picks a neighbour's label.
+    Computed in integers, so that no rounding of a scale factor picks a neighbour's label.
     """
     if labels.shape[-2:] == size:
         return labels
@@ -174,13 +174,13 @@ def resize_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def check_finite(loss: Tensor, term: str, where: str) -> float:
-    """Returns the loss as a number.
+    """Returns the loss as a float.
 
     Raises:
         NonFiniteLossError: It is infinite or not a number; the message names the term and the place.
     """
     value = float(loss.detach())
-    if not torch.isfinite(loss.detach()):
+    if not math.isfinite(value):
         raise NonFiniteLossError(f"the {term} is {value} at {where}: {REMEDY}")
     return value
 
@@ -188,8 +188,8 @@ def check_finite(loss: Tensor, term: str, where: str) -> float:
 class LossWatch:
     """Checks the losses of a GPU one step late, so that the host never waits for the step that it has just launched.
 
-    The copy of a loss to the host is queued behind its step; it is read when the next one is given, at the latest by
-    `settle`. Until then it is the optimiser's part not to take the step (`nas.training.step`).
+    The copy of a loss to the host is queued behind its step, and read when the next loss is added, or by `settle`.
+    Until then, the optimiser itself skips a step whose loss is not finite (`nas.training.step`).
 
     Args:
         term: Name of the loss, for the message.
@@ -200,10 +200,10 @@ class LossWatch:
         self._pending: tuple[Tensor, torch.cuda.Event | None, str] | None = None
 
     def add(self, loss: Tensor, where: str) -> None:
-        """Takes in the loss of a step, and checks that of the one before.
+        """Adds the loss of a step, and checks that of the step before.
 
         Raises:
-            NonFiniteLossError: The one before was not finite.
+            NonFiniteLossError: The loss of the step before was not finite.
         """
         copied, event = loss.detach().to("cpu", non_blocking=True), None  # from a GPU, into pinned memory
         if loss.is_cuda:
@@ -213,10 +213,10 @@ class LossWatch:
         self._check(before)
 
     def settle(self) -> None:
-        """Checks what is not checked yet; waits for it.
+        """Waits for the last loss and checks it.
 
         Raises:
-            NonFiniteLossError: The last loss was not finite.
+            NonFiniteLossError: It was not finite.
         """
         before, self._pending = self._pending, None
         self._check(before)
@@ -230,7 +230,7 @@ class LossWatch:
 
 
 def check_weights(network: nn.Module) -> None:
-    """Checks a network before it is saved: a finite loss can still have had a gradient that was none.
+    """Checks a network before it is saved: a finite loss can have a gradient that is not finite.
 
     Raises:
         NonFiniteLossError: A parameter is infinite or not a number; the message names it.

@@ -1,7 +1,7 @@
-"""The optimisers by name: which parameter learns at which rate, what decays, what is projected after a step.
+"""The registry of optimisers; learning rates and weight decay per parameter, and projections after a step.
 
-A loop takes steps and sets one learning rate; all else that a parameter needs is arranged here, once. Parameters that
-are treated alike share a group, so that a network in which all are alike has one group.
+A loop takes steps and sets one learning rate; everything else is arranged here once. Parameters that are treated alike
+share a group.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ __all__ = [
 ]
 
 BETA2 = 0.999
-"""Decay of Adam's second moment, where the settings give none."""
+"""Decay of Adam's second moment, if the settings give none."""
 FUSED = True
-"""That PyTorch computes a step for all parameters in one call, on CPUs and NVIDIA GPUs. On a CPU that is three times as
-fast as a call each, and needs no memory for results between, as `foreach` does; a GPU can be told without waiting for
-it to leave a step out. Equal to the others to rounding."""
+"""Compute a step for all parameters in one call, on CPUs and NVIDIA GPUs; equal to the others to rounding. On a CPU it
+is three times as fast as one call each and needs no memory for intermediate results, as `foreach` does; on a GPU the
+host can have a step skipped without waiting."""
 HOW = ("foreach", "fused", "capturable", "differentiable")
-"""What a group says of how it is computed: no part of the state, so that a run may resume with others."""
+"""Keys of a group that say how it is computed: not saved, so that a run may resume with others."""
 Groups = list[dict[str, Any]]
 
 
@@ -53,9 +53,9 @@ class OptimizerRecord:
     """`build(groups, betas, **options)`: groups of parameters with their lr and weight_decay; decay of the first moment
     (SGD's momentum) and of the second."""
     states: Callable[[float], int]
-    """Given the decay of the first moment: how many numbers are kept for each of a parameter's."""
+    """Decay of the first moment -> numbers kept for each number of a parameter."""
     options: type | None = None
-    """A dataclass of what `optimizer.options` may hold; None: nothing."""
+    """A dataclass of the fields of `optimizer.options`; None: there are none."""
 
 
 OPTIMIZERS: Registry[OptimizerRecord] = Registry("optimiser", HINT)
@@ -64,7 +64,7 @@ OPTIMIZERS: Registry[OptimizerRecord] = Registry("optimiser", HINT)
 def register_optimizer(
     name: str, *, states: Callable[[float], int], options: type | None = None
 ) -> Callable[[Callable[..., torch.optim.Optimizer]], Callable[..., torch.optim.Optimizer]]:
-    """Decorates a function that builds an optimiser, so that `optimizer.name` knows it; see `OptimizerRecord`.
+    """Decorator that registers a function that builds an optimiser, for `optimizer.name`; see `OptimizerRecord`.
 
     Raises:
         ValueError: The name is taken.
@@ -84,7 +84,7 @@ def _sgd(groups: Groups, betas: tuple[float, float]) -> torch.optim.Optimizer:
 
 @dataclass(frozen=True)
 class AdamOptions(Settings):
-    """What Adam has besides what all optimisers have."""
+    """Options of Adam."""
 
     eps: float = 1e-8
     """Added to the root of the second moment, above 0."""
@@ -100,12 +100,7 @@ def _adam(groups: Groups, betas: tuple[float, float], eps: float) -> torch.optim
 
 
 def convolution_weights(network: nn.Module, depthwise: bool = True) -> list[Tensor]:
-    """The weights (no biases) of all convolutions and transposed convolutions.
-
-    Args:
-        network: Where to look.
-        depthwise: Whether those count whose every filter reads one channel of several.
-    """
+    """The weights (no biases) of all convolutions and transposed convolutions, with or without depthwise ones."""
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
     return [m.weight for m in convolutions if depthwise or not 1 < m.groups == m.in_channels]
 
@@ -123,17 +118,17 @@ def make_optimizer(
     """Builds the optimiser of (some of) a network's parameters.
 
     After each of its steps the constrained parameters of the network are projected (see
-    `search_spaces.module_protocols`), and what a module names as undecayed never decays, whatever `decay` says.
+    `search_spaces.module_protocols`). Parameters that a module names as undecayed never decay, whatever `decay` is.
 
     Args:
-        network: Whose parameters they are.
-        parameters: Those to train, in a fixed order.
+        network: The network that has the parameters.
+        parameters: The parameters to train, in a fixed order.
         config: Learning rate, momentum (Adam's beta1), weight decay (an L2 penalty, for Adam too).
         name: One of `OPTIMIZERS`.
-        beta2: Decay of the second moment, where there is one.
+        beta2: Decay of the second moment, if the optimiser has one.
         decay: Which weights decay.
-        multipliers: Factor on the learning rate of a parameter, where it is not 1; stored in the parameter's group as
-            `lr_multiplier`, and so with the optimiser's state.
+        multipliers: Factor on the learning rate of a parameter, where it is not 1; saved with the optimiser's state, as
+            `lr_multiplier` of the parameter's group.
         options: The optimiser's own settings, in place of their defaults.
 
     Raises:
@@ -161,10 +156,10 @@ def make_optimizer(
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dict[str, Any]:
-    """The state of an optimiser by the names of parameters, in plain containers.
+    """The state of an optimiser by parameter name, in plain containers.
 
-    Where a module holds the parameters of several in one tensor (`search_spaces.module_protocols.Stacking`), as the
-    fast engine's nodes do, the state is given for each of them, under the names that they have apart.
+    If a module stacks several parameters in one tensor (`search_spaces.module_protocols.Stacking`), as the fast
+    engine's nodes do, each of them has its own state, under the name of the separate parameter.
     """
     stacked = _stacked(network)
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
@@ -178,17 +173,15 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module) -> dic
                 parts = how.separate(value)
             for name, part in zip(apart, parts, strict=True):
                 state.setdefault(name, {})[key] = part
-    groups = [
-        {key: value for key, value in group.items() if key not in ("params", *HOW)} for group in optimizer.param_groups
-    ]
-    return {"by_name": state, "groups": groups}
+    saved = [{key: group[key] for key in group if key not in ("params", *HOW)} for group in optimizer.param_groups]
+    return {"by_name": state, "groups": saved}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, state: Mapping[str, Any]) -> None:
-    """Puts back what `optimizer_state` gave, of this network or of one that stacks its parameters otherwise.
+    """Restores the result of `optimizer_state`, of this network or of one that stacks its parameters otherwise.
 
     Raises:
-        ValueError: The state is of other parameters.
+        ValueError: The state belongs to other parameters.
     """
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     stacked = _stacked(network)
@@ -207,7 +200,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
             joins = how is not None and torch.is_tensor(first) and first.shape == how.shape
             found[key] = how.join([value[key] for value in values]) if joins else first
             if torch.is_tensor(found[key]) and found[key].shape == parameter.shape:
-                # In memory as the parameter is: a fused step goes through both from end to end.
+                # In the parameter's memory format: a fused step reads both linearly.
                 found[key] = torch.empty_like(parameter).copy_(found[key])
         numbered["state"][index] = found
     optimizer.load_state_dict(numbered)
@@ -215,7 +208,7 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, network: nn.Module, s
 
 
 def _check_shapes(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str]) -> None:
-    """A fused step goes through memory by the parameter's size, whatever size its state has."""
+    """Checks the state's shapes: a fused step would read memory by the parameter's size."""
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
             if torch.is_tensor(value) and value.shape != parameter.shape and value.numel() != 1:
@@ -226,17 +219,17 @@ def _check_shapes(optimizer: torch.optim.Optimizer, names: Mapping[Tensor, str])
 
 
 def _stacked(network: nn.Module) -> dict[str, tuple[list[str], Any]]:
-    """(names apart, how they are stacked) of every tensor that stands for those of several modules."""
-    found = {}
-    for path, module in network.named_modules():
-        if isinstance(module, Stacking):
-            for name, names, how in module.stacked_tensors():
-                found[f"{path}.{name}"] = ([f"{path}.{apart}" for apart in names], how)
-    return found
+    """(separate names, layout of the stack) of every stacked tensor, by its name."""
+    return {
+        f"{path}.{name}": ([f"{path}.{apart}" for apart in names], how)
+        for path, module in network.named_modules()
+        if isinstance(module, Stacking)
+        for name, names, how in module.stacked_tensors()
+    }
 
 
 def multiplier(group: Mapping[str, Any]) -> float:
-    """The factor on a group's learning rate; 1 in a group that was made elsewhere."""
+    """The factor on a group's learning rate; 1 if the group was made elsewhere."""
     return group.get("lr_multiplier", 1.0)
 
 

@@ -1,7 +1,7 @@
 """One run, from its folder to its last epoch: what the loops of search and retraining share.
 
-A loop asks its session for epochs, steps and batches, and reads as the papers write it; signals, the lock, checkpoints,
-resuming, the log and the other processes are the session's. Data order and augmentation are pure functions of (seed,
+A loop asks its session for epochs, steps and batches, and reads as in the papers; the session handles signals, the
+lock, checkpoints, resuming, the log and the other processes. Data order and augmentation are pure functions of (seed,
 epoch, sample), so a checkpoint needs only the position in the run to resume with the very next batch.
 """
 
@@ -45,24 +45,21 @@ Config = TypeVar("Config", bound=RunConfig)
 State = TypeVar("State", bound="RunState")
 Network = TypeVar("Network", bound=nn.Module)
 EachEpoch = Callable[[int, Mapping[str, float]], None]
-"""Is told the number of an epoch, from 0, and its validation metrics."""
+"""Called with the number of an epoch, from 0, and its validation metrics."""
 SHOWN = 4
 """Validation images whose predictions are shown in TensorBoard."""
 
 
 @dataclass
 class RunState:
-    """Position in the run, and what an epoch has gathered so far.
-
-    A loop adds the sums of its losses over the steps of the epoch, as fields named `..._loss`.
-    """
+    """Position in the run; a loop adds the sums of its losses over the epoch's steps, as fields named `..._loss`."""
 
     epoch: int = 0
     step: int = 0
     best_miou: float = -1.0
     last_miou: float = float("nan")
     score: float = float("nan")
-    """Value of the metric that chooses the best checkpoint, negative where lower is better, after the last epoch."""
+    """The metric that selects the best checkpoint, after the last epoch; negated if lower is better."""
     best_score: float = -math.inf
 
 
@@ -74,7 +71,7 @@ class Step(NamedTuple):
     progress: float
     """Share of the run's steps that are done, 0 to below 1."""
     where: str
-    """For messages."""
+    """The position, for messages."""
 
 
 @contextmanager
@@ -89,13 +86,13 @@ def open_session(
 
     Args:
         config: All settings.
-        kind: Of run: search or retrain.
+        kind: search or retrain.
         resume: The run folder to resume in; None starts a new run.
-        quiet: Whether nothing is printed on the screen.
+        quiet: Print nothing.
         prepare: Checks the settings, given the folder to resume in or None; returns them and the name of a new folder.
 
     Raises:
-        ValueError: Settings, data or a folder that cannot be used; one line with the remedy.
+        ValueError: Settings, data or folder cannot be used; one line with the remedy.
     """
     with process_group(config.device) as processes:
         before = processes.agreed(partial(run_to_resume, config, resume))
@@ -107,7 +104,7 @@ def open_session(
 
 
 class Session(Generic[Config, State]):
-    """A run that is open: its device, data, folder and position.
+    """An open run: its device, data, folder and position.
 
     Before `running`, a loop builds its networks and optimisers, sets `state`, `parts`, `extras` and `steps_per_epoch`,
     and restores the checkpoint if `resumes`.
@@ -116,14 +113,14 @@ class Session(Generic[Config, State]):
         config: All settings; a loop may replace them before `running`.
         folder: The run folder.
         resumes: Whether there is a checkpoint to resume from.
-        device: Where networks are.
-        train_set, validation: The data, as the settings say.
+        device: Device of the networks.
+        train_set, validation: The data of the settings.
         classes: Number of classes.
         state: The position in the run.
-        parts: What has a state dict and is saved, by its name in the checkpoint.
-        extras: What else is saved: plain containers and tensors.
+        parts: Saved objects with a state dict, by name in the checkpoint.
+        extras: Other saved values: plain containers and tensors.
         steps_per_epoch: Number of steps.
-        notes: Lines for the log, said when the run starts.
+        notes: Lines to log when the run starts.
         run: The run folder's writer, within `running`.
     """
 
@@ -148,11 +145,11 @@ class Session(Generic[Config, State]):
         self._clock = CheckpointClock(config.checkpoint_minutes)
 
     def build(self, make: Callable[[], Network], memory: Callable[[Network], int]) -> Network:
-        """Builds a network, on the CPU, once it is known that a step fits into memory.
+        """Builds a network on the CPU after checking that a step fits into memory.
 
         Args:
             make: Builds it; called twice, first on the device "meta", where it takes no memory.
-            memory: Bytes that the run needs at its peak, given that network.
+            memory: Network -> bytes that the run needs at its peak.
 
         Raises:
             ValueError: The memory does not suffice, and the settings say to stop then.
@@ -167,14 +164,14 @@ class Session(Generic[Config, State]):
 
     @contextmanager
     def checkpoint(self, renamed: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """The content of the checkpoint to resume from; what does not fit in it becomes one line.
+        """The content of the checkpoint to resume from; errors while reading it become one line.
 
         Args:
-            renamed: Settings whose value is the run's own under another name, as the path of a folder that was moved.
+            renamed: Settings whose saved value is out of date, such as the path of a folder that was moved.
 
         Raises:
             CheckpointError: The file is damaged or of another kind.
-            RunError: It is of a run with other settings or other data; the message names what differs.
+            RunError: It belongs to a run with other settings or data; the message names the difference.
         """
         path = self.folder / CHECKPOINT
         if self._saved is None:
@@ -186,7 +183,7 @@ class Session(Generic[Config, State]):
             yield self._saved
 
     def restore(self, state: type[State]) -> None:
-        """Puts the checkpoint's content back into `parts`, `state` and the random generators."""
+        """Restores `parts`, `state` and the random generators from the checkpoint."""
         with self.checkpoint() as saved:
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
@@ -195,7 +192,7 @@ class Session(Generic[Config, State]):
         self._saved = None
 
     def save(self, *names: str) -> None:
-        """Writes the state to files of the run folder, once the weights are known to be finite.
+        """Writes the state to files of the run folder after checking that the weights are finite.
 
         Raises:
             NonFiniteLossError: They are not.
@@ -232,15 +229,15 @@ class Session(Generic[Config, State]):
             InterruptedRun: Always.
         """
         self.save(CHECKPOINT)
-        raise InterruptedRun(f"stopped and saved; go on with: nas-{self.kind} --resume {self.folder}")
+        raise InterruptedRun(f"stopped and saved; continue with: nas-{self.kind} --resume {self.folder}")
 
     @contextmanager
     def running(self, headline: str, plan: Callable[[int, int], Iterator[list[Key]]]) -> Iterator[None]:
-        """Opens the folder, the loaders and the progress bar, takes over signals, and logs what is run.
+        """Opens the folder, the loaders and the progress bar, handles signals, and starts the log.
 
         Args:
             headline: The first line of the log.
-            plan: (epoch, step) -> the batches of all processes from that step on, to the end of the run.
+            plan: (epoch, step) -> the batches of all processes from that step to the end of the run.
         """
         config, device, processes, state = self.config, self.device, self.processes, self.state
         loading = (config.loader.workers, config.loader.prefetch, device.type == "cuda")
@@ -260,17 +257,17 @@ class Session(Generic[Config, State]):
             if not self.resumes:
                 self.save(CHECKPOINT)  # so that a run that is killed in its first epoch can be resumed, too
             if state.epoch >= config.epochs:
-                self.run.log.info(f"all {config.epochs} epochs are done: give more --epochs to go on")
+                self.run.log.info(f"all {config.epochs} epochs are done: give more --epochs to continue")
             yield
 
     def epochs(self) -> Iterator[int]:
-        """The numbers of the epochs that are left, from 0."""
+        """The numbers of the remaining epochs, from 0."""
         for epoch in range(self.state.epoch, self.config.epochs):
             self._began, self._waiting = time.perf_counter(), Waiting()
             yield epoch
 
     def steps(self, epoch: int) -> Iterator[Step]:
-        """The steps of an epoch that are left; behind each, a checkpoint if one is due.
+        """The remaining steps of an epoch, each followed by a checkpoint if one is due.
 
         Raises:
             InterruptedRun: The run was asked to stop, and was saved.
@@ -302,14 +299,11 @@ class Session(Generic[Config, State]):
         samples = SampleKeeper(SHOWN)
         self.processes.share_buffers(network)
         whole_images = self._interruption.watched(self._whole_images, self.stop)
-        precision, processes = self.config.precision, self.processes
-        matrix = evaluate_network(
-            network, whole_images, self.classes, self.device, precision, samples, processes=processes
-        )
-        return matrix, samples
+        how = self.classes, self.device, self.config.precision, samples
+        return evaluate_network(network, whole_images, *how, processes=self.processes), samples
 
     def validation_images(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The validation split once more, for work that puts back what it changed.
+        """The validation split again, for work that undoes its own changes.
 
         Raises:
             GivenUp: The run was asked to stop.
@@ -319,7 +313,7 @@ class Session(Generic[Config, State]):
     def metrics(
         self, matrix: ConfusionMatrix, losses: Mapping[str, float | Tensor], rates: Mapping[str, float]
     ) -> dict[str, Any]:
-        """The numbers of an epoch: mean losses, validation metrics, learning rates, seconds, share of waiting."""
+        """An epoch's numbers: mean losses, validation metrics, learning rates, seconds, share of waiting."""
         return {
             "loss": {name: float(total) / self.steps_per_epoch for name, total in losses.items()},
             "val": numbers(matrix),
@@ -329,7 +323,7 @@ class Session(Generic[Config, State]):
         }
 
     def advanced(self, epoch: int, values: Mapping[str, float]) -> State:
-        """The position behind an epoch with these validation metrics; sums over steps start at 0 again."""
+        """The position after an epoch with these validation metrics; sums over steps restart at 0."""
         before, miou, metric = self.state, values["miou"], METRICS[self.config.best_metric]
         score = values[metric.name] if metric.higher_is_better else -values[metric.name]
         return type(before)(
@@ -341,18 +335,18 @@ class Session(Generic[Config, State]):
         )
 
     def save_epoch(self) -> None:
-        """Writes the checkpoint of an epoch that is done, and the best one if it is that."""
+        """Writes the checkpoint after an epoch, also as the best one if it is."""
         self.save(*([BEST] if self.state.score >= self.state.best_score else []), CHECKPOINT)
 
 
 def _plain(state: RunState) -> dict[str, Any]:
-    """The fields of a state; sums that are still on a device become Python numbers."""
+    """The fields of a state; tensors become Python numbers."""
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {name: value.item() if isinstance(value, Tensor) else value for name, value in values.items()}
 
 
 def moved(state: State, before: int, now: int) -> State:
-    """The position in a run, for another number of processes: as large a part of the epoch, in fewer or more steps.
+    """The same share of the epoch for another number of processes, which needs fewer or more steps.
 
     Args:
         state: The position; sums over its steps are fields named `...loss`.

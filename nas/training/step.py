@@ -1,4 +1,4 @@
-"""One optimiser's step on a network: forward, loss, backward, check, update."""
+"""The training step of one optimiser: forward, loss, backward, check, update."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ __all__ = ["Execution", "Stepper"]
 
 @dataclass(frozen=True)
 class Execution:
-    """How steps are computed; what they compute is the same, to rounding."""
+    """Device, precision and parallelism of steps, whose results agree to rounding."""
 
     device: torch.device
-    """Where the network is."""
+    """Device of the network."""
     precision: Precision = "float32"
-    """Of the forward pass."""
+    """Precision of the forward pass."""
     accumulate: int = 1
     """Parts in which the images of a step go through the network, one after the other."""
     processes: Processes = ALONE
-    """Those that take each step together, each with images of its own; the gradient is that of the loss on all."""
+    """The processes that take each step together, on their own images; the gradient is that of the loss on all."""
     graph_pool: Pool | None = None
-    """Replay a CUDA graph, whose memory is of this pool; None: launch operation by operation."""
+    """Replay a CUDA graph with memory of this pool; None: launch operation by operation."""
 
 
 class Stepper:
     """Takes steps with one optimiser; only the optimiser's own parameters get gradients.
 
-    On a GPU the host never waits within a step: a loss that is not finite makes the optimiser do nothing, on the GPU,
-    and is reported one step later (see `nas.training.losses.LossWatch`). For that the optimiser must be a fused one, as
-    those of `nas.training.optimizers` are; with others, and on a CPU, the loss is read in its own step.
+    On a GPU the host never waits within a step: if the loss is not finite, the optimiser skips the step on the GPU, and
+    the loss is reported one step later (see `nas.training.losses.LossWatch`). This needs a fused optimiser, as those of
+    `nas.training.optimizers` are; with others, and on a CPU, the loss is read in its own step.
 
     Args:
-        name: What steps it takes, for messages.
+        name: Kind of step, for messages.
         network: (N, 3, H, W) -> logits (N, classes, H, W).
-        optimizer: Of parameters of the network.
+        optimizer: Optimiser of parameters of the network.
         execution: Device, precision, processes.
-        loss: What is minimised, as `nas.training.losses.make_loss` gives it.
+        loss: The loss, as from `nas.training.losses.make_loss`.
         clip: Largest norm of the gradient, or None.
         forward: (N, 3, H, W) -> logits (N, classes, h, w) at the size at which the loss is taken; None: the network.
-        penalty: Gives what is added to the loss of a step, a scalar, from the logits; None: nothing.
+        penalty: Logits -> a scalar that is added to the loss of a step; None: nothing.
     """
 
     def __init__(
@@ -95,23 +95,23 @@ class Stepper:
             group["lr"] = rate * multiplier(group)
 
     def step(self, images: Tensor, labels: Tensor, where: str) -> Tensor:
-        """One step on images (N, 3, H, W) and labels (N, H, W).
+        """Takes one step on images (N, 3, H, W) and labels (N, H, W).
 
-        With `accumulate`, its gradient is the mean of those of as many parts of the images, each with a loss (a mean
-        over its labelled pixels) and batch-norm statistics of its own.
+        With `accumulate`, the gradient is the mean over as many parts of the images, each with its own loss (a mean
+        over its labelled pixels) and batch-norm statistics.
 
         Returns:
             The loss before the step, a float64 scalar on the device.
 
         Raises:
-            NonFiniteLossError: The loss of this step is not a number, or on a GPU that of the step before; nothing was
+            NonFiniteLossError: The loss of this step, or on a GPU of the step before, is not finite; nothing was
                 updated. The message has `where`.
         """
         images = images.to(self.device, non_blocking=True)
         labels = labels.to(self.device, non_blocking=True)
         self.network.train()
         loss = (self._graphed or self.gradients)(images, labels)
-        if self.checks_late:  # a fused optimiser does nothing where this is 1, and so does GradScaler, by the gradients
+        if self.checks_late:  # a fused optimiser does nothing if this is 1; GradScaler decides by the gradients
             self.optimizer.found_inf = (~loss.isfinite()).float()  # type: ignore[attr-defined]
         else:
             check_finite(loss, self._term, where)
@@ -127,15 +127,15 @@ class Stepper:
         return loss.double()
 
     def settle(self) -> None:
-        """Waits for the last step, and checks its loss.
+        """Waits for the last step and checks its loss.
 
         Raises:
-            NonFiniteLossError: It is not a number.
+            NonFiniteLossError: It is not finite.
         """
         self._watch.settle()
 
     def gradients(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Puts the gradients of the loss on images (N, 3, H, W) and labels (N, H, W) into `grad`; returns the loss."""
+        """Computes the gradients on images (N, 3, H, W) and labels (N, H, W) into `grad`; returns the loss."""
         for parameter in self.parameters:
             parameter.grad = None
         losses = []
@@ -157,22 +157,22 @@ class Stepper:
         return self.processes.mean(loss)
 
     def _exchanging(self, wanted: bool) -> AbstractContextManager[Any]:
-        """Whether processes exchange the gradients of the backward pass in it, those from before included."""
+        """A context whose backward pass exchanges all gradients so far between processes, or not."""
         return nullcontext() if wanted or not self.processes.several else self.forward.no_sync()  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
-        """State of optimiser and loss scaling, for a checkpoint."""
+        """The state of optimiser and loss scaling, for a checkpoint."""
         return {"optimizer": optimizer_state(self.optimizer, self.network), "scaler": self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Puts back what `state_dict` gave."""
+        """Restores the result of `state_dict`."""
         load_optimizer_state(self.optimizer, self.network, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
 
 @contextmanager
 def _without_gradients(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """While it lasts, nothing is computed or kept for gradients of these parameters, which ask for them otherwise."""
+    """Within it, these parameters, which otherwise require gradients, do not."""
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

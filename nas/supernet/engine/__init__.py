@@ -1,6 +1,6 @@
 """The fast engine: a node of the supernet in few, large calls, equal to `nas.supernet.node` to rounding.
 
-To be read in this order: `fast_node`, the node; `batched_modules`, an operation of many edges as one; `pass_context`,
-what such an operation knows of the pass that it is in. The others are tools: `memory_format`, `convolutions`,
-`alpha_cache`, `stacked_tensors`.
+Read in this order: `fast_node`, the node; `batched_modules`, an operation of many edges as one; `pass_context`, the
+context in which such an operation computes. The others are tools: `memory_format`, `convolutions`, `alpha_cache`,
+`stacked_tensors`.
 """

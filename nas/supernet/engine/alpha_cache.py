@@ -15,7 +15,7 @@ __all__ = ["AlphaCache", "leaving"]
 
 
 class AlphaCache:
-    """Alpha in the forms in which nodes use it; many nodes use the same, and it is made once.
+    """Alpha in the forms that nodes use, each made once for all nodes that share it.
 
     Args:
         space: The search space.
@@ -33,7 +33,7 @@ class AlphaCache:
         return self._once(("rows", state), lambda: self._leaving(self._alpha, state))
 
     def bypassing(self, state: int) -> Tensor:
-        """The weights of the m edges that leave a state: [m, 1]."""
+        """Weights of the m edges that leave a state: [m, 1]."""
         assert self._edge_weights is not None  # for the type checker
         weights = self._edge_weights[:, None]
         return self._once(("bypassing", state), lambda: self._leaving(weights, state))
@@ -43,9 +43,8 @@ class AlphaCache:
         if not columns:
             return [[] for _ in sources]
         index, sizes = _scale_index(self._edges, self._alpha.shape[1], columns, channels, sources, self._alpha.device)
-        scales = self._once(("scales", channels, sources), lambda: self._alpha.flatten().index_select(0, index)).split(
-            sizes
-        )
+        joined = self._once(("scales", channels, sources), lambda: self._alpha.flatten().index_select(0, index))
+        scales = joined.split(sizes)
         return [list(scales[first : first + len(columns)]) for first in range(0, len(scales), len(columns))]
 
     def kernel(self, state: int, columns: tuple[int, ...], channels: int) -> Tensor:
@@ -74,14 +73,14 @@ def leaving(edges: Sequence[tuple[int, int]], state: int) -> list[int]:
 
 
 @functools.cache
-@torch.inference_mode(False)  # what is made there could not be used in training
+@torch.inference_mode(False)  # tensors made in inference mode could not be used in training
 def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """On the device once and for all: to index by a list would copy it there, and wait for that, in every step."""
+    """Kept on the device: indexing by a list would copy it there in every step, and wait for the copy."""
     return torch.tensor(numbers, device=device)
 
 
 @functools.cache
-@torch.inference_mode(False)  # what is made there could not be used in training
+@torch.inference_mode(False)
 def _scale_index(
     edges: tuple[tuple[int, int], ...],
     operations: int,
@@ -90,7 +89,7 @@ def _scale_index(
     sources: tuple[int, ...],
     device: torch.device,
 ) -> tuple[Tensor, list[int]]:
-    """Where in alpha [E * O] the scales of all states and operations are, and the length of each of them."""
+    """Indices in alpha [E * O] of the scales of all states and operations, and the length of each scale."""
     parts = []
     for state, copies in enumerate(sources):
         for column in columns:

@@ -1,12 +1,12 @@
-"""The candidate operations of many edges as one: each leaf is called once a state, not once an edge.
+"""The candidate operations of many edges as one: each leaf is called once per state, not once per edge.
 
-The edges of a cell carry the same candidate operations with weights of their own, and those that leave a state read
-the same tensor. `BatchedOperation` takes the modules of one operation on all edges. It has the structure of one of them
-and runs its code, with leaves (`BATCHED`) that compute all edges that leave the state together. The same goes for its
-sources: the K cells that flow into a node share all weights, but no statistics.
+The edges of a cell have the same candidate operations with their own weights, and those that leave a state read the
+same tensor. `BatchedOperation` takes the modules of one operation on all edges. It has the structure of one of them and
+runs its code, with leaves (`BATCHED`) that compute all edges that leave the state together. It treats sources alike:
+the K cells that flow into a node share all weights, but no statistics.
 
-A leaf takes the modules of all edges, stacks their parameters, and finds what it must know of the state that is being
-read in the `PassContext` of its node. Shapes: as in `nas.supernet.engine.memory_format`.
+A leaf takes the modules of all edges, stacks their parameters, and looks up the state that is being read in the
+`PassContext` of its node. Shapes: as in `nas.supernet.engine.memory_format`.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ class BatchedModule(nn.Module):
     """A leaf of a batched operation: the modules of one kind on all edges, their parameters stacked."""
 
     repeats = False
-    """Whether each source needs the parameters once."""
+    """Whether the parameters are repeated for each source."""
 
     def __init__(self, members: Sequence[nn.Module], context: PassContext) -> None:
         super().__init__()
         self.context = context
         for name, _ in members[0].named_parameters(recurse=False):
             stacked = torch.cat([member.get_parameter(name) for member in members])
-            if stacked.dim() == 4:  # as the tensors that convolutions work on, or each call would turn it around
+            if stacked.dim() == 4:  # as the input of convolutions; otherwise each call would convert it
                 stacked = stacked.contiguous(memory_format=torch.channels_last)
             self.register_parameter(name, nn.Parameter(stacked))
 
     def prepare(self, node_pass: NodePass) -> None:
-        """Makes what a forward pass needs of the parameters: before the first state, so that all of them find it."""
+        """Splits the parameters for a forward pass, before its first state is read."""
         for parameter in self.parameters(recurse=False):
             (node_pass.repeated if self.repeats else node_pass.own)(parameter)
 
@@ -81,9 +81,9 @@ class BatchedConvolution(BatchedModule):
         sources, edges = view.sources, view.edges
         if self.groups > 1:
             x = view.per_edge(x, self.channels)
-        if self.depthwise:  # sources have channels of their own, and the same filters
+        if self.depthwise:  # sources have their own channels and the same filters
             return depthwise(x, view.repeated(self.weight), self.dilation[0], view)
-        own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has an input of its own
+        own_inputs = x.shape[1] != sources * self.channels or edges == 1  # each edge has its own input
         if self.pointwise:
             groups = sources * (edges if own_inputs else 1)
             return convolve(x, view.repeated(self.weight), None, (0, 0), (1, 1), groups, view.recipes)
@@ -95,7 +95,7 @@ class BatchedConvolution(BatchedModule):
 
 
 def depthwise(x: Tensor, weight: Tensor, rate: int, view: StateView) -> Tensor:
-    """Filters every channel of (N, C, H, W) with its own kernel of [C, 1, k, k], k odd: cheap to make again."""
+    """Filters every channel of (N, C, H, W) with its own kernel of [C, 1, k, k], k odd: cheap to recompute."""
     around = (rate * (weight.shape[-1] // 2),) * 2
     shape = None, around, (rate, rate), len(weight)
     return view.mark_recomputable(convolve(x, weight, *shape, view.recipes), convolve, x, weight, *shape, None)
@@ -120,19 +120,19 @@ class BatchedBatchNorm(Synchronizable):
             how = StackedTensors(context.edges, torch.Size((self.sources, len(buffers[0]))), by_source=True)
             self.register_buffer(name, how.join(buffers))
         counters = [member.get_buffer("num_batches_tracked") for member in members]
-        self.register_buffer("num_batches_tracked", torch.stack(counters))  # without effect, but in the state dict
+        self.register_buffer("num_batches_tracked", torch.stack(counters))  # unused, but in the state dict
         self._views: dict[tuple[int, bool], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
         self._viewed: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_views": {}, "_viewed": None}  # a copy has other buffers, and makes views of its own
+        return {**self.__dict__, "_views": {}, "_viewed": None}  # a copy makes views of its own buffers
 
     def _statistics(self, state: int, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Running means and variances of a state, and where the batch's go: [K * m * C] each.
+        """Running means and variances of a state, and the buffers for the batch's: [K * m * C] each.
 
-        Shared: all sources are the same tensor, of which each keeps statistics: [K, m * C]; the batch's are [m * C].
+        Shared: all sources are the same tensor and each keeps statistics, [K, m * C]; the batch's are [m * C].
         """
-        if self._viewed is not self.running_mean:  # views last until the module is moved
+        if self._viewed is not self.running_mean:  # views are valid until the module is moved
             self._viewed, self._views = self.running_mean, {}
         key = state, shared
         if key not in self._views:
@@ -166,7 +166,7 @@ class BatchedBatchNorm(Synchronizable):
 
 
 def _normalized(x: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """(x - mean) * inverse, channel by channel: the batch norm's own arithmetic, given the statistics."""
+    """(x - mean) * inverse per channel, with the batch norm's own arithmetic."""
     return torch.native_batch_norm(x, None, None, mean, inverse.pow(-2), False, 0.0, 0.0)[0]
 
 
@@ -189,7 +189,7 @@ class BatchedPReLU(BatchedModule):
 
 
 class BatchedLateralInhibition(BatchedModule, Projected, Reporting):
-    """m lateral inhibitions of C channels: a state, (N, K * C, H, W), or not -> (N, K * m * C, H, W)."""
+    """m lateral inhibitions of C channels: a state (N, K * C, H, W), or (N, K * m * C, H, W) -> the latter."""
 
     undecayed = LateralInhibition.undecayed
     intensity: Tensor
@@ -239,7 +239,7 @@ class BatchedSharedFilter(BatchedModule):
 
 
 class BatchedAggregatedFilter(nn.Module):
-    """m aggregated filters, each with coefficients of its own."""
+    """m aggregated filters, each with its own coefficients."""
 
     fixed: Tensor
 
@@ -257,29 +257,26 @@ class BatchedAggregatedFilter(nn.Module):
 
 
 class BatchedCoefficients(BatchedModule, Reporting):
-    """m times the four logits of an aggregated filter."""
+    """The four logits of m aggregated filters."""
 
     undecayed = AggregationCoefficients.undecayed
     logits: Tensor
 
     def forward(self) -> Tensor:
-        """[m, 4]: each line positive, with sum 1."""
-        return _rows(self.context.view.own(self.logits)).softmax(1)
+        """[m, 4]: each row positive, with sum 1."""
+        return self.context.view.own(self.logits).view(-1, len(AggregationCoefficients.names)).softmax(1)
 
     @torch.no_grad()
     def reports(self) -> dict[str, tuple[str, dict[str, float]]]:
         """The coefficients of each of the m by name."""
-        rows = _rows(self.logits).softmax(1).tolist()
-        found = [dict(zip(AggregationCoefficients.names, row, strict=True)) for row in rows]
+        names = AggregationCoefficients.names
+        rows = self.logits.view(-1, len(names)).softmax(1).tolist()
+        found = [dict(zip(names, row, strict=True)) for row in rows]
         return {str(edge): (AggregationCoefficients.__name__, report) for edge, report in enumerate(found)}
 
 
-def _rows(logits: Tensor) -> Tensor:
-    return logits.view(-1, len(AggregationCoefficients.names))
-
-
 class BatchedSmoothedConvolution(BatchedConvolution):
-    """m convolutions whose input is smoothed, by one filter or by m."""
+    """m convolutions whose input is smoothed, by one filter or by m filters."""
 
     def __init__(self, members: Sequence[SmoothedConv2d], context: PassContext) -> None:
         super().__init__(members, context)
@@ -302,25 +299,26 @@ class BatchedSmoothedConvolution(BatchedConvolution):
 
 
 class BatchedJoinChannels(BatchedModule):
-    """Tensors (N, K * m * C_i, H, W) side by side, edge by edge."""
+    """Concatenates tensors (N, K * m * C_i, H, W) edge by edge."""
 
     def forward(self, tensors: Sequence[Tensor]) -> Tensor:
-        view = self.context.view
-        rows = [to_rows(x, view.sources, x.shape[1] // (view.sources * view.edges)) for x in tensors]
-        return from_rows(torch.cat(rows, dim=-1))
+        return from_rows(torch.cat([_edge_rows(x, self.context.view) for x in tensors], dim=-1))
 
 
 class BatchedAddChannels(BatchedModule):
-    """The sums of m pairs of tensors, each pair over the channels that both have."""
+    """Adds m pairs of tensors, each pair over the channels that both have."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        view = self.context.view
-        x, y = (to_rows(tensor, view.sources, tensor.shape[1] // (view.sources * view.edges)) for tensor in (x, y))
+        x, y = (_edge_rows(tensor, self.context.view) for tensor in (x, y))
         return from_rows(x + F.pad(y, (0, x.shape[-1] - y.shape[-1])))
 
 
+def _edge_rows(x: Tensor, view: StateView) -> Tensor:
+    return to_rows(x, view.sources, x.shape[1] // (view.sources * view.edges))
+
+
 class BatchedResidual(BatchedModule):
-    """m tensors (N, K * m * C, H, W) and the state that they were made of, (N, K * C, H, W)."""
+    """Adds the state (N, K * C, H, W) to m tensors made from it, (N, K * m * C, H, W)."""
 
     def forward(self, y: Tensor, x: Tensor) -> Tensor:
         sources = self.context.view.sources
@@ -339,23 +337,21 @@ BATCHED: dict[type[nn.Module], Callable[[list[Any], PassContext], nn.Module]] = 
     AddChannels: BatchedAddChannels,
     Residual: BatchedResidual,
 }
-"""The leaf that computes m modules of a type as one."""
+"""The leaf that computes m modules of a type as one, by type."""
 
 
 class _Through(nn.Module):
-    """In place of the batch norm that ends an operation: its caller applies it, with alpha as its scale."""
+    """In place of the batch norm that ends an operation: the caller applies it, with alpha as its scale."""
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         return x
 
 
 class BatchedOperation(nn.Module):
-    """The modules of one operation, m at a time computed as one: (N, K * c, H, W) -> (N, K * m * c, H, W).
-
-    It has the structure of each of the modules, and runs their code; only the leaves are others.
+    """The modules of one operation, m computed as one: (N, K * c, H, W) -> (N, K * m * c, H, W).
 
     Args:
-        members: The modules of all edges, ordered by the state that they leave; each maps (N, c, H, W) to this shape.
+        members: The modules of all edges, ordered by the state that they leave; each preserves the shape (N, c, H, W).
         last: Name of the batch norm that ends them.
         context: Shared by all batched operations of a node.
     """
@@ -375,7 +371,7 @@ class BatchedOperation(nn.Module):
         return self.last(self.body(x), scale=scale)
 
     def tensors(self) -> Iterator[tuple[str, str, StackedTensors]]:
-        """(name here, name in each of the modules, how they are stacked) of all parameters and buffers."""
+        """(name here, name in each member, layout of the stack) of all parameters and buffers."""
         edges = self.context.edges
         for name, tensor in self.state_dict(keep_vars=True).items():
             path, _, leaf = name.rpartition(".")
@@ -392,11 +388,10 @@ class BatchedOperation(nn.Module):
 def _leaves(module: nn.Module) -> list[tuple[str, Callable[[list[Any], PassContext], nn.Module]]]:
     found: list[tuple[str, Callable[[list[Any], PassContext], nn.Module]]] = []
     for path, child in module.named_modules():
-        kind = BATCHED.get(type(child))
         if found and path.startswith(f"{found[-1][0]}."):  # within a batched module
             continue
-        if kind is not None:
-            found.append((path, kind))
-        elif any(True for _ in child.parameters(recurse=False)) or any(True for _ in child.buffers(recurse=False)):
+        if type(child) in BATCHED:
+            found.append((path, BATCHED[type(child)]))
+        elif [*child.parameters(recurse=False), *child.buffers(recurse=False)]:
             raise ValueError(f"{type(child).__name__} cannot be computed for many edges at once")
     return found

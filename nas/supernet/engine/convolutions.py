@@ -1,15 +1,15 @@
-"""Convolution and ReLU with PyTorch's results and gradients, for less memory and, on CPUs, in less time.
+"""Convolution and ReLU with PyTorch's results and gradients, in less memory and, on CPUs, in less time.
 
-Both keep what is cheap to make again as a recipe (`nas.supernet.recomputation.Recipes`); without recipes they keep
-all, as PyTorch's own do.
+Both replace tensors that are cheap to recompute by recipes (`nas.supernet.recomputation.Recipes`); without recipes they
+keep everything, as PyTorch's own do.
 
-Depthwise convolutions have gradients of their own on a CPU, where PyTorch's take most of a supernet's time. The forward
-pass in channels-last memory is fast whatever the kernel; of the gradients, only that of a kernel of at most three
-columns at rate 1 is. So all others are put as fast ones:
+On CPUs, PyTorch's gradients of depthwise convolutions take most of a supernet's time, so there are own ones. PyTorch's
+forward pass in channels-last memory is fast for any kernel, but its gradient only for kernels of at most three columns
+at rate 1. All other gradients are computed from these:
 
-- the gradient of the input is a forward pass with the kernel turned by half a circle;
+- the gradient of the input is a forward pass with the kernel rotated by 180 degrees;
 - that of a kernel at rate r is that of the same kernel at rate 1, on the r * r interleaved grids of pixels;
-- that of a 5x5 kernel is that of its three left columns and that of its two right ones.
+- that of a 5x5 kernel consists of that of its three left columns and that of its two right ones.
 
 Shapes: N images, C channels, H x W pixels, k the side of a kernel.
 """
@@ -45,14 +45,14 @@ def convolve(
     if lower:
         x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     if weight.shape[-2:] == (1, 1) and x.device.type in ("cpu", "meta"):
-        dilation = (2, 2)  # the same for one pixel, but PyTorch leaves no dilated one to its slow code on one thread
+        dilation = (2, 2)  # no effect on 1x1, but keeps PyTorch from choosing its slow code for one thread
     if not torch.is_grad_enabled():
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return _Convolution.apply(x, weight, bias, stride, padding, dilation, groups, recipes)
 
 
 def relu(x: Tensor, recipes: Recipes | None) -> Tensor:
-    """`torch.nn.functional.relu`, made again in the backward pass if there are recipes."""
+    """`torch.nn.functional.relu`, recomputed in the backward pass if there are recipes."""
     return _ReLU.apply(x, recipes) if torch.is_grad_enabled() else F.relu(x)
 
 
@@ -64,7 +64,7 @@ def _save(ctx: Any, recipes: Recipes | None, *tensors: Tensor) -> None:
 
 def _saved(ctx: Any) -> list[Tensor]:
     tensors = [saved if kept is None else kept.get() for saved, kept in zip(ctx.saved_tensors, ctx.kept, strict=True)]
-    ctx.kept = [None] * len(tensors)  # or what recipes hold would live as long as the graph
+    ctx.kept = [None] * len(tensors)  # otherwise the recipes' tensors would live as long as the graph
     return tensors
 
 
@@ -83,8 +83,7 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         _save(ctx, recipes, x, weight)
         ctx.biases = None if bias is None else [len(bias)]
-        ctx.shape = stride, padding, dilation
-        ctx.groups = groups
+        ctx.shape, ctx.groups = (stride, padding, dilation), groups
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
@@ -108,7 +107,7 @@ class _ReLU(torch.autograd.Function):
         y = F.relu(x)
         if recipes is not None:
             recipes.add(y, F.relu, x)
-        # Both say where the gradient goes on. What reads y makes it anyway; without recipes, x costs fewer calls.
+        # Both tell where the gradient passes. y is recomputed for its readers anyway; without recipes, x is cheaper.
         _save(ctx, recipes, x if recipes is None else y)
         return y
 
@@ -119,7 +118,7 @@ class _ReLU(torch.autograd.Function):
 
 
 def _has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilation: Sequence[int], groups: int) -> bool:
-    """Whether `_depthwise_gradients` is of this convolution, and faster; the meta device stands for a CPU."""
+    """Whether `_depthwise_gradients` supports this convolution and is faster; the meta device stands for a CPU."""
     side, rate = weight.shape[-1], dilation[0]
     return (
         x.device.type in ("cpu", "meta")
@@ -133,13 +132,13 @@ def _has_own_gradients(x: Tensor, weight: Tensor, padding: Sequence[int], dilati
 def _depthwise_gradients(
     gradient: Tensor, x: Tensor, weight: Tensor, rate: int, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The wanted gradients: of the input (N, C, H, W) and of the kernels [C, 1, k, k], given that of the output."""
+    """The wanted gradients, of the input (N, C, H, W) and of the kernels [C, 1, k, k], given that of the output."""
     of_x = of_weight = None
     if wanted[0]:
         side = weight.shape[-1]
         of_x = F.conv2d(gradient, weight.flip(2, 3), None, 1, rate * (side // 2), rate, len(weight))
     if wanted[1]:
-        # Grids of pixels apart from each other: a kernel at rate r meets pixels of one grid only.
+        # The grids do not interact: a kernel at rate r reads pixels of one grid only.
         x, gradient = _grids(x, rate), _grids(gradient, rate)
         of_weight = _of_weight(x, gradient, 3, 3, 1) if weight.shape[-1] == 3 else _of_5x5(x, gradient)
     return of_x, of_weight
@@ -153,7 +152,7 @@ def _of_weight(x: Tensor, gradient: Tensor, rows: int, columns: int, padding: in
 
 
 def _of_5x5(x: Tensor, gradient: Tensor) -> Tensor:
-    """The gradient [C, 1, 5, 5] of a 5x5 kernel, from those of parts that are at most three columns wide."""
+    """The gradient [C, 1, 5, 5] of a 5x5 kernel, from those of its left and right columns."""
     padded = F.pad(x, (2, 2))
     left = _of_weight(padded[..., :-2], gradient, 5, 3, 0)
     right = _of_weight(padded[..., 3:], gradient, 5, 2, 0)
@@ -162,12 +161,12 @@ def _of_5x5(x: Tensor, gradient: Tensor) -> Tensor:
 
 @functools.cache
 def _shape_only(channels: int, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A kernel of which only the shape is read, where a gradient is asked for by its side."""
+    """A kernel for a call that reads only its shape."""
     return torch.empty(channels, 1, rows, columns, dtype=dtype, device=device)
 
 
 def _grids(x: Tensor, rate: int) -> Tensor:
-    """Every r-th pixel and row: (N, C, H, W) -> (r * r * N, C, ceil(H / r), ceil(W / r)), zeros at the end."""
+    """The grids of every r-th pixel: (N, C, H, W) -> (r * r * N, C, ceil(H / r), ceil(W / r)), padded with zeros."""
     if rate == 1:
         return x
     n, channels, height, width = x.shape

@@ -1,13 +1,13 @@
-"""A node of the supernet with few, large calls: equal to `nas.supernet.node.Node`, the plain loop, to rounding.
+"""A node of the supernet in few, large calls: equal to `nas.supernet.node.Node`, the plain loop, to rounding.
 
-What is computed once where the plain loop repeats it:
+It computes once what the plain loop repeats:
 
-- The edges that leave a state carry the same operations: those of one kind are one batched
-  operation (see `nas.supernet.engine.batched_modules`).
-- The K cells share all weights: their tensors go through together, and only batch norms tell them apart.
-- The K cells share H^{l-2}: while batch norms take the statistics of the batch, what is computed from it is the same.
+- The edges that leave a state have the same operations; those of one kind are one batched operation (see
+  `nas.supernet.engine.batched_modules`).
+- The K cells share all weights: their tensors go through together, and only batch norms distinguish them.
+- The K cells share H^{l-2}: as long as batch norms use the statistics of the batch, they compute the same from it.
 - An operation without weights is the same on all edges that leave a state.
-- Alpha is the scale of the batch norm that ends an operation: to weigh costs nothing.
+- Alpha is the scale of the batch norm that ends an operation, so that weighing costs nothing.
 
 Shapes: as in `nas.supernet.engine.memory_format`; C = B * c channels of a node, E edges, O operations. With partial
 channels, P > 1, the operations read c / P channels of a state, and the others bypass them.
@@ -39,8 +39,7 @@ __all__ = ["FastNode"]
 
 
 class FastNode(nn.Module, Stacking):
-    """The node at one layer and level, with the arguments of `nas.supernet.node.Node`, its results and its state
-    dict."""
+    """The node at one layer and level, with the arguments, results and state dict of `nas.supernet.node.Node`."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class FastNode(nn.Module, Stacking):
     ) -> Tensor:
         """K tensors H^{l-1}, the tensor H^{l-2}, alpha [E, O], beta [K], (H, W) -> (N, C, H, W)."""
         first = self._preprocessed(self.before, before, size)  # (N, c, H, W)
-        if not self.training:  # running statistics may differ from source to source, and then so do the tensors
+        if not self.training:  # running statistics may differ between sources, and so may the results
             first = first.repeat(1, self.sources, 1, 1)
         pairs = zip(self.incoming, incoming, strict=True)
         second = torch.cat([self._preprocessed(preprocess, x, size) for preprocess, x in pairs], dim=1)
@@ -105,7 +104,7 @@ class FastNode(nn.Module, Stacking):
         return (cells * beta[:, None]).sum(3).permute(0, 3, 1, 2)
 
     def _preprocessed(self, preprocess: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """What `nas.supernet.node.Preprocess` gives; its ReLU, and what it enlarges, are not kept."""
+        """The result of `nas.supernet.node.Preprocess`, without keeping its ReLU and its enlarged input."""
         assert isinstance(preprocess, Preprocess)  # for the type checker
         recipes = None if self.context.keep or not torch.is_grad_enabled() else Recipes(x.device)
         if x.shape[-2] < size[0] or x.shape[-1] < size[1]:
@@ -118,7 +117,7 @@ class FastNode(nn.Module, Stacking):
         return preprocess.body.batch_norm(y)
 
     def _added(self, node_pass: NodePass, state: int, x: Tensor, alpha: AlphaCache, scales: Sequence[Tensor]) -> Tensor:
-        """What a state (N, K * c, H, W) adds to the m blocks that read it: [N, H, W, K, m * c]."""
+        """The contribution of a state (N, K * c, H, W) to the m blocks that read it: [N, H, W, K, m * c]."""
         n, channels, height, width = x.shape
         sources = channels // self.channels
         if self.partial_channels > 1:
@@ -133,37 +132,33 @@ class FastNode(nn.Module, Stacking):
                 terms.append(batch(x, scale))
             for column, members in zip(self.loop_columns, self.loops.values(), strict=True):
                 terms.append(self._loop(state, list(members.children()), x, alpha.rows(state)[:, column]))
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
+        total = sum(terms[1:], start=terms[0])
         if self.partial_channels > 1:
             mixed = to_rows(total, sources, self.mixed_channels)  # [N, H, W, K, m, c / P]
             return torch.cat([mixed, alpha.bypassing(state).to(x.dtype) * bypassed], dim=-1).flatten(-2)
         return reinterpret(total, n, height, width, sources, total.shape[1] // sources)
 
     def _shuffled(self, block: Tensor) -> Tensor:
-        """The sum of a block's edges [..., c] with its channels shuffled: as `nas.supernet.node.join_shuffled` does on
-        each."""
+        """Shuffles the channels of a block [..., c], as `nas.supernet.node.join_shuffled` does on each edge."""
         if self.partial_channels == 1:
             return block
         return block.unflatten(-1, (self.partial_channels, -1)).transpose(-1, -2).flatten(-2)
 
     def _free(self, x: Tensor, kernel: Tensor) -> Tensor:
-        """Operations without weights: once for all edges, and alpha as the 1x1 convolution of their outputs."""
+        """The operations without weights: once for all edges, with alpha as a 1x1 convolution of their outputs."""
         view = self.context.view
         outputs = [operation(x) for operation in self.free.values()]
         x = view.recomputable(partial(join_columns, view.sources), *outputs)  # (N, T * c, H, W * K)
         return from_columns(convolve(x, kernel, None, (0, 0), (1, 1), 1, view.recipes), view.sources)
 
     def _loop(self, state: int, members: Sequence[nn.Module], x: Tensor, alpha: Tensor) -> Tensor:
-        """An operation that has no batched form: each edge and source on its own."""
+        """An operation without a batched form: one call per edge and source."""
         sources, first = x.shape[1] // self.mixed_channels, sum(self.context.edges[:state])
         outputs = []
         for source, tensor in enumerate(x.split(self.mixed_channels, dim=1)):
-            copies = range(self.sources) if sources == 1 else [source]  # statistics of all who share the tensor
+            copies = range(self.sources) if sources == 1 else [source]  # all that share the tensor keep statistics
             for member, weight in zip(members[first : first + len(alpha)], alpha.unbind(), strict=True):
-                y = [member(tensor, copy) for copy in copies][-1]
-                outputs.append(weight * y)
+                outputs.append(weight * [member(tensor, copy) for copy in copies][-1])
         return torch.cat(outputs, dim=1)
 
     def stacked_tensors(self) -> Iterator[tuple[str, list[str], StackedTensors | None]]:
@@ -179,16 +174,16 @@ class FastNode(nn.Module, Stacking):
 
 
 def _separate(node: FastNode, state: dict[str, Tensor], prefix: str, _: Any) -> None:
-    """Gives a state dict the names and shapes of the plain node's."""
+    """Converts a state dict to that of the plain node."""
     for name, names, how in node.stacked_tensors():
-        if prefix + name in state:  # buffers may be left out of it
+        if prefix + name in state:  # some buffers are not in it
             tensor = state.pop(prefix + name)
             parts = [tensor] if how is None else how.separate(tensor)
             state |= {prefix + plain: part for plain, part in zip(names, parts, strict=True)}
 
 
 def _join(node: FastNode, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Takes in a state dict of the plain node; what it lacks is reported as missing by PyTorch."""
+    """Converts a state dict of the plain node to this one's; PyTorch reports what is missing."""
     for name, names, how in node.stacked_tensors():
         if all(prefix + plain in state for plain in names):
             parts = [state.pop(prefix + plain) for plain in names]

@@ -1,17 +1,16 @@
-"""Where numbers lie in memory when many edges and sources of a node are computed together.
+"""Memory layout of tensors in which many edges and sources of a node are computed together.
 
 Shapes: N images of H x W pixels, K sources (the cells that flow into a node), m edges, c channels of an operation. A
-state is a tensor (N, K * c, H, W), what its edges make of it (N, K * m * c, H, W): channels are ordered by source, then
-by edge, and memory is channels-last, so that one and the same memory can be read in several forms:
+state is a tensor (N, K * c, H, W), the output of its edges (N, K * m * c, H, W): channels are ordered by source, then
+by edge, and memory is channels-last, so that the same memory can be read in several forms:
 
-    channels  (N, K * C, H, W)      as tensors come: each source has channels of its own, hence statistics of its own,
-                                    for batch norms
-    columns   (N, C, H, W * K)      `to_columns`, `from_columns`: each source has columns of its own, between those of
-                                    the others, hence shares the weights of a convolution, which steps over the others
-                                    with K times the dilation
+    channels  (N, K * C, H, W)      the default: each source has its own channels, hence its own batch-norm statistics
+    columns   (N, C, H, W * K)      `to_columns`, `from_columns`: each source has its own columns, interleaved with
+                                    those of the others, hence all share the weights of a convolution, which skips
+                                    the others with K times the dilation
     rows      [N, H, W, K, m, C]    `to_rows`, `from_rows`: the order of memory, to add, repeat and join
 
-To change the form moves no number. `repeat_per_edge` and `join_columns` copy.
+Changing the form moves no data. `repeat_per_edge` and `join_columns` copy.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ __all__ = ["from_columns", "from_rows", "join_columns", "reinterpret", "repeat_p
 
 
 class _Reinterpret(torch.autograd.Function):
-    """One dispatched operation in place of the permutations and views that say the same."""
+    """One dispatched operation in place of several permutations and views."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -52,7 +51,7 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 def reinterpret(x: Tensor, *shape: int) -> Tensor:
     """The same memory in another shape.
 
-    A shape of four numbers is (N, C, H, W) in channels-last memory; one of more is [N, H, W, ...] in memory's order.
+    A shape of four dimensions is (N, C, H, W) in channels-last memory; one of more is [N, H, W, ...], contiguous.
     """
     return x if x.shape == shape else _Reinterpret.apply(x, shape)
 
@@ -70,7 +69,7 @@ def from_columns(x: Tensor, sources: int) -> Tensor:
 
 
 def to_rows(x: Tensor, sources: int, channels: int) -> Tensor:
-    """Channels to rows of C: a state (N, K * C, H, W) -> [N, H, W, K, 1, C], another -> [N, H, W, K, m, C]."""
+    """Channels to rows of C: (N, K * m * C, H, W) -> [N, H, W, K, m, C]; m is 1 for a state."""
     n, width_of_all, height, width = x.shape
     return reinterpret(x, n, height, width, sources, width_of_all // (sources * channels), channels)
 
@@ -87,8 +86,6 @@ def repeat_per_edge(sources: int, edges: int, x: Tensor) -> Tensor:
 
 
 class _RepeatPerEdge(torch.autograd.Function):
-    """(N, K * C, H, W) -> (N, K * m * C, H, W)"""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, sources: int, edges: int) -> Tensor:
         n, channels, height, width = x.shape
@@ -110,7 +107,7 @@ def join_columns(sources: int, *tensors: Tensor) -> Tensor:
 
 
 class _JoinColumns(torch.autograd.Function):
-    """In place of `to_columns` and `torch.cat`: the backward pass copies once, not once for each tensor."""
+    """In place of `to_columns` and `torch.cat`: the backward pass makes one copy instead of one per tensor."""
 
     @staticmethod
     def forward(ctx: Any, sources: int, *tensors: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""How the fast engine stores tensors of the edges of a cell: one tensor for all of them.
+"""Stacked tensors: the fast engine stores the tensors of all edges of a cell as one.
 
 A batched module stacks a parameter or buffer of each edge along the first dimension, ordered by the state that the
-edges leave, so that what belongs to one state is a contiguous part. State dicts and the state of optimisers are given
-for each edge, as the plain loop has them: `StackedTensors` converts between the two.
+edges leave, so that each state has a contiguous part. State dicts and optimiser states have one tensor per edge, as in
+the plain loop: `StackedTensors` converts between the two.
 """
 
 from __future__ import annotations
@@ -19,30 +19,27 @@ __all__ = ["StackedTensors"]
 
 @dataclass(frozen=True)
 class StackedTensors:
-    """The form in which tensors of one shape, one of each edge, are one tensor."""
+    """The layout of tensors of one shape, one for each edge, in a stacked tensor."""
 
     edges: tuple[int, ...]
     """The number of edges that leave each state."""
     shape: torch.Size
-    """Of each of the tensors."""
+    """Shape of each of the tensors."""
     by_source: bool = False
-    """Whether a state's part is ordered by the first dimension, which is of sources, and then only by edge."""
+    """Whether a state's part is ordered by source, the first dimension, before it is ordered by edge."""
 
     def separate(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of the edges, as views."""
-        found: list[Tensor] = []
+        if not self.by_source:
+            return list(tensor.view(sum(self.edges), *self.shape).unbind())
         rows = len(tensor) // sum(self.edges)
-        for m, part in zip(self.edges, tensor.split([m * rows for m in self.edges]), strict=True):
-            if self.by_source:
-                found += part.view(self.shape[0], m, -1).unbind(1)
-            else:
-                found += part.view(m, *self.shape).unbind()
-        return found
+        parts = zip(self.edges, tensor.split([m * rows for m in self.edges]), strict=True)
+        return [own for m, part in parts for own in part.view(self.shape[0], m, -1).unbind(1)]
 
     def join(self, tensors: Sequence[Tensor]) -> Tensor:
-        """The one tensor."""
+        """The stacked tensor."""
         if not self.by_source:
             return torch.cat(list(tensors)) if self.shape else torch.stack(list(tensors))
-        ends = list(itertools.accumulate(self.edges))
-        states = [tensors[end - m : end] for m, end in zip(self.edges, ends, strict=True)]
-        return torch.cat([torch.stack(list(members), dim=1).flatten() for members in states])
+        remaining = iter(tensors)
+        states = [list(itertools.islice(remaining, m)) for m in self.edges]
+        return torch.cat([torch.stack(members, dim=1).flatten() for members in states])
