@@ -17,8 +17,7 @@ from typing import Any
 from benchmarks.config import VARIANTS, SupernetBench
 from benchmarks.documents import command, hardware, number, table
 from benchmarks.measuring import protocol_hours
-from benchmarks.remote import Remote
-from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
+from benchmarks.trial import COUNTED_CROP, STEPS, Remote, Trial, cost_in_turn
 from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace, load
 from search_spaces.validation import require

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any, Literal
 
 import torch
 
 from benchmarks.config import Variant
 from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, kernels_launched, largest, seconds
-from benchmarks.remote import Remote
 from nas.config import Precision, SearchConfig, SupernetConfig
 from nas.darts import make_steppers
 from nas.runs.free_memory import is_out_of_memory
@@ -20,13 +22,14 @@ from nas.supernet.network import Supernet
 from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace
 
-__all__ = ["CLASSES", "STEPS", "Trial", "cost_in_turn"]
+__all__ = ["CLASSES", "COUNTED_CROP", "STEPS", "Remote", "Trial", "cost_in_turn"]
 
 STEPS = ("weight", "architecture")
 CLASSES = 19
 COUNTED_CROP = 33
 LARGEST_BATCH = 4096
 """No larger one is tried."""
+OUT_OF_MEMORY = "out of memory: give a smaller crop, batch or space, or fewer variants"
 
 Step = Literal["weight", "architecture"]
 
@@ -125,6 +128,82 @@ class Trial:
         return largest(fits, 2, LARGEST_BATCH)
 
 
+class Remote:
+    """Makes an object in a new process, and has its methods called there.
+
+    Args:
+        make: Makes the object; importable by its name, as what it is given must be picklable.
+        arguments: For `make`.
+    """
+
+    def __init__(self, make: Callable[..., object], *arguments: Any) -> None:
+        context = get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other, make, arguments), daemon=True)
+        self._process.start()
+        other.close()  # else the end of the process would not be noticed here
+        self._made = False
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What the object's method returns.
+
+        Raises:
+            MemoryError: The process ran out of memory, or was killed, for which that is the usual reason.
+            ValueError, ArithmeticError: The object raised it. The process has ended.
+        """
+        if not self._made:
+            self._receive()
+            self._made = True
+        with contextlib.suppress(BrokenPipeError):  # what is to be received says why
+            self._pipe.send((method, arguments))
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            answer = self._pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            code = self._process.exitcode
+            if code is not None and code < 0:
+                raise MemoryError(OUT_OF_MEMORY) from None
+            raise RuntimeError(f"the process ended with exit code {code}: see its traceback above") from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._pipe.close()
+        self._process.join(10)
+        if self._process.is_alive():
+            self._process.terminate()
+            self._process.join()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def _serve(pipe: Connection, make: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    """The process: answers (method, arguments) until the other end is closed; a failure is its last answer."""
+    try:
+        subject = make(*arguments)
+        pipe.send(None)
+        while True:
+            method, values = pipe.recv()
+            pipe.send(getattr(subject, method)(*values))
+    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+        return
+    except (ValueError, ArithmeticError) as error:
+        pipe.send(type(error)(str(error)))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        pipe.send(MemoryError(OUT_OF_MEMORY))
+
+
 def cost_in_turn(
     trials: Sequence[tuple[Any, ...]], repeats: int, more: Sequence[tuple[Any, ...]] = ()
 ) -> list[dict[str, Any] | None]:
@@ -139,7 +218,7 @@ def cost_in_turn(
         For each, the median seconds of a `weight` and an `architecture` step, `memory` in MiB, and `more` by name.
         None for one that ran out of memory.
     """
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         remotes: list[Remote | None] = [stack.enter_context(Remote(Trial, *arguments)) for arguments in trials]
 
         def ask(number: int, method: str, *arguments: Any) -> Any:

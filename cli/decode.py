@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 
-from cli import candidates, common
+from cli import common, networks
+from retrain.config import CandidateConfig
+from retrain.networks.building import KINDS
+from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
-    from retrain.config import CandidateConfig
-    from search_spaces.genotype import Genotype
+    from search_spaces.genotype import Block, Genotype
+
+LATENCY = "microseconds"
 
 DESCRIPTION = """\
 Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; where the search weighed the edges, these
@@ -58,10 +63,6 @@ MODES = {
 
 def make_parser() -> common.Parser:
     """The parser of nas-decode."""
-    from cli import networks
-    from retrain.config import CandidateConfig
-    from retrain.networks.settings import NetworkConfig
-
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
     parser.add_argument(
@@ -108,8 +109,6 @@ def make_parser() -> common.Parser:
 
 def main(arguments: list[str]) -> None:
     """Parses, decodes, prints, writes."""
-    from retrain.config import CandidateConfig
-
     parser = make_parser()
     given = common.given(parser, arguments)
     values = common.complete(parser, given)
@@ -144,15 +143,15 @@ def main(arguments: list[str]) -> None:
             "as it is: --as-is shows its own, --output FILE writes the decoded one"
         )
     if values.json:
-        cell = candidates.plain_cell(genotype.cell)
+        cell = plain_cell(genotype.cell)
         facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
         if listed:
-            facts |= {"costs_of": costs, "candidates": [candidates.facts(one) for one in listed]}
+            facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
         print(json.dumps(facts))
         print(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        print(f"{candidates.costs_line(costs)}:\n\n{candidates.table(listed)}\n\ncandidate {config.candidate or 1}:")
+        print(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
     print(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
         print(line)
@@ -198,13 +197,12 @@ def _text(genotype: Genotype, mode: str | None, probability: float | None) -> st
 
 def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Decoded]]:
     """What the costs are of, and the candidates."""
-    from cli.networks import known_classes
     from nas.evaluation.cost import timed_on
     from nas.training.devices import choose_device, set_float32
     from retrain.budget import decode_candidates
 
     size = common.parse_size("--input", values.input or "512x1024")
-    classes = values.classes or known_classes(genotype)
+    classes = values.classes or networks.known_classes(genotype)
     measured = values.device is not None or config.needs_latency
     device = choose_device(values.device or "cpu") if measured else None
     if device is not None:
@@ -214,7 +212,7 @@ def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) 
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
-    return candidates.costs_of(size, classes, values.network), listed
+    return costs_of(size, classes, values.network), listed
 
 
 def _draw(genotype: Genotype, file: str | None) -> list[Path]:
@@ -226,6 +224,85 @@ def _draw(genotype: Genotype, file: str | None) -> list[Path]:
     stem = "trellis" if cell.stem == "cell" else f"{cell.stem}-trellis"
     pictures = ((draw_cell, cell), (draw_trellis, cell.with_name(stem + cell.suffix)))
     return [save_figure(draw(genotype), path) for draw, path in pictures]
+
+
+def plain_cell(cell: Sequence[Block]) -> list[dict[str, Any]]:
+    """A cell as in a genotype file."""
+    return [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in cell]
+
+
+def candidate_facts(one: Decoded) -> dict[str, Any]:
+    """A candidate in plain containers; latency in milliseconds, and where it was measured."""
+    candidate, costs = one.candidate, dict(one.candidate.costs)
+    latency: dict[str, Any] = {}
+    if LATENCY in costs:
+        latency = {
+            "latency_ms": costs.pop(LATENCY) / 1000,
+            "timed_on": one.genotype.provenance["decoding"].get("timed_on"),
+        }
+    return {
+        "path": list(one.genotype.path),
+        "cell": plain_cell(candidate.cell),
+        "path_probability": candidate.path_probability,
+        "cell_probability": candidate.cell_probability,
+        "log_probability": candidate.log_probability,
+        **costs,
+        **latency,
+    }
+
+
+def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
+    """What the costs are of, in plain containers: image, classes, the network's kind and F, and what was given."""
+    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **network.changed(), "kind": network.kind}
+    return {"input": list(size), "classes": classes, "network": settings}
+
+
+def costs_line(costs: dict[str, Any]) -> str:
+    """`costs_of` in a line."""
+    network = dict(costs["network"])
+    style = KINDS[network.pop("kind")].style
+    height, width = costs["input"]
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(network.items()))
+    return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"
+
+
+def candidate_table(listed: Sequence[Decoded]) -> str:
+    """The candidates, one a line; of a cell the blocks that differ from the first candidate's."""
+    costs = listed[0].candidate.costs
+    first = listed[0].candidate.cell
+    cells = any(one.candidate.cell != first for one in listed)
+    heads = ["", "path", "p(path)", "p(cell)", "ln p", "multiply-adds", "parameters"]
+    heads += ["latency, ms"] * (LATENCY in costs) + ["cell"] * cells
+    rows = [heads]
+    for number, one in enumerate(listed, start=1):
+        candidate = one.candidate
+        row = [str(number), "-".join(map(str, one.genotype.path))]
+        row += [f"{candidate.path_probability:.3g}", f"{candidate.cell_probability:.3g}"]
+        row += [f"{candidate.log_probability:.3f}"]
+        row += [f"{candidate.costs[name]:,}" for name in ("multiply_adds", "parameters")]
+        if LATENCY in costs:
+            row.append(f"{candidate.costs[LATENCY] / 1000:.3f}")
+        row += [_difference(first, candidate.cell)] * cells
+        rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    left = {1, len(heads) - 1} if cells else {1}
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _difference(first: Sequence[Block], cell: Sequence[Block]) -> str:
+    changes = [
+        f"block{number}: "
+        + " + ".join(f"{name} {operation}" for name, operation in zip(own.inputs, own.operations, strict=True))
+        for number, (block, own) in enumerate(zip(first, cell, strict=True), start=1)
+        if block != own
+    ]
+    return "; ".join(changes) or "as candidate 1"
 
 
 entry = common.command("nas-decode", main)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cli import common
+from cli import common, networks
 from nas.config import require
+from retrain.networks.settings import NetworkConfig
 
 DESCRIPTION = """\
 Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
@@ -18,9 +19,6 @@ output. Or lists the published networks (--networks)."""
 
 def make_parser() -> common.Parser:
     """The parser of nas-describe."""
-    from cli import networks
-    from retrain.networks.settings import NetworkConfig
-
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_optional(
         "source",
@@ -87,7 +85,7 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
             raise ValueError(f"{error}; or name the genotype in it, {inside}" if inside.is_file() else error) from None
         network, classes = trained.network, len(trained.classes)
     elif settings.backbone_weights is not None:
-        from retrain.networks.backbone_weights import load_backbone_weights
+        from retrain.pretrained import load_backbone_weights
 
         network = build(name, classes, settings)
         facts["backbone_weights"] = load_backbone_weights(network, settings.backbone_weights)
@@ -99,8 +97,6 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 
 def main(arguments: list[str]) -> None:
     """Parses, describes, prints."""
-    from cli import networks
-
     parser = make_parser()
     given = common.given(parser, arguments)
     values = common.complete(parser, given)

@@ -1,15 +1,10 @@
-"""What a run was trained from, kept in its folder: the published network's name, or a copy of the genotype.
-
-The weights that a training starts from, and which of them learn faster: pretrained parts, and the head on them.
-
-A trained network made ready to be used: its precision, batch norms folded, compiled.
-"""
+"""Trained networks: loaded from a run folder, and made ready for use (precision, folding of batch norms, compiling)."""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from nas.config import Precision
 from nas.data.base import MAX_CLASSES
@@ -26,28 +22,30 @@ from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, runs_within
 from nas.training.devices import choose_device, set_float32
-from retrain.config import OptimizerConfig, RetrainConfig
-from retrain.folding import fold_batch_norms
+from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from search_spaces.modules import BatchNorm
 from search_spaces.validation import from_plain
 
 __all__ = [
+    "TOLERANCE",
     "ReadyNetwork",
     "TrainedNetwork",
+    "fold_batch_norms",
     "genotype_source",
-    "head_multipliers",
-    "initialize",
-    "load_matching",
     "load_ready",
     "load_trained",
     "memory_advice",
 ]
 
-
 KIND = "retrain"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """Characters that would command a terminal."""
+TOLERANCE = 1e-5
+"""Largest difference of the logits, relative to the largest one, at which the folded network is taken."""
+SIZE = 64
+"""Side of the image on which it is compared."""
 
 
 @dataclass(frozen=True)
@@ -138,96 +136,7 @@ def _check_shapes(path: Path, network: SegmentationNetwork, weights: dict[str, T
             )
 
 
-def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | None:
-    """Loads the weights that the settings name into a fresh network.
-
-    Returns:
-        One line that says what was loaded; None where nothing is asked for.
-
-    Raises:
-        ValueError: The file cannot be used, or batch norms shall be kept as they are and nothing is loaded.
-    """
-    if config.init_from is not None:
-        return load_matching(network, config.init_from)
-    if config.network.backbone_weights is not None:
-        from retrain.networks.backbone_weights import load_backbone_weights
-
-        return load_backbone_weights(network, config.network.backbone_weights)
-    if config.network.frozen_batch_norm:
-        raise ValueError(
-            "network.frozen_batch_norm is true (in the recipe smoothing, too), and needs the statistics of trained "
-            "weights: give --network.backbone-weights FILE or --init-from RUN, or --network.frozen-batch-norm false"
-        )
-    return None
-
-
-@torch.no_grad()
-def load_matching(network: nn.Module, source: str | Path) -> str:
-    """Copies the tensors of a trained network that have the same name and shape here.
-
-    Args:
-        network: Where to; what finds no counterpart stays as it is.
-        source: The folder of a retraining run (its best checkpoint is taken), or a checkpoint file of one.
-
-    Returns:
-        One line that says how many tensors were taken, and which children of the network were left fresh.
-
-    Raises:
-        ValueError: There is no such checkpoint, or it has no parameter in common with the network.
-    """
-    path = Path(source)
-    path = path / BEST if path.is_dir() else path
-    weights, own = load_checkpoint(path, KIND).get("network"), network.state_dict()
-    weights = weights if isinstance(weights, dict) else {}
-    saved = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
-    taken = {name for name, tensor in own.items() if name in saved and saved[name].shape == tensor.shape}
-    if not taken & {name for name, _ in network.named_parameters()}:
-        raise ValueError(
-            f"{path} has no weights in common with the network: its parts are {_children(saved)}, those of the network "
-            f"{_children(own)}; give --init-from a run of the same network or of a part of it, or leave it out"
-        )
-    for name in taken:
-        own[name].copy_(saved[name])
-    fresh = [name for name in own if name not in taken]
-    left = f"; fresh, wholly or in part: {_children(fresh)}" if fresh else ""
-    return f"{len(taken)} of {len(own)} tensors from {path}{left}"
-
-
-def _children(names: Iterable[str]) -> str:
-    """The children that the named tensors belong to."""
-    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-
-
-def head_multipliers(network: SegmentationNetwork, config: OptimizerConfig) -> dict[Tensor, float]:
-    """The factor on the learning rate of each parameter of the network's head, where the settings ask for one.
-
-    Raises:
-        ValueError: They do, and the network has no head, or the head no bias.
-    """
-    rest = config.head_lr_multiplier
-    bias = rest if config.head_bias_lr_multiplier is None else config.head_bias_lr_multiplier
-    if rest == bias == 1:
-        return {}
-    if not network.head:
-        raise ValueError(
-            f"optimizer.head_lr_multiplier is {rest:g} and optimizer.head_bias_lr_multiplier {bias:g}, but "
-            f"{type(network).__name__} has no head that is told from the rest: leave them out"
-        )
-    head = [module for name in network.head for module in network.get_submodule(name).modules()]
-    multipliers: dict[Tensor, float] = {
-        parameter: rest for module in head for parameter in module.parameters(recurse=False)
-    }
-    convolutions = [module for module in head if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    biases = [module.bias for module in convolutions if module.bias is not None]
-    if bias != rest and not biases:
-        raise ValueError(
-            f"optimizer.head_bias_lr_multiplier is {bias:g}, but the convolutions in the head of "
-            f"{type(network).__name__} have no bias: leave it out"
-        )
-    return multipliers | dict.fromkeys(biases, bias)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ReadyNetwork:
     """A trained network on its device, in eval mode, and how it is computed."""
 
@@ -322,3 +231,74 @@ def memory_advice() -> Iterator[None]:
             "out of memory: see large images in windows (--window 512x512; fewer at once by --window-batch 1), give "
             "--precision bfloat16 or smaller --scales"
         ) from error
+
+
+class _Folded(nn.Module):
+    """Stands where a batch norm was."""
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return x
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
+    """A copy of a network without the batch norms that directly follow a convolution.
+
+    Who follows whom is seen in a forward pass, not in the order in which modules were made. The copy is compared with
+    the network on that image, and not used unless they agree: it would not, if something else than the batch norm read
+    a convolution's output, too.
+
+    Args:
+        network: (1, 3, H, W) -> (1, classes, H, W), in eval mode, on the CPU in float32.
+
+    Returns:
+        The copy, in eval mode, and the number of batch norms that it lacks; the network itself and 0 where there is
+        none to fold, or the two are not equal to `TOLERANCE`.
+    """
+    assert not network.training
+    image = 2 * torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
+    folded = copy.deepcopy(network)
+    pairs, logits = _follow(folded, image)
+    for convolution, (name, norm) in pairs.items():
+        mean, variance = norm.running_mean, norm.running_var
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
+        convolution.weight, convolution.bias = weight, bias
+        parent, _, child = name.rpartition(".")
+        setattr(folded.get_submodule(parent), child, _Folded())
+    difference = (folded(image) - logits).abs().max()
+    if not pairs or not difference <= TOLERANCE * logits.abs().max():
+        return network, 0
+    return folded, len(pairs)
+
+
+def _follow(network: nn.Module, image: Tensor) -> tuple[dict[nn.Conv2d, tuple[str, BatchNorm]], Tensor]:
+    """The batch norm behind each convolution that has one, both used once in a forward pass; and the logits."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the output's identity; kept alive, so that it stays one
+    uses: dict[nn.Module, int] = {}
+    pairs: dict[nn.Conv2d, tuple[str, BatchNorm]] = {}
+    hooks = []
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+
+            def behind(module: nn.Module, _: object, output: Tensor) -> None:
+                assert isinstance(module, nn.Conv2d)
+                outputs[id(output)] = module, output
+                uses[module] = uses.get(module, 0) + 1
+
+            hooks.append(module.register_forward_hook(behind))
+        elif isinstance(module, BatchNorm) and module.sources == 1:
+
+            def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                assert isinstance(module, BatchNorm)
+                uses[module] = uses.get(module, 0) + 1
+                if id(inputs[0]) in outputs:
+                    pairs[outputs[id(inputs[0])][0]] = name, module
+
+            hooks.append(module.register_forward_pre_hook(before))
+    logits = network(image)
+    for hook in hooks:
+        hook.remove()
+    return {c: (name, norm) for c, (name, norm) in pairs.items() if uses[c] == uses[norm] == 1}, logits

@@ -24,9 +24,10 @@ from nas.training.progress import waiting_advice
 from nas.training.session import EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
 from retrain.config import RetrainConfig
-from retrain.load import KIND, head_multipliers, initialize
+from retrain.load import KIND
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
+from retrain.pretrained import head_multipliers, initialize
 from search_spaces.genotype import load_genotype
 from search_spaces.messages import counted
 

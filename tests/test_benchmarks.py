@@ -32,8 +32,7 @@ from benchmarks.config import (
     SupernetBench,
 )
 from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, largest, launches, protocol_hours
-from benchmarks.remote import Remote
-from benchmarks.trial import Trial
+from benchmarks.trial import Remote, Trial
 from cli import bench, common
 from decoders import decode
 from nas.config import AugmentConfig, LoaderConfig

@@ -15,8 +15,8 @@ from nas.supernet.network import Supernet
 from nas.training.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
 from nas.training.step import Execution, Stepper
 from retrain.config import OptimizerConfig
-from retrain.load import head_multipliers
 from retrain.networks.base import SegmentationNetwork
+from retrain.pretrained import head_multipliers
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm
 from search_spaces.space import SearchSpace
