@@ -41,21 +41,20 @@ __all__ = [
 
 KIND = "retrain"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Characters that would command a terminal."""
+"""Characters that would control a terminal."""
 TOLERANCE = 1e-5
-"""Largest difference of the logits, relative to the largest one, at which the folded network is taken."""
+"""Largest difference of the logits, relative to the largest one, for which a folded network is used."""
 SIZE = 64
-"""Side of the image on which it is compared."""
+"""Side in pixels of the image on which it is compared."""
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network from a run folder, in eval mode, with what is needed to use it."""
+    """A network from a run folder, in eval mode, and the facts needed to use it."""
 
     network: SegmentationNetwork
     """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
     config: RetrainConfig
-    """Settings of the run."""
     classes: tuple[str, ...]
     """Names of the classes."""
     colors: np.ndarray
@@ -63,15 +62,15 @@ class TrainedNetwork:
     mirror: Mapping[int, int]
     """Classes that a mirror image turns into others (`SegmentationDataset.mirror`)."""
     checkpoint: Path
-    """The file that it was read from."""
+    """Its file."""
     epoch: int
-    """Epochs that the weights were trained for."""
+    """Epochs for which the weights were trained."""
     val_miou: float
     """Validation mIoU after its last epoch, 0 to 1; NaN before the first epoch has ended."""
 
 
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
-    """What `build` makes the run's network from: the published name, or the run's own copy of the genotype."""
+    """Returns the argument of `build` for a run's network: a published name, or the run's own copy of the genotype."""
     return config.genotype if config.genotype in NETWORKS else folder / GENOTYPE
 
 
@@ -81,7 +80,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
     Args:
         run: The run folder.
         which: "best" (highest validation mIoU) or "last".
-        device: Where to put it; None: the CPU.
+        device: Device of the network; None: the CPU.
 
     Raises:
         ValueError: Not a retraining run, or its checkpoint cannot be used; one line.
@@ -103,7 +102,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         except ValueError as error:
             raise CheckpointError(f"{path}: its settings cannot be: {error}") from None
         source = genotype_source(config, folder)
-        with torch.device("meta"):  # the settings may ask for any width: without memory, until they fit the weights
+        with torch.device("meta"):  # no memory until the settings, which may ask for any width, fit the weights
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
@@ -114,7 +113,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
 
 
 def _classes(path: Path, names: Any, colors: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """The checked names and colours of the classes; they go into tables on the screen and into pictures."""
+    """Checks the names and colours of the classes, which are printed on the screen and drawn."""
     good = isinstance(names, list) and 1 <= len(names) <= MAX_CLASSES
     good = good and all(isinstance(name, str) and not CONTROL.search(name) for name in names)
     good = good and isinstance(colors, list) and len(colors) == len(names)
@@ -138,28 +137,27 @@ def _check_shapes(path: Path, network: SegmentationNetwork, weights: dict[str, T
 
 @dataclass(frozen=True)
 class ReadyNetwork:
-    """A trained network on its device, in eval mode, and how it is computed."""
+    """A trained network on its device, in eval mode, possibly folded and compiled."""
 
     network: nn.Module
     """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
     trained: TrainedNetwork
-    """What it was made from: settings, classes, colours."""
+    """Its source: settings, classes, colours."""
     device: torch.device
-    """Where it is."""
     precision: Precision
-    """Of the forward pass."""
+    """Precision of the forward pass."""
     folded: int
-    """Batch norms that became part of a convolution."""
+    """Number of batch norms folded into a convolution."""
 
 
 def load_ready(run: str | Path, which: str, device: str, how: Inference) -> ReadyNetwork:
-    """Loads the network of a retraining run for use.
+    """Loads the network of a retraining run for inference.
 
     Args:
         run: The run folder.
         which: "best" (highest validation mIoU) or "last".
         device: auto, cpu, cuda, cuda:N.
-        how: Precision, folding, compiling; windows are checked against the network.
+        how: Precision, folding, compiling; its window is checked against the network.
 
     Raises:
         ValueError: The run, its checkpoint, the device, the precision or the window cannot be used, or there is no
@@ -171,12 +169,12 @@ def load_ready(run: str | Path, which: str, device: str, how: Inference) -> Read
     _check_window(network, how)
     own = trained.config.precision
     if own == "tf32" and place.type != "cuda":
-        own = "float32"  # which the run's own stood for, and is here
+        own = "float32"  # tf32 is float32 on NVIDIA GPUs
     precision = how.precision or own
     set_float32(place, precision)
     folded = 0
     if how.fold:
-        network, folded = fold_batch_norms(network)  # on the CPU, where float32 is float32
+        network, folded = fold_batch_norms(network)  # on the CPU, which computes in full float32
     network = network.to(place)
     if how.compile:
         _check_compiler(place)
@@ -195,18 +193,10 @@ def _check_window(network: nn.Module, how: Inference) -> None:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compiles one addition: what PyTorch needs for that (a C++ compiler; on a GPU, Triton) may not be there.
-
-    Raises:
-        ValueError: It cannot be compiled.
-    """
-
-    def work(x: torch.Tensor) -> torch.Tensor:
-        return x + 1
-
+    """Compiles one addition, which fails without a C++ compiler or, on a GPU, without Triton."""
     try:
-        torch.compile(work, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
-    except Exception as error:  # each backend, and each missing part, raises something of its own
+        torch.compile(lambda x: x + 1, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
+    except Exception as error:  # each backend, and each missing part, raises its own exceptions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:200] if lines else type(error).__name__
         raise ValueError(
@@ -217,11 +207,7 @@ def _check_compiler(device: torch.device) -> None:
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """Running out of memory within it ends in one line that says what to do.
-
-    Raises:
-        ValueError: There is not enough memory.
-    """
+    """Turns running out of memory in its block into a ValueError with the remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -234,7 +220,7 @@ def memory_advice() -> Iterator[None]:
 
 
 class _Folded(nn.Module):
-    """Stands where a batch norm was."""
+    """Placeholder of a folded batch norm."""
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         return x
@@ -242,18 +228,20 @@ class _Folded(nn.Module):
 
 @torch.no_grad()
 def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
-    """A copy of a network without the batch norms that directly follow a convolution.
+    """Copies a network with each batch norm that directly follows a convolution folded into it, for faster inference.
 
-    Who follows whom is seen in a forward pass, not in the order in which modules were made. The copy is compared with
-    the network on that image, and not used unless they agree: it would not, if something else than the batch norm read
-    a convolution's output, too.
+    In eval mode a batch norm is y = s x + t for each channel, with s = scale / sqrt(variance + eps) and t = shift -
+    s mean. After a convolution it is the convolution with weights s W and bias s b + t.
+
+    A forward pass shows which batch norm follows which convolution. The copy is compared with the network on the same
+    image; they differ if something besides the batch norm reads a convolution's output.
 
     Args:
         network: (1, 3, H, W) -> (1, classes, H, W), in eval mode, on the CPU in float32.
 
     Returns:
-        The copy, in eval mode, and the number of batch norms that it lacks; the network itself and 0 where there is
-        none to fold, or the two are not equal to `TOLERANCE`.
+        The copy, in eval mode, and the number of folded batch norms; the network itself and 0 where there is none to
+        fold, or the two differ by more than `TOLERANCE`.
     """
     assert not network.training
     image = 2 * torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
@@ -274,8 +262,8 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
 
 
 def _follow(network: nn.Module, image: Tensor) -> tuple[dict[nn.Conv2d, tuple[str, BatchNorm]], Tensor]:
-    """The batch norm behind each convolution that has one, both used once in a forward pass; and the logits."""
-    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the output's identity; kept alive, so that it stays one
+    """Finds the batch norm after each convolution, both used once in a forward pass; and returns the logits."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the output's id; kept alive, so that no id is reused
     uses: dict[nn.Module, int] = {}
     pairs: dict[nn.Conv2d, tuple[str, BatchNorm]] = {}
     hooks = []
@@ -283,12 +271,12 @@ def _follow(network: nn.Module, image: Tensor) -> tuple[dict[nn.Conv2d, tuple[st
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
 
-            def behind(module: nn.Module, _: object, output: Tensor) -> None:
+            def after(module: nn.Module, _: object, output: Tensor) -> None:
                 assert isinstance(module, nn.Conv2d)
                 outputs[id(output)] = module, output
                 uses[module] = uses.get(module, 0) + 1
 
-            hooks.append(module.register_forward_hook(behind))
+            hooks.append(module.register_forward_hook(after))
         elif isinstance(module, BatchNorm) and module.sources == 1:
 
             def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:

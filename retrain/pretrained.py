@@ -1,4 +1,4 @@
-"""The weights that a training starts from, and which of them have a learning rate of their own."""
+"""Pretrained weights for a training: from another run, or from a file in torchvision's layout; and the head's rates."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from search_spaces.smoothing import AggregationCoefficients, GroupInteraction, S
 __all__ = ["head_multipliers", "initialize", "load_backbone_weights", "load_matching"]
 
 WRAPPERS = ("state_dict", "model")
-"""Names under which training scripts save a state dict beside other things."""
+"""Names under which training scripts save a state dict among other things."""
 PREFIX = "module."
-"""What data parallel training puts in front of every name."""
+"""Prefix of every name after data parallel training."""
 COUNTER = "num_batches_tracked"
-"""Of a batch norm, without effect here; files from before PyTorch 0.4.1 have none."""
+"""Buffer of a batch norm without effect here; files from before PyTorch 0.4.1 have none."""
 OWN = (LateralInhibition, SharedFilter, GroupInteraction, AggregationCoefficients)
-"""Modules that the plain network has not: they start as if they were not there."""
+"""Modules that a plain backbone lacks; they are initialised to have no effect."""
 
 
 def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | None:
     """Loads the weights that the settings name into a fresh network.
 
     Returns:
-        One line that says what was loaded; None where nothing is asked for.
+        A report in one line; None if the settings name no weights.
 
     Raises:
-        ValueError: The file cannot be used, or batch norms shall be kept as they are and nothing is loaded.
+        ValueError: The file cannot be used, or batch norms are frozen and nothing is loaded.
     """
     if config.init_from is not None:
         return load_matching(network, config.init_from)
@@ -51,14 +51,14 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | Non
 
 @torch.no_grad()
 def load_matching(network: nn.Module, source: str | Path) -> str:
-    """Copies the tensors of a trained network that have the same name and shape here.
+    """Copies the tensors of a trained network that have the same name and shape in this one.
 
     Args:
-        network: Where to; what finds no counterpart stays as it is.
+        network: The network to fill; tensors without a counterpart keep their values.
         source: The folder of a retraining run (its best checkpoint is taken), or a checkpoint file of one.
 
     Returns:
-        One line that says how many tensors were taken, and which children of the network were left fresh.
+        A report in one line: how many tensors were copied, and which children of the network keep fresh ones.
 
     Raises:
         ValueError: There is no such checkpoint, or it has no parameter in common with the network.
@@ -82,15 +82,15 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
 
 
 def _children(names: Iterable[str]) -> str:
-    """The children that the named tensors belong to."""
+    """Lists the children to which the named tensors belong."""
     return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def head_multipliers(network: SegmentationNetwork, config: OptimizerConfig) -> dict[Tensor, float]:
-    """The factor on the learning rate of each parameter of the network's head, where the settings ask for one.
+    """Returns the learning rate multiplier of each parameter of the network's head; empty if all multipliers are 1.
 
     Raises:
-        ValueError: They do, and the network has no head, or the head no bias.
+        ValueError: A multiplier is set, but the network has no head, or the head no bias.
     """
     rest = config.head_lr_multiplier
     bias = rest if config.head_bias_lr_multiplier is None else config.head_bias_lr_multiplier
@@ -99,12 +99,10 @@ def head_multipliers(network: SegmentationNetwork, config: OptimizerConfig) -> d
     if not network.head:
         raise ValueError(
             f"optimizer.head_lr_multiplier is {rest:g} and optimizer.head_bias_lr_multiplier {bias:g}, but "
-            f"{type(network).__name__} has no head that is told from the rest: leave them out"
+            f"{type(network).__name__} has no separate head: leave them out"
         )
     head = [module for name in network.head for module in network.get_submodule(name).modules()]
-    multipliers: dict[Tensor, float] = {
-        parameter: rest for module in head for parameter in module.parameters(recurse=False)
-    }
+    multipliers: dict[Tensor, float] = {p: rest for module in head for p in module.parameters(recurse=False)}
     convolutions = [module for module in head if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
     biases = [module.bias for module in convolutions if module.bias is not None]
     if bias != rest and not biases:
@@ -116,15 +114,15 @@ def head_multipliers(network: SegmentationNetwork, config: OptimizerConfig) -> d
 
 
 def load_backbone_weights(network: nn.Module, file: str | Path) -> str:
-    """Loads the backbone's weights, or nothing.
+    """Loads all weights of the backbone, or none.
 
     Args:
         network: A network with a child `backbone` whose tensors have torchvision's names.
-        file: What `torch.save` wrote: a state dict, or a dict with one under "state_dict" or "model". It is read with
+        file: A file of `torch.save`: a state dict, or a dict with one under "state_dict" or "model". It is read with
             `weights_only=True`: nothing in it is executed.
 
     Returns:
-        One line: how many tensors matched, and which of the file were not used.
+        A report in one line: how many tensors were loaded, and which of the file were not used.
 
     Raises:
         ValueError: The network has no backbone; the file is missing, damaged or no state dict; or a tensor of the
@@ -160,7 +158,7 @@ def load_backbone_weights(network: nn.Module, file: str | Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name."""
+    """Reads the tensors of a file by name."""
     try:
         content = read_plain(path)
     except OSError as error:

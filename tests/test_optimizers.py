@@ -204,7 +204,7 @@ def test_multipliers_without_a_head_or_a_bias_are_refused() -> None:
     class Headless(Tiny):
         head = ()
 
-    with pytest.raises(ValueError, match="Headless has no head that is told from the rest: leave them out"):
+    with pytest.raises(ValueError, match="Headless has no separate head: leave them out"):
         head_multipliers(Headless(), OptimizerConfig(head_lr_multiplier=10.0))
     network = Tiny()
     network.classify.bias = None
