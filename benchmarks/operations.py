@@ -59,7 +59,7 @@ def operations(channels: int) -> Builders:
 
 
 def convolutions(channels: int, rate: int) -> Builders:
-    """Returns builders of single convolutions: plain, smoothed, and behind a lateral inhibition."""
+    """Returns builders of single convolutions: plain, smoothed, and after a lateral inhibition."""
     build = partial(SmoothedConv2d, channels, channels, 3, rate)
     builders: dict[str, Callable[[], nn.Module]] = {"plain": build}
     builders |= {smoothing: partial(build, smoothing) for smoothing in SMOOTHINGS}

@@ -75,7 +75,7 @@ def shorten_kind(parser: common.Parser) -> None:
     for action in parser._actions:
         if "--network" in action.option_strings:
             action.metavar = f"{{{','.join(KINDS)}}}"
-            action.help = "What a genotype becomes: short for --network.kind."
+            action.help = "Kind of a genotype's network, short for --network.kind."
             action.type = _kind
             action._jsonargparse_preexpanded_help = True  # type: ignore[attr-defined]  # without the type
 

@@ -19,7 +19,7 @@ stopped. The settings of the trainings are those of nas-retrain; without --data 
 
 WITHOUT = {
     "seed": "--seeds has the seeds of the trainings",
-    "genotype": "what is trained is named without an option",
+    "genotype": "networks are named without an option",
     "resume": "the same command resumes the ranking",
 }
 """Options of nas-retrain that are refused here."""

@@ -54,7 +54,7 @@ class SegmentationNetwork(nn.Module):
             raise ValueError(f"the network got a tensor of shape {list(x.shape)}: give images (N, 3, H, W)")
         if self.training and x.shape[0] == 1:
             raise ValueError(
-                "training needs at least 2 images in a batch: the batch norm behind image pooling has one value per "
+                "training needs at least 2 images in a batch: the batch norm after image pooling has one value per "
                 "image and channel. Raise the batch size, drop a last batch of one, or call eval()"
             )
         return resize(self.logits(x), (x.shape[-2], x.shape[-1]))

@@ -8,7 +8,7 @@ code. Drop path: NASNet (Zoph et al., 2018).
 
 Convolutions keep PyTorch's default initialisation, kaiming_uniform(a=sqrt(5)): uniform within 1 / sqrt(fan in), which
 is the authors' variance_scaling(scale=1/3, FAN_IN, uniform). (In a depthwise kernel's fan-in TensorFlow counts all
-channels; the batch norm behind it takes that scale out again.) Only the logits and DeepLabv3+'s separable convolutions
+channels; the batch norm after it removes that scale again.) Only the logits and DeepLabv3+'s separable convolutions
 differ.
 
 FPLNet's fusion units close a stage: they fuse shallow and deep features with the image at the stage's stride, h x w

@@ -60,8 +60,8 @@ class DeepLabWalk(Walk[DeepLabState]):
 
     def step(self, state: DeepLabState, level: int) -> Step[DeepLabState]:
         low = state.last if state.low is None and level != 0 else state.low
-        behind = DeepLabState(state.last, self.feature(level), level, low)
-        return Step(behind, state.before, state.last, 2 if level > state.level else 1)
+        after = DeepLabState(state.last, self.feature(level), level, low)
+        return Step(after, state.before, state.last, 2 if level > state.level else 1)
 
     def end(self, state: DeepLabState) -> tuple[Part, ...]:
         low = state.low or self.stem_output

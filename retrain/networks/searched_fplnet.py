@@ -59,8 +59,8 @@ class FPLNetWalk(Walk[FPLNetState]):
             parts = (self.part(("initial", last), lambda: self.initial(last.stride), IMAGE),)
         elif level != previous:
             last, parts, cells = self.closed(state), (self._unit(state),), 0
-        behind = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
-        return Step(behind, before, last, 2 if own > last.stride else 1, parts)
+        after = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
+        return Step(after, before, last, 2 if own > last.stride else 1, parts)
 
     def end(self, state: FPLNetState) -> tuple[Part, ...]:
         closed = self.closed(state)

@@ -224,7 +224,7 @@ class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, 
     """
 
     kind: Kind = "deeplab"
-    """What a genotype becomes: a DeepLab-style network (ASPP and decoder), or an FPLNet-style one (stages closed by FIR
+    """Network of a genotype: a DeepLab-style network (ASPP and decoder), or an FPLNet-style one (stages closed by FIR
     units, sequential decoder). `--network fplnet` is short for `--network.kind fplnet`."""
 
     def refuse_others(self, network: str, settings: Collection[str]) -> None:
