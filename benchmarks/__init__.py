@@ -1,1 +1,1 @@
-"""What the toolkit costs: supernets, networks, operations, decoding. One file for each verb of `nas-bench`."""
+"""Time and memory of supernets, networks, operations and decoding. One file for each verb of `nas-bench`."""

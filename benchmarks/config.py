@@ -31,7 +31,7 @@ class Variant(NamedTuple):
     """In tables."""
     engine: Engine
     recompute: Recompute
-    """What the backward pass computes a second time instead of keeping it: none, node."""
+    """Activations that the backward pass recomputes instead of keeping them: none, node."""
 
     @property
     def name(self) -> str:
@@ -54,10 +54,10 @@ class Axis(NamedTuple):
     values: tuple[int, ...]
     """The usual ones."""
     work: str | None = None
-    """What the work is linear in, in words; None: in nothing simple."""
+    """The quantity in which the work is linear; None: there is no simple one."""
 
     def amount(self, value: int) -> int:
-        """How much of `work` there is at a value of the axis; the value itself where there is no such thing."""
+        """Returns the amount of `work` at a value of the axis; the value itself where `work` is None."""
         return {"blocks": value * (value + 3) // 2, "crop": value * value}.get(self.name, value)
 
 
@@ -69,24 +69,22 @@ AXES = (
     Axis("batch_size", "batch size", (2, 4, 6, 8), "images"),
     Axis("operations", "candidate operations", (2, 3, 4, 5, 6, 7, 8)),
 )
-"""Fewer layers than levels would leave levels out: from there on, each layer adds the same nodes."""
+"""Layers start at the number of levels: fewer would leave levels out. From there on, each layer adds the same nodes."""
 
 
 def numbers(name: str, texts: Sequence[str], count: int, example: str) -> list[tuple[int, ...]]:
-    """Texts such as 512x1024 as numbers.
+    """Parses texts such as 512x1024.
 
     Raises:
         ValueError: One is not `count` numbers of at least 1 with an x between them.
     """
-    out = []
     for text in texts:
         parts = text.lower().split("x")
         require(
             len(parts) == count and all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts),
             f"{name} has {short(text)}: give {count} numbers of at least 1 with an x between them, such as {example}",
         )
-        out.append(tuple(map(int, parts)))
-    return out
+    return [tuple(map(int, text.lower().split("x"))) for text in texts]
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,6 @@ class Bench(Settings):
     """Base of the settings of all verbs."""
 
     def among(self, name: str, known: Sequence[str]) -> None:
-        """Checks that the texts in this field are among those known, one or more."""
         self.entries(name, distinct=True)
         for entry in getattr(self, name):
             require(entry in known, f"{name} has {short(entry)}: give some of {', '.join(known)}")
@@ -107,7 +104,7 @@ class StartupBench(Bench):
     commands: tuple[str, ...] = ("nas-search",)
     """Commands whose --help is timed."""
     repeats: int = 7
-    """Timed runs of each; the median counts."""
+    """Timed runs of each; the median is reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +117,7 @@ class DecodingBench(Bench):
     """Settings of `nas-bench decoding`."""
 
     repeats: int = 21
-    """Timed decodings of each kind; the median counts."""
+    """Timed decodings of each kind; the median is reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,14 +126,14 @@ class DecodingBench(Bench):
 
 @dataclass(frozen=True)
 class MachineConfig(Bench):
-    """What the measurements on tensors share."""
+    """Settings of all measurements on tensors."""
 
     device: str = "cpu"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, ..."""
     threads: int = 1
     """Threads on the CPU."""
     repeats: int = 3
-    """Timed steps of each kind, behind two that are not counted; the median counts."""
+    """Timed steps of each kind, after two warm-up steps; the median is reported."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -148,13 +145,13 @@ class OperationsBench(MachineConfig):
     """Settings of `nas-bench operations`."""
 
     repeats: int = 15
-    """Timed passes of each operation, behind two that are not counted; the median counts."""
+    """Timed passes of each operation, after two warm-up passes; the median is reported."""
     slow_repeats: int = 3
-    """The same for the ResNets, of many seconds each."""
+    """The same for the ResNets, which take many seconds each."""
     shapes: tuple[str, ...] = ("6x40x81x81",)
-    """Of the candidate operations' input, NxCxHxW."""
+    """Input shapes of the candidate operations, NxCxHxW."""
     only_operations: bool = False
-    """Only the candidate operations at --shapes: no convolutions alone, no networks."""
+    """Measure only the candidate operations at --shapes, without single convolutions and networks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -167,18 +164,19 @@ class NetworksBench(MachineConfig):
     """Settings of `nas-bench networks`."""
 
     repeats: int = 5
-    """Timed passes of each kind, behind two that are not counted; the median counts. 100 or more for percentiles."""
+    """Timed passes of each kind, after two warm-up passes; the median is reported. Percentiles need 100 or more."""
     networks: tuple[str, ...] = ("auto-deeplab-s", "fplnet", "espnet", "mnv2-li-aspp")
     """Published networks by name (all: every one), genotype files, or folders of nas-retrain runs (their best.pt)."""
     onnx: tuple[str, ...] = ()
-    """ONNX files, as of nas-export: their latency in onnxruntime on the CPU, with as many threads as PyTorch."""
+    """ONNX files, such as those of nas-export: their latency in onnxruntime on the CPU, with --threads threads."""
     sizes: tuple[str, ...] = ("512x1024", "1025x2049")
-    """Of the images, HEIGHTxWIDTH; given without a value, only parameters and multiply-adds are counted."""
+    """Image sizes, HEIGHTxWIDTH; given without a value, only parameters and multiply-adds are counted."""
     modes: tuple[str, ...] = ("inference", "training")
     """inference: a forward pass in eval mode (and the latency of one image); training: forward, loss, backward and a
     step of SGD."""
     relative_to: str | None = None
-    """A network to measure each one in turn with: its time over theirs is given in place of images a second."""
+    """Reference network, measured in turn with each other one: reports its time divided by theirs instead of images a
+    second."""
     inference_batch: int = 1
     """Images in a forward pass."""
     training_batch: int = 2
@@ -218,20 +216,20 @@ class SupernetBench(MachineConfig):
     """Ways to compute the supernet, each compared with the first: plain, fast, and the fast engine that recomputes
     nodes, fast-node."""
     layers: int | None = None
-    """In place of the space's number of layers."""
+    """Number of layers; the space's own if not given."""
     blocks: int | None = None
-    """In place of the space's number of blocks."""
+    """Number of blocks; the space's own if not given."""
     filter_multiplier: int | None = None
-    """In place of the space's filter multiplier."""
+    """Filter multiplier; the space's own if not given."""
     batch_size: int = 2
     """Images in a step, at least 2."""
     precision: Precision = "float32"
     """float32, tf32 (NVIDIA GPUs), or automatic mixed precision in bfloat16 or float16."""
     together: int = 2
-    """Variants alive at the same time, the first among them, at least 2: more are quicker, as the first is measured in
-    each group, and take the memory of all."""
+    """Variants in memory at the same time, the first among them, at least 2. More are faster, because the first is
+    measured again in each group, but all of them need memory at once."""
     largest_batch: bool = False
-    """On a GPU: also seek the largest batch of which both steps fit into its memory."""
+    """On a GPU: also search for the largest batch for which both steps fit into its memory."""
     graphs: bool = False
     """On a GPU: have the steps of the fast engine recorded and replayed as CUDA graphs."""
 
@@ -245,7 +243,7 @@ class SupernetBench(MachineConfig):
         self.entries("crops", distinct=True)
 
     def changes(self) -> dict[str, int]:
-        """The numbers given in place of the spaces' own."""
+        """Returns the numbers that replace the spaces' own."""
         names = ("layers", "blocks", "filter_multiplier")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
@@ -255,7 +253,7 @@ class ScalingBench(MachineConfig):
     """Settings of `nas-bench scaling`: the base, and what is varied around it, one at a time."""
 
     repeats: int = 5
-    """Timed steps of each kind, behind two that are not counted; the median counts."""
+    """Timed steps of each kind, after two warm-up steps; the median is reported."""
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""
     layers: int = 4
@@ -271,7 +269,7 @@ class ScalingBench(MachineConfig):
     vary: tuple[str, ...] = tuple(axis.name for axis in AXES)
     """What is varied: some of layers, blocks, filter_multiplier, crop, batch_size, operations."""
     at: tuple[int, ...] = ()
-    """Values of the one thing that is varied; not given: the usual ones of each."""
+    """Values of the one thing that is varied; the usual ones if not given."""
     variant: str = "fast"
     """The way to compute the supernet: plain, fast, fast-node."""
     precision: Precision = "float32"

@@ -1,4 +1,4 @@
-"""The time of decoding: greedy cell, Viterbi path, and the checks of the genotype that they make."""
+"""Decoding time: greedy cell, Viterbi path, and the checks of the genotype that they make."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.config import DecodingBench
-from benchmarks.documents import command, number, processor, table
+from benchmarks.documents import made, number, origin, processor, table
 from decoders import decode, greedy_cell, viterbi
 from search_spaces.space import SearchSpace, load
 
@@ -20,7 +20,7 @@ __all__ = ["CASES", "Case", "make_table", "measure", "probabilities"]
 
 
 class Case(NamedTuple):
-    """A size of space, and how long decoding may take."""
+    """A size of space, and the time that decoding may take."""
 
     layers: int
     levels: int
@@ -33,11 +33,11 @@ CASES = (Case(12, 4, 0.005), Case(200, 8, 0.1))
 
 
 def probabilities(space: SearchSpace, alike: bool) -> tuple[np.ndarray, np.ndarray]:
-    """alpha [edges, operations] and beta [layers, levels, 3] for a space.
+    """Returns alpha [edges, operations] and beta [layers, levels, 3] for a space.
 
     Args:
         space: The space.
-        alike: All equal, as before the first step, when every choice is a tie; else random.
+        alike: Whether all are equal, as before the first step, so that every choice is a tie; else they are random.
     """
     generator = np.random.default_rng(0)
 
@@ -58,7 +58,7 @@ def measure(config: DecodingBench) -> dict[str, Any]:
 
     Returns:
         `rows`: layers, levels, blocks, operations, the kind of `probabilities`, median seconds of `decode` and of its
-        parts `cell` and `path`, `slowest` of all decodings, and the `limit`. And `command`, `machine`.
+        parts `cell` and `path`, the `slowest` decoding, and the `limit`. And `command`, `machine`, `numpy`, `repeats`.
     """
     rows = []
     for case in CASES:
@@ -66,27 +66,23 @@ def measure(config: DecodingBench) -> dict[str, Any]:
         for alike in (True, False):
             alpha, beta = probabilities(space, alike)
             times = _times(partial(decode, space, alpha, beta), config.repeats)
+            sizes = {name: getattr(space, name) for name in ("layers", "levels", "blocks")}
+            parts: dict[str, Callable[[], object]] = {
+                "cell": partial(greedy_cell, alpha, space.operations),
+                "path": partial(viterbi, beta),
+            }
             rows.append(
                 {
-                    "layers": space.layers,
-                    "levels": space.levels,
-                    "blocks": space.blocks,
+                    **sizes,
                     "operations": len(space.operations),
                     "probabilities": "all alike" if alike else "random",
                     "decode": statistics.median(times),
                     "slowest": max(times),
-                    "cell": statistics.median(_times(partial(greedy_cell, alpha, space.operations), config.repeats)),
-                    "path": statistics.median(_times(partial(viterbi, beta), config.repeats)),
+                    **{name: statistics.median(_times(part, config.repeats)) for name, part in parts.items()},
                     "limit": case.limit,
                 }
             )
-    return {
-        "command": command("decoding", config),
-        "machine": processor(),
-        "numpy": np.__version__,
-        "repeats": config.repeats,
-        "rows": rows,
-    }
+    return {**origin("decoding", config, processor()), "numpy": np.__version__, "rows": rows}
 
 
 def _times(work: Callable[[], object], repeats: int) -> list[float]:
@@ -99,7 +95,7 @@ def _times(work: Callable[[], object], repeats: int) -> list[float]:
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """The table in Markdown, with what it needs to be made again."""
+    """Formats the measurements as a table in Markdown."""
     heads = ["layers", "levels", "blocks", "operations", "alpha and beta", "decode, ms", "slowest, ms"]
     heads += ["its cell, ms", "its path, ms", "to be under, ms"]
     cells = [
@@ -107,5 +103,5 @@ def make_table(data: Mapping[str, Any]) -> str:
         + [number(1e3 * row[name], ".3g") for name in ("decode", "slowest", "cell", "path", "limit")]
         for row in data["rows"]
     ]
-    note = f"On {data['machine']}, NumPy {data['numpy']}, medians of {data['repeats']}. Made by"
-    return "\n".join([note, "", f"    {data['command']}", "", *table(heads, cells, 0)])
+    note = f"On {data['machine']}, NumPy {data['numpy']}, medians of {data['repeats']}."
+    return "\n".join([*made(note, data), "", *table(heads, cells, 0)])

@@ -1,4 +1,4 @@
-"""How long the paper's search would take, from the seconds of its steps."""
+"""Time, memory and dispatched operations of a piece of work, and the paper's search hours from its steps' seconds."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ __all__ = [
     "seconds",
 ]
 
-
 IMAGES = 2975
-"""Training images of Cityscapes: half of them for the weights, half for alpha and beta."""
+"""Training images of Cityscapes: half for the weights, half for alpha and beta."""
 EPOCHS, START_EPOCH = 40, 20
-"""Passes over the weights' half; from the second number on, also over the other half."""
+"""Passes over the weights' half, and the epoch from which the other half is used, too."""
 
 
 def protocol_hours(weight: float, architecture: float, batch_size: int = 2) -> float:
-    """Hours of all steps of Auto-DeepLab's search (Liu et al., 2019, section 5.1), without validation and waiting.
+    """Returns the hours of all steps of Auto-DeepLab's search (Liu et al., 2019, 5.1), without validation and waiting.
 
     The paper's batches are of 2 images, at crop 321.
 
@@ -51,13 +50,13 @@ def protocol_hours(weight: float, architecture: float, batch_size: int = 2) -> f
 
 
 def finish(device: torch.device) -> None:
-    """Waits until a GPU is done; the CPU always is."""
+    """Waits until the device is idle; the CPU always is."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds that `work` takes, with the device idle before and after."""
+    """Times `work` in seconds, with the device idle before and after."""
     finish(device)
     began = time.perf_counter()
     work()
@@ -66,17 +65,17 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def in_turn(works: Sequence[Callable[[], float]], repeats: int) -> list[list[float]]:
-    """What each of `works` says that it took, [works, repeats].
+    """Calls `works` in turn and collects their results, [works, repeats].
 
-    They take turns, so that a machine that slows down slows all of them. The first two rounds are not among the
-    results, as with `nas.evaluation.cost.call_seconds`.
+    Taking turns, a machine that slows down slows all of them. The first two rounds are warm-up and left out, as in
+    `nas.evaluation.cost.call_seconds`.
     """
     rounds = [[work() for work in works] for _ in range(WARM_UP + repeats)]
     return [list(times) for times in zip(*rounds[WARM_UP:], strict=True)]
 
 
 def copy_speed(device: torch.device, size: int = 2**28) -> float:
-    """Bytes a second that are read and written when `size` bytes are copied: the median of five copies."""
+    """Returns the bytes read and written a second when copying `size` bytes: the median of five copies."""
     source = torch.zeros(size // 4, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
     (times,) = in_turn([lambda: seconds(lambda: target.copy_(source), device)], 5)
@@ -87,11 +86,10 @@ MIB = 2**20
 
 
 class PeakMemory:
-    """From now on, how much memory was needed at most, besides what is in use now.
+    """Peak memory from now on, above what is in use now.
 
-    On a GPU, what PyTorch's allocator has given out. On the CPU, the process's resident memory as Linux counts it;
-    other systems do not say (`mib` is None). Linux's peak is that of the process's whole life where it refuses to be
-    set back; then only what lies above it is seen.
+    On a GPU, memory given out by PyTorch's allocator. On the CPU, the process's resident memory as Linux counts it;
+    elsewhere `mib` is None. Where Linux refuses to reset its peak, only memory above the process's former peak counts.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -102,32 +100,32 @@ class PeakMemory:
             self.before: float | None = torch.cuda.memory_allocated(device) / MIB
             return
         try:
-            Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM back to VmRSS (man 5 proc)
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM to VmRSS (man 5 proc)
             self.before = _resident("VmRSS")
         except OSError:
             self.before = _resident("VmHWM")
 
     def mib(self) -> float | None:
-        """MiB of the peak since this object was made, above what was in use then."""
+        """Returns the MiB of the peak since this object was made, above what was in use then."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) / MIB if cuda else _resident("VmHWM")
         return None if peak is None or self.before is None else peak - self.before
 
 
 def _resident(name: str) -> float | None:
-    """MiB of VmRSS, in use, or VmHWM, the most that ever was."""
+    """MiB of VmRSS (in use) or VmHWM (peak)."""
     file = Path("/proc/self/status")
     match = re.search(rf"^{name}:\s*(\d+) kB", file.read_text(), re.MULTILINE) if file.exists() else None
     return int(match[1]) / 1024 if match else None
 
 
 class Dispatched(TorchDispatchMode):
-    """While it is entered, counts the tensor operations that PyTorch dispatches, those of the backward pass too.
+    """Context manager that counts the tensor operations that PyTorch dispatches, also in the backward pass.
 
     Attributes:
-        operations: Their number, views among them.
-        bytes: What they read and write if each reads its tensors once and writes its results once, and if nothing is
-            still in a cache from the operation before. Views move nothing.
+        operations: Their number, including views.
+        bytes: Bytes read and written if each operation reads its tensors and writes its results once, and no cache
+            keeps anything between operations. Views move nothing.
     """
 
     def __init__(self) -> None:
@@ -153,17 +151,16 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def _bytes(tensor: Tensor) -> int:
-    """Of an expanded tensor, those that are there."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
 
 
 def launches(names: Iterable[str]) -> int:
-    """How many of a profile's events are launches of a kernel by the host."""
+    """Counts the kernel launches by the host among a profile's events."""
     return sum("LaunchKernel" in name or "LaunchCooperativeKernel" in name for name in names)
 
 
 def kernels_launched(work: Callable[[], object]) -> int:
-    """Kernels that `work` launches on a GPU; copies and fills of memory are none."""
+    """Counts the kernels that `work` launches on a GPU, without copies and fills of memory."""
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profile:
         work()
@@ -172,9 +169,9 @@ def kernels_launched(work: Callable[[], object]) -> int:
 
 
 def largest(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest number from `low` to `high` that fits, where all below one that fits do; 0 if `low` does not.
+    """Finds the largest number from `low` to `high` that fits, by doubling, then bisection; 0 if `low` does not fit.
 
-    Doubles until one does not fit, then halves the interval.
+    Every number below one that fits must fit.
     """
     if not fits(low):
         return 0

@@ -1,9 +1,9 @@
-"""Networks: parameters, multiply-adds, and how many images a second they label and learn from.
+"""Networks: parameters, multiply-adds, and images a second in inference and training.
 
-Inference is a forward pass in eval mode; a training step is forward, cross entropy, backward and SGD. With a network to
-relate them to, each is measured in turn with that one, so that a machine that slows down slows both, and the ratio of
-the two medians is given: absolute times are one machine's. Without one, passes are timed as every latency is
-(`nas.evaluation.cost.call_seconds`), and that of a single image is given, too, with that of ONNX files in onnxruntime.
+Inference is a forward pass in eval mode; a training step is forward, cross entropy, backward and SGD. With a reference
+network, each is measured in turn with that one, so that a machine that slows down slows both, and the ratio of the two
+medians is reported. Without one, passes are timed by `nas.evaluation.cost.call_seconds`, and the latency of a single
+image is reported, too, also that of ONNX files in onnxruntime.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.config import NetworksBench, numbers
-from benchmarks.documents import command, hardware, number, table
+from benchmarks.documents import hardware, made, number, origin, table
 from benchmarks.measuring import in_turn, seconds
 from nas.config import CosineSgdConfig
 from nas.evaluation.cost import call_seconds, describe
@@ -37,10 +37,10 @@ __all__ = ["COST_SIZE", "make_table", "measure"]
 
 COST_SIZE = (512, 1024)
 CLASSES = 19
-"""Of a genotype's network; a published one has those of its paper's count of parameters, a run's its own."""
+"""Classes of a genotype's network; a published one has those of its paper's parameter count, a run's its own."""
 ALL = "all"
 OTHERS = {False: ("a genotype's DeepLab-style network", "Genotypes"), True: ("a run's network", "Runs")}
-"""Description and group of what is not published, by whether it is a run."""
+"""Description and group of an unpublished network, by whether it is a run's."""
 
 Speeds = dict[str, dict[str, float | None]]
 """By mode and size."""
@@ -53,15 +53,15 @@ def measure(config: NetworksBench) -> dict[str, Any]:
 
     Returns:
         `rows`: name, description, paper, printed, parameters, classes, multiply_adds at `COST_SIZE`, and `speeds`, by
-        mode and size: images a second, or the speed relative to the other network; None for what did not fit into a
-        GPU's memory. `latency`: name, runtime, and milliseconds of one image by size, {median, p95}; of each network,
-        and of each ONNX file. And `command`, `machine`, `precision`, `modes`, `sizes`, `relative_to`.
+        mode and size: images a second, or the speed relative to the reference; None for what did not fit into a GPU's
+        memory. `latency`: name, runtime, and milliseconds of one image by size, {median, p95}; of each network and each
+        ONNX file. And `command`, `machine`, `precision`, `modes`, `sizes`, `relative_to`.
 
     Raises:
         ValueError: There is no such network, genotype file, run, ONNX file or device.
     """
     device = choose_device(config.device)
-    set_float32(device, config.precision)  # refused here, before there are processes
+    set_float32(device, config.precision)  # an unusable precision is refused before any work
     torch.set_num_threads(config.threads)
     names = [one for name in config.networks for one in (main_names() if name == ALL else (name,))]
     names = list(dict.fromkeys(names))
@@ -80,10 +80,8 @@ def measure(config: NetworksBench) -> dict[str, Any]:
         print(name, file=sys.stderr)
         latency.append({"name": name, "runtime": _onnxruntime(), "milliseconds": _session_times(config, session)})
     return {
-        "command": command("networks", config),
-        "machine": hardware(config.device, config.threads),
+        **origin("networks", config, hardware(config.device, config.threads)),
         "precision": config.precision,
-        "repeats": config.repeats,
         "batches": {"inference": config.inference_batch, "training": config.training_batch},
         "modes": list(config.modes),
         "sizes": list(config.sizes),
@@ -98,12 +96,12 @@ def _is_run(name: str) -> bool:
 
 
 def _network(name: str) -> nn.Module:
-    """A published network or a genotype's with fresh weights, or a run's with its own."""
+    """Returns a published or a genotype's network with fresh weights, or a run's with its own."""
     return load_trained(name).network if _is_run(name) else build(name, _classes(name))
 
 
 def _light(name: str) -> nn.Module:
-    """The same, without memory where that can be: to count, and to find out whether it is there."""
+    """Returns the same without memory, unless it is a run's: enough to count, and to find out whether it exists."""
     with torch.device("cpu" if _is_run(name) else "meta"):
         return _network(name)
 
@@ -158,7 +156,6 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def _session_times(config: NetworksBench, session: Any) -> Latency:
-    """Latency of an ONNX file."""
     latency = {}
     for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
         images = torch.randn(1, 3, *size).numpy()
@@ -175,7 +172,7 @@ def _onnxruntime() -> str:
 def _times(
     config: NetworksBench, mode: str, names: Sequence[str], shape: Sequence[int], device: torch.device
 ) -> list[list[float]]:
-    """Seconds of each network's passes over a batch of `shape`, (N, H, W): [networks, repeats]."""
+    """Times each network's passes over a batch of `shape`, (N, H, W), in seconds: [networks, repeats]."""
     batch_size, height, width = shape
     images = torch.randn(batch_size, 3, height, width, device=device)
     works = []
@@ -208,28 +205,20 @@ def _training(network: nn.Module, images: Tensor, classes: int, config: Networks
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """A table for each paper in Markdown, with what they need to be made again."""
+    """Formats the measurements as tables in Markdown, one for each paper."""
     relative = data["relative_to"]
     heads = ["name", "network", "printed", "parameters", "classes"]
     heads.append(f"G multiply-adds at {'x'.join(map(str, COST_SIZE))}")
     for mode in data["modes"]:
         unit = f"{mode}, images/s" if relative is None else "speed" if mode == "inference" else "training speed"
         heads += [f"{unit} at {size}" for size in data["sizes"]]
-    lines = [f"{_note(data)} Made by", "", f"    {data['command']}"]
+    lines = made(_note(data), data)
     for paper in dict.fromkeys(row["paper"] for row in data["rows"]):
-        cells = [
-            [
-                f"`{row['name']}`",
-                row["description"],
-                row["printed"] or "",
-                f"{row['parameters']:,}",
-                str(row["classes"]),
-                f"{row['multiply_adds'] / 1e9:.3f}",
-                *(number(row["speeds"][mode][size], ".3g") for mode in data["modes"] for size in data["sizes"]),
-            ]
-            for row in data["rows"]
-            if row["paper"] == paper
-        ]
+        cells = []
+        for row in (row for row in data["rows"] if row["paper"] == paper):
+            cells.append([f"`{row['name']}`", row["description"], row["printed"] or "", f"{row['parameters']:,}"])
+            cells[-1] += [str(row["classes"]), f"{row['multiply_adds'] / 1e9:.3f}"]
+            cells[-1] += [number(row["speeds"][mode][size], ".3g") for mode in data["modes"] for size in data["sizes"]]
         lines += ["", paper, "", *table(heads, cells, 3)]
     return "\n".join(lines + _latency_table(data))
 

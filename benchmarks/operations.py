@@ -1,13 +1,13 @@
-"""Speed and memory of the convolutional operations, against the plain dilated convolution.
+"""Speed and memory of the convolutional operations, compared with the plain dilated convolution.
 
-First the candidate operations with weights, and G interact in their frame, at stride 1, against `atrous_3x3`. Then the
-smoothed and the laterally inhibited convolutions alone at the shapes of DeepLabv2 (Efficient Smoothing of Dilated
-Convolutions, section IV: output stride 8, crop 321), against the plain dilated convolution. Then whole networks with
-and without them, which is what the papers' claims are about.
+Three kinds of table: the candidate operations with weights, and G interact in their frame, at stride 1, compared with
+`atrous_3x3`; single smoothed and laterally inhibited convolutions at the shapes of DeepLabv2 (Efficient Smoothing of
+Dilated Convolutions, section IV: output stride 8, crop 321), compared with the plain dilated convolution; and whole
+networks with and without them, which the papers' claims are about.
 
-Time is that of a forward and a backward pass in float32. Each pass is timed beside one of the base line, so that a
-machine that slows down slows both; the ratio is the median of the pairs'. Saved is what autograd keeps for the backward
-pass, parameters left out, as a multiple of the input.
+Time is that of a forward and a backward pass in float32. Each pass is timed in turn with one of the base line, so that
+a machine that slows down slows both; the ratio is the median of the pairs' ratios. Saved is the memory that autograd
+keeps for the backward pass, without parameters, as a multiple of the input.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.config import OperationsBench, numbers
-from benchmarks.documents import command, hardware, table
+from benchmarks.documents import hardware, made, origin, table
 from benchmarks.measuring import in_turn, seconds
 from nas.evaluation.cost import measure as measure_cost
 from nas.training.devices import choose_device
@@ -49,7 +49,7 @@ Shape = tuple[int, int, int, int]
 
 
 def operations(channels: int) -> Builders:
-    """Builders of the registry's operations that have weights, the base line first, and of G interact."""
+    """Returns builders of the registry's operations that have weights, the base line first, and of G interact."""
     names = [BASE_LINE, *(name for name in OPERATIONS if OPERATIONS[name].has_weights and name != BASE_LINE)]
     builders: dict[str, Callable[[], nn.Module]] = {
         name: partial(OPERATIONS[name].build, channels, 1, BatchNorm) for name in names
@@ -59,7 +59,7 @@ def operations(channels: int) -> Builders:
 
 
 def convolutions(channels: int, rate: int) -> Builders:
-    """Builders of the convolutions alone: plain, smoothed, and behind a lateral inhibition."""
+    """Returns builders of single convolutions: plain, smoothed, and after a lateral inhibition."""
     build = partial(SmoothedConv2d, channels, channels, 3, rate)
     builders: dict[str, Callable[[], nn.Module]] = {"plain": build}
     builders |= {smoothing: partial(build, smoothing) for smoothing in SMOOTHINGS}
@@ -67,7 +67,7 @@ def convolutions(channels: int, rate: int) -> Builders:
 
 
 def smoothed_networks() -> Builders:
-    """Builders of the smoothing papers' network; batch norms frozen, as there."""
+    """Returns builders of the smoothing papers' network, with batch norms frozen as in the papers."""
     name = "deeplabv2-resnet101"
     return {
         f"{name} {smoothing}": partial(
@@ -78,13 +78,13 @@ def smoothed_networks() -> Builders:
 
 
 def inhibited_networks() -> Builders:
-    """Builders of the LI paper's networks on a MobileNetV2."""
+    """Returns builders of the LI paper's networks on a MobileNetV2."""
     names = [name for name in NETWORKS if "mnv2" in name]
     return {name: partial(build, name, NETWORKS[name].classes) for name in names}
 
 
 def training_time(module: nn.Module, x: Tensor) -> float:
-    """Seconds of a forward and a backward pass."""
+    """Times a forward and a backward pass in seconds."""
     module.zero_grad()
     x.grad = None
 
@@ -96,7 +96,7 @@ def training_time(module: nn.Module, x: Tensor) -> float:
 
 
 def saved_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, besides parameters and buffers; shared memory counts once."""
+    """Counts the bytes that autograd keeps for the backward pass besides parameters and buffers; shared memory once."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 
@@ -106,13 +106,13 @@ def saved_bytes(module: nn.Module, x: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = module(x)  # holds what was kept, so that no address is used twice
+        output = module(x)  # keeps the saved tensors alive, so that no address is reused
     assert output.requires_grad
     return sum(size for address, size in kept.items() if address not in own)
 
 
 def compare(builders: Builders, shape: Shape, device: torch.device, repeats: int) -> list[dict[str, Any]]:
-    """Every builder's module at one shape, against the first one's."""
+    """Compares every builder's module with the first one's at one shape."""
     x = torch.randn(shape, device=device, requires_grad=True)
     base_line = next(iter(builders.values()))().to(device)
     rows = []
@@ -135,10 +135,10 @@ def compare(builders: Builders, shape: Shape, device: torch.device, repeats: int
 
 
 def measure(config: OperationsBench) -> dict[str, Any]:
-    """Measures the operations at each shape; unless only these are asked for, the convolutions and the networks, too.
+    """Measures the operations at each shape and, unless `only_operations` is set, convolutions and networks.
 
     Returns:
-        `tables`, each with a `title` and `rows`: operation, `time` beside the first row's, `seconds`, `saved` as a
+        `tables`, each with a `title` and `rows`: operation, `time` relative to the first row's, `seconds`, `saved` as a
         multiple of the input, parameters, multiply-adds of one image. And `command`, `machine`.
 
     Raises:
@@ -150,17 +150,14 @@ def measure(config: OperationsBench) -> dict[str, Any]:
     for text, shape in zip(config.shapes, numbers("shapes", config.shapes, 4, ""), strict=True):
         parts.append((f"Candidate operations at {text}", operations(shape[1]), shape, config.repeats))  # type: ignore[arg-type]
     if not config.only_operations:
-        for *paper_shape, rate in PAPER_SHAPES:
-            n, channels, height, width = paper_shape
+        for n, channels, height, width, rate in PAPER_SHAPES:
             title = f"Convolutions at rate {rate}, {n}x{channels}x{height}x{width}"
             parts.append((title, convolutions(channels, rate), (n, channels, height, width), config.repeats))
         title = f"Networks at {'x'.join(map(str, NETWORK_SHAPE))}"
         parts.append((title, smoothed_networks(), NETWORK_SHAPE, config.slow_repeats))
         parts.append((title, inhibited_networks(), NETWORK_SHAPE, config.repeats))
     return {
-        "command": command("operations", config),
-        "machine": hardware(config.device, config.threads),
-        "repeats": config.repeats,
+        **origin("operations", config, hardware(config.device, config.threads)),
         "slow_repeats": config.slow_repeats,
         "tables": [
             {"title": title, "rows": compare(builders, shape, device, repeats)}
@@ -170,25 +167,17 @@ def measure(config: OperationsBench) -> dict[str, Any]:
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """All tables in Markdown, with what they need to be made again."""
-    lines = [
+    """Formats the measurements as tables in Markdown."""
+    note = (
         f"On {data['machine']}: a forward and a backward pass in float32, medians of {data['repeats']} (ResNets: "
         f"{data['slow_repeats']}). Time is relative to the first line's; saved is what autograd keeps, as a multiple "
-        "of the input; multiply-adds are those of one image. Made by",
-        "",
-        f"    {data['command']}",
-    ]
+        "of the input; multiply-adds are those of one image."
+    )
+    lines = made(note, data)
     for part in data["tables"]:
-        rows = [
-            [
-                f"`{row['operation']}`",
-                f"{row['time']:.2f}",
-                f"{1e3 * row['seconds']:.1f}",
-                f"{row['saved']:.2f}",
-                f"{row['parameters']:,}",
-                f"{row['multiply_adds'] / 1e6:,.1f}",
-            ]
-            for row in part["rows"]
-        ]
+        rows = []
+        for row in part["rows"]:
+            rows.append([f"`{row['operation']}`", f"{row['time']:.2f}", f"{1e3 * row['seconds']:.1f}"])
+            rows[-1] += [f"{row['saved']:.2f}", f"{row['parameters']:,}", f"{row['multiply_adds'] / 1e6:,.1f}"]
         lines += ["", f"{part['title']}:", "", *table(HEADS, rows)]
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Time and memory of a search's steps against what they depend on, one thing at a time around a small base.
+"""Time and memory of a search's steps against layers, blocks, filters and so on, one at a time around a small base.
 
-The points of one axis have a process each, and take their steps in turn, so that a machine that slows down in between
-bends no curve.
+Each point of an axis has its own process, and they take their steps in turn, so that a machine that slows down in
+between bends no curve.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.config import AXES, VARIANTS, Axis, ScalingBench
-from benchmarks.documents import command, hardware, number, table
+from benchmarks.documents import hardware, made, number, origin, table
 from benchmarks.trial import cost_in_turn
 from nas.training.devices import choose_device, set_float32
 from search_spaces.drawing import ENDINGS, save_figure
@@ -31,7 +31,7 @@ __all__ = ["check_picture", "draw", "fit", "make_table", "measure"]
 QUANTITIES = {"weight": "weight step, s", "architecture": "architecture step, s", "memory": "memory, MiB"}
 FORMS = {"weight": ".4g", "architecture": ".4g", "memory": ",.0f"}
 COLORS = {"weight": "#0072B2", "architecture": "#D55E00", "memory": "#009E73"}
-"""Of Okabe and Ito, which the colour-blind can tell apart."""
+"""Okabe and Ito's colours, which colour-blind readers can tell apart."""
 PANELS = (("seconds of a step", ("weight", "architecture")), ("MiB of memory", ("memory",)))
 
 
@@ -40,7 +40,7 @@ def measure(config: ScalingBench) -> dict[str, Any]:
 
     Returns:
         `rows`: axis, value, `amount` of the axis's work, seconds of a `weight` and an `architecture` step, `memory` in
-        MiB; None for what did not fit into memory. `fits`: axis, quantity, and what `fit` gives. And `command`,
+        MiB; None for what did not fit into memory. `fits`: axis, quantity, and the result of `fit`. And `command`,
         `machine`, `precision`, `base`, `operations` in the order in which they are added.
 
     Raises:
@@ -49,7 +49,8 @@ def measure(config: ScalingBench) -> dict[str, Any]:
     set_float32(choose_device(config.device), config.precision)  # refused here, before there are processes
     space = load(config.space)
     axes = [axis for axis in AXES if axis.name in config.vary]
-    points = {axis: [(value, *_point(config, space, axis, value)) for value in _values(config, axis)] for axis in axes}
+    values = {axis: dict.fromkeys(config.at or axis.values) for axis in axes}
+    points = {axis: [(value, *_point(config, space, axis, value)) for value in values[axis]] for axis in axes}
     variant = next(variant for variant in VARIANTS if variant.name == config.variant)
     machine = (config.device, config.threads, config.precision)
     rows: list[dict[str, Any]] = []
@@ -58,13 +59,11 @@ def measure(config: ScalingBench) -> dict[str, Any]:
         for (value, *_), cost in zip(settings, cost_in_turn(trials, config.repeats), strict=True):
             cost = cost or dict.fromkeys(QUANTITIES)
             rows.append({"axis": axis.name, "value": value, "amount": axis.amount(value), **cost})
-            said = "did not fit" if cost["weight"] is None else f"weight step {cost['weight']:.3g} s"
-            print(f"{axis.label} {value}: {said}", file=sys.stderr)
+            result = "did not fit" if cost["weight"] is None else f"weight step {cost['weight']:.3g} s"
+            print(f"{axis.label} {value}: {result}", file=sys.stderr)
     return {
-        "command": command("scaling", config),
-        "machine": hardware(config.device, config.threads),
+        **origin("scaling", config, hardware(config.device, config.threads)),
         "precision": config.precision,
-        "repeats": config.repeats,
         "base": {name: getattr(config, name) for name in ("space", *(axis.name for axis in AXES[:-1]), "variant")},
         "operations": list(space.operations),
         "rows": rows,
@@ -77,12 +76,8 @@ def measure(config: ScalingBench) -> dict[str, Any]:
     }
 
 
-def _values(config: ScalingBench, axis: Axis) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(config.at or axis.values))
-
-
 def _point(config: ScalingBench, space: SearchSpace, axis: Axis, value: int) -> tuple[SearchSpace, int, int]:
-    """Space, crop and batch size where one thing is not the base's."""
+    """Returns space, crop and batch size of the base with one value changed."""
     base = {one.name: getattr(config, one.name) for one in AXES[:-1]} | {"operations": len(space.operations)}
     base[axis.name] = value
     crop, batch_size, count = base.pop("crop"), base.pop("batch_size"), base.pop("operations")
@@ -99,15 +94,15 @@ def _point(config: ScalingBench, space: SearchSpace, axis: Axis, value: int) -> 
 
 def _fit_rows(rows: Sequence[Mapping[str, Any]], axis: Axis, quantity: str) -> dict[str, float] | None:
     points = [(row["amount"], row[quantity]) for row in rows if row["axis"] == axis.name and row[quantity] is not None]
-    return fit(*zip(*points, strict=True)) if len(points) > 2 else None  # two points are on a line whatever they are
+    return fit(*zip(*points, strict=True)) if len(points) > 2 else None  # two points always lie on a line
 
 
 def fit(amounts: Sequence[float], costs: Sequence[float]) -> dict[str, float]:
-    """The straight line through costs, by least squares.
+    """Fits a straight line to costs by least squares.
 
     Returns:
-        `start`, its cost at amount 0; `slope`, cost per amount; `deviation`, how far off the line the worst cost is, as
-        a share of the cost.
+        `start`, its cost at amount 0; `slope`, cost per amount; `deviation`, the largest distance of a cost from the
+        line, as a share of the cost.
     """
     slope, start = np.polyfit(amounts, costs, 1)
     line = start + slope * np.asarray(amounts)
@@ -116,42 +111,33 @@ def fit(amounts: Sequence[float], costs: Sequence[float]) -> dict[str, float]:
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """The tables in Markdown, with what they need to be made again."""
+    """Formats the measurements as tables in Markdown."""
     base = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in data["base"].items())
     labels = {axis.name: axis for axis in AXES}
     rows = [
         [labels[row["axis"]].label, f"{row['value']:,}", *(number(row[name], form) for name, form in FORMS.items())]
         for row in data["rows"]
     ]
-    lines = [
+    note = (
         f"Around {base}; operations are added in the order {', '.join(data['operations'])}. On {data['machine']}, "
-        f"{data['precision']}, medians of {data['repeats']}. Made by",
-        "",
-        f"    {data['command']}",
-        "",
-        *table(["varied", "value", *QUANTITIES.values()], rows),
-    ]
+        f"{data['precision']}, medians of {data['repeats']}."
+    )
+    lines = [*made(note, data), "", *table(["varied", "value", *QUANTITIES.values()], rows)]
     if data["fits"]:
-        fits = [
-            [
-                QUANTITIES[line["quantity"]],
-                str(labels[line["axis"]].work),
-                f"{line['start']:.3g}",
-                f"{line['slope']:.3g}",
-                f"{100 * line['deviation']:.0f} %",
-            ]
-            for line in data["fits"]
-        ]
+        fits = []
+        for line in data["fits"]:
+            fits.append([QUANTITIES[line["quantity"]], str(labels[line["axis"]].work)])
+            fits[-1] += [f"{line['start']:.3g}", f"{line['slope']:.3g}", f"{100 * line['deviation']:.0f} %"]
         heads = ["cost", "work", "at no work", "for each more", "worst deviation"]
         lines += ["", "Straight lines, where the work is linear:", "", *table(heads, fits, 2)]
     return "\n".join(lines)
 
 
 def check_picture(path: str | Path) -> None:
-    """Refuses a picture that could not be written, before anything is measured for it.
+    """Checks the name of a picture before anything is measured for it.
 
     Raises:
-        ValueError: Its name has another ending than those of pictures.
+        ValueError: Its ending is not that of a picture.
     """
     ending = Path(path).suffix.lower()
     require(ending in ENDINGS, f"plot is {str(path)!r}: give a name that ends in {', '.join(ENDINGS)}")
@@ -161,7 +147,7 @@ def draw(data: Mapping[str, Any], path: str | Path | None = None) -> Figure:
     """Draws a column of two panels for each axis: seconds above, memory below; fitted lines are dashed.
 
     Args:
-        data: As `measure` gives it.
+        data: The result of `measure`.
         path: If given, the picture is written there.
     """
     from matplotlib.figure import Figure

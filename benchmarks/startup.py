@@ -1,4 +1,4 @@
-"""The time from a command's start to the end of its help."""
+"""Startup time: from the start of a command to the end of its help."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config import StartupBench
-from benchmarks.documents import command, processor, table
+from benchmarks.documents import made, origin, processor, table
 
 __all__ = ["LIMIT", "make_table", "measure"]
 
 LIMIT = 0.3
-"""Seconds; what is slower feels like waiting."""
+"""Seconds; anything slower feels like waiting."""
 ROOT = Path(__file__).parents[1]
 
 
 def measure(config: StartupBench) -> dict[str, Any]:
-    """Runs every command with --help, each time in a new process.
+    """Times every command with --help, each run in a new process.
 
     Returns:
         `rows`: command, median and slowest seconds of the wall clock, `limit`. And `command`, `machine`.
@@ -32,15 +32,9 @@ def measure(config: StartupBench) -> dict[str, Any]:
     """
     rows = []
     for name in config.commands:
-        times = [_help(name) for _ in range(1 + config.repeats)][1:]  # the first one reads the files from the disk
+        times = [_help(name) for _ in range(1 + config.repeats)][1:]  # the first run reads the files from disk
         rows.append({"command": name, "median": statistics.median(times), "slowest": max(times), "limit": LIMIT})
-    return {
-        "command": command("startup", config),
-        "machine": processor(),
-        "python": sys.version.partition(" ")[0],
-        "repeats": config.repeats,
-        "rows": rows,
-    }
+    return {**origin("startup", config, processor()), "python": sys.version.partition(" ")[0], "rows": rows}
 
 
 def _help(name: str) -> float:
@@ -56,11 +50,11 @@ def _help(name: str) -> float:
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """The table in Markdown, with what it needs to be made again."""
+    """Formats the measurements as a table in Markdown."""
     cells = [
         [f"`{row['command']} --help`", *(f"{row[name]:.2f}" for name in ("median", "slowest", "limit"))]
         for row in data["rows"]
     ]
     heads = ["command", "median, s", "slowest, s", "to be under, s"]
-    note = f"On {data['machine']}, Python {data['python']}, medians of {data['repeats']}. Made by"
-    return "\n".join([note, "", f"    {data['command']}", "", *table(heads, cells)])
+    note = f"On {data['machine']}, Python {data['python']}, medians of {data['repeats']}."
+    return "\n".join([*made(note, data), "", *table(heads, cells)])

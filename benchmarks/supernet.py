@@ -1,9 +1,9 @@
 """Time and memory of the two steps of a search, by each way to compute the supernet.
 
-Each way has a process of its own, beside one of the first way; they take their steps in turn, so that a machine that
-slows down slows both. A weight step is the forward pass, the loss, the backward pass to all weights and SGD; an
-architecture step, the same to alpha and beta with Adam. Memory is the process's peak (on a GPU, the allocator's) above
-what it has before the first step, with the supernet built.
+Each way has its own process, next to one of the first way; they take their steps in turn, so that a machine that slows
+down slows both. A weight step is the forward pass, the loss, the backward pass to all weights and SGD; an architecture
+step, the same to alpha and beta with Adam. Memory is the process's peak (on a GPU, the allocator's) above its memory
+before the first step, when the supernet is built.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.config import VARIANTS, SupernetBench
-from benchmarks.documents import command, hardware, number, table
+from benchmarks.documents import hardware, made, number, origin, table
 from benchmarks.measuring import protocol_hours
-from benchmarks.remote import Remote
-from benchmarks.trial import COUNTED_CROP, STEPS, Trial, cost_in_turn
+from benchmarks.trial import COUNTED_CROP, STEPS, Remote, Trial, cost_in_turn
 from nas.training.devices import choose_device, set_float32
 from search_spaces.space import SearchSpace, load
 from search_spaces.validation import require
@@ -31,7 +30,7 @@ ON_GPU = (
     ("traffic", "traffic", STEPS[0]),
     ("copy_speed", "copy_speed"),
 )
-"""What is asked of each trial on a GPU, besides the steps: its name, the method of `Trial` and arguments."""
+"""Further measurements of each trial on a GPU: name, method of `Trial`, arguments."""
 
 
 def measure(config: SupernetBench) -> dict[str, Any]:
@@ -39,19 +38,19 @@ def measure(config: SupernetBench) -> dict[str, Any]:
 
     Returns:
         `rows`: space, crop, variant, seconds of a `weight` and an `architecture` step, `memory` in MiB, `hours` of the
-        paper's protocol, `ratios` to the first variant as measured beside it (how many times as fast each step is, and
-        the share of its memory), and on a GPU kernels of each step, `bandwidth`, the weight step's share of the speed
-        of a copy, and `largest_batch`; None for what did not fit into memory. `dispatched`: tensor operations by space
-        and variant. `means`: see `geometric_means`. And `command`, `machine`, `precision`.
+        paper's protocol, `ratios` to the first variant, measured in turn with it (how many times as fast each step is,
+        and the share of its memory), and on a GPU kernels of each step, `bandwidth`, the weight step's share of the
+        speed of a copy, and `largest_batch`; None for what did not fit into memory. `dispatched`: tensor operations by
+        space and variant. `means`: see `geometric_means`. And `command`, `machine`, `precision`.
 
     Raises:
         ValueError: An unknown space or device, or --largest-batch or --graphs on the CPU.
     """
     device = choose_device(config.device)
-    set_float32(device, config.precision)  # refused here, before there are processes
+    set_float32(device, config.precision)  # an unusable precision is refused before any work
     require(
         device.type == "cuda" or not config.largest_batch,
-        "largest_batch is for a GPU: where the CPU's memory ends, other processes suffer. Leave it out, or give "
+        "largest_batch is for a GPU: filling the CPU's memory would harm other processes. Leave it out, or give "
         "--device cuda",
     )
     require(
@@ -69,20 +68,17 @@ def measure(config: SupernetBench) -> dict[str, Any]:
                     count = None if cost is None else cost["dispatched"]
                     dispatched.append({"space": name, "variant": variant, "operations": count})
                 rows.append({"space": name, "crop": crop, "variant": variant, **_row(config, cost, base)})
-                print(_said(rows[-1]), file=sys.stderr)
+                print(_progress(rows[-1]), file=sys.stderr)
     return {
-        "command": command("supernet", config),
-        "machine": hardware(config.device, config.threads),
+        **origin("supernet", config, hardware(config.device, config.threads)),
         "precision": config.precision,
-        "repeats": config.repeats,
         "rows": rows,
         "dispatched": dispatched,
         "means": geometric_means(rows),
     }
 
 
-def _said(row: Mapping[str, Any]) -> str:
-    """What was just measured, while more is being measured."""
+def _progress(row: Mapping[str, Any]) -> str:
     text = f"{row['space']}, crop {row['crop']}, {row['variant']}: "
     if row["weight"] is None:
         return text + "did not fit into memory"
@@ -93,7 +89,7 @@ def _said(row: Mapping[str, Any]) -> str:
 def _compare(
     config: SupernetBench, space: SearchSpace, crop: int, on_gpu: bool
 ) -> dict[str, tuple[dict[str, Any] | None, dict[str, Any] | None]]:
-    """By variant: its cost, and that of the first variant, measured in turn with it."""
+    """Returns, by variant, its cost and that of the first variant, measured in turn with it."""
     by_name = {variant.name: variant for variant in VARIANTS}
     machine = (config.device, config.threads, config.precision, config.graphs)
     trials = {name: (space, by_name[name], crop, config.batch_size, *machine) for name in config.variants}
@@ -131,7 +127,7 @@ def _row(config: SupernetBench, cost: Mapping[str, Any] | None, base: Mapping[st
 
 
 def geometric_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The geometric means over the crops of the `ratios` of `rows`, as `measure` gives them, by space and variant.
+    """Averages the `ratios` of the rows of `measure` over the crops, as geometric means.
 
     Returns:
         By space and variant but the first: `weight`, `architecture` and `memory`; None where no crop has a ratio.
@@ -150,22 +146,18 @@ def geometric_means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def make_table(data: Mapping[str, Any]) -> str:
-    """The tables in Markdown, with what they need to be made again."""
+    """Formats the measurements as tables in Markdown."""
     labels = {variant.name: variant.label for variant in VARIANTS}
     first = labels[data["rows"][0]["variant"]]
-    lines = [
-        f"On {data['machine']}, {data['precision']}, medians of {data['repeats']}; -- did not fit into memory. Made by",
-        "",
-        f"    {data['command']}",
-        "",
-    ]
+    note = f"On {data['machine']}, {data['precision']}, medians of {data['repeats']}; -- did not fit into memory."
+    lines = [*made(note, data), ""]
     if data["means"]:
         heads = ["space", "variant", "weight step, times as fast", "architecture step, times as fast", "memory, share"]
         cells = [
             [f"`{mean['space']}`", labels[mean["variant"]], *(number(mean[name]) for name in RATIOS)]
             for mean in data["means"]
         ]
-        lines += [f"Beside {first} (geometric means over the crops):", "", *table(heads, cells, 2), ""]
+        lines += [f"Compared with {first} (geometric means over the crops):", "", *table(heads, cells, 2), ""]
     optional = {
         "kernels_weight": ("kernels, weight step", ",d"),
         "kernels_architecture": ("kernels, architecture step", ",d"),
@@ -176,17 +168,11 @@ def make_table(data: Mapping[str, Any]) -> str:
     heads = ["space", "crop", "variant", "weight step, s", "times as fast", "architecture step, s", "times as fast"]
     heads += ["memory, MiB", "share", "the paper's protocol, h", *(head for head, _ in shown.values())]
     forms = {**dict.fromkeys(STEPS, ".4g"), "memory": ",.0f"}
-    cells = [
-        [
-            f"`{row['space']}`",
-            str(row["crop"]),
-            labels[row["variant"]],
-            *(text for name in RATIOS for text in (number(row[name], forms[name]), number(row["ratios"][name]))),
-            number(row["hours"], ",.1f"),
-            *(number(row.get(name), form) for name, (_, form) in shown.items()),
-        ]
-        for row in data["rows"]
-    ]
+    cells = []
+    for row in data["rows"]:
+        cells.append([f"`{row['space']}`", str(row["crop"]), labels[row["variant"]]])
+        cells[-1] += [t for name in RATIOS for t in (number(row[name], forms[name]), number(row["ratios"][name]))]
+        cells[-1] += [number(row["hours"], ",.1f"), *(number(row.get(n), form) for n, (_, form) in shown.items())]
     lines += ["Steps:", "", *table(heads, cells, 3), ""]
     cells = [
         [f"`{row['space']}`", labels[row["variant"]], number(row["operations"], ",d")] for row in data["dispatched"]

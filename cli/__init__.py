@@ -6,7 +6,7 @@ from types import TracebackType
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while a command is still being imported, before `common.run` has it in hand, is no fault to be traced."""
+    """Prints no traceback for Ctrl-C while a command is still being imported, before `common.run` handles it."""
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

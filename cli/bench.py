@@ -1,4 +1,4 @@
-"""nas-bench: what supernets, networks, operations and decoding cost."""
+"""nas-bench: time and memory of supernets, networks, operations and decoding."""
 
 from __future__ import annotations
 
@@ -8,30 +8,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from benchmarks.config import (
-    DecodingBench,
-    NetworksBench,
-    OperationsBench,
-    ScalingBench,
-    StartupBench,
-    SupernetBench,
-)
+from benchmarks.config import DecodingBench, NetworksBench, OperationsBench, ScalingBench, StartupBench, SupernetBench
 from cli import common
 
 DESCRIPTION = """\
-Measures what the toolkit costs on this machine and prints tables in Markdown. Each verb has options of its own: see
-nas-bench VERB --help."""
+Measures time and memory of the toolkit on this machine and prints tables in Markdown. Each verb has its own options:
+see nas-bench VERB --help."""
 
 VERBS = {
     "supernet": (SupernetBench, "Time and memory of both steps of a search, by each way to compute the supernet."),
-    "scaling": (ScalingBench, "The same against layers, blocks, filters, crop, batch and operations, one at a time."),
-    "networks": (
-        NetworksBench,
-        "Networks: parameters, multiply-adds, images a second, latency; ONNX files beside them.",
-    ),
+    "scaling": (ScalingBench, "The same by layers, blocks, filters, crop, batch and operations, one at a time."),
+    "networks": (NetworksBench, "Parameters, multiply-adds, images a second and latency of networks and ONNX files."),
     "operations": (OperationsBench, "Time and memory of the candidate operations and of smoothed convolutions."),
-    "decoding": (DecodingBench, "The time of decoding alpha and beta."),
-    "startup": (StartupBench, "The time that a command's --help takes."),
+    "decoding": (DecodingBench, "Time of decoding alpha and beta."),
+    "startup": (StartupBench, "Time of a command's --help."),
 }
 """Each is the module of `benchmarks` of that name, with `measure(config) -> data` and `make_table(data) -> text`."""
 
@@ -40,12 +30,11 @@ ALIASES = {"network": "networks"}
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-bench: only for its help."""
     return common.verbs_parser("nas-bench", DESCRIPTION, {verb: text for verb, (_, text) in VERBS.items()})
 
 
 def make_verb_parser(verb: str) -> common.Parser:
-    """The parser of a verb: an option for each field of its settings, and what becomes of the table."""
+    """Makes the parser of a verb: an option for each field of its settings, and those of the table."""
     config, description = VERBS[verb]
     parser = common.parser(f"nas-bench {verb}", description)
     helps, types = _helps(config), get_type_hints(config)
@@ -58,22 +47,21 @@ def make_verb_parser(verb: str) -> common.Parser:
         else:
             option |= {"type": types[field.name]}
         parser.add_argument(f"--{field.name}", **option)
-    parser.add_argument("--json", action="store_true", help="Print the data as JSON in place of the tables.")
-    parser.add_optional("--into", "A Markdown file: tables between its markers.")
+    parser.add_flag("--json", "Print the data as JSON instead of the tables.")
+    parser.add_optional("--into", "Write the tables into this Markdown file, between its markers.")
     if verb == "scaling":
-        parser.add_optional("--plot", "A picture of the curves: .svg, .png, .pdf.")
+        parser.add_optional("--plot", "Draw the curves into this file: .svg, .png, .pdf.")
     return parser
 
 
 def read(verb: str, arguments: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The settings of a verb that a command line gives, and what becomes of the table: json, into, plot."""
+    """Parses the settings of a verb, and the options of its table: json, into, plot."""
     values = vars(common.parse(make_verb_parser(verb), arguments))
     outputs = {name: values.pop(name, None) for name in ("json", "into", "plot")}
     return VERBS[verb][0](**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}), outputs
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, measures, prints."""
     words = [ALIASES.get(word, word) for word in arguments[:1]] + arguments[1:]
     verb, rest = common.take_verb(make_parser, words, VERBS)
     config, outputs = read(verb, rest)
@@ -81,7 +69,7 @@ def main(arguments: list[str]) -> None:
     from benchmarks import documents
 
     module = import_module(f"benchmarks.{verb}")
-    if outputs["into"] is not None:  # refused here and not after hours
+    if outputs["into"] is not None:  # refused before hours of work
         documents.split(Path(outputs["into"]))
     if outputs["plot"] is not None:
         module.check_picture(outputs["plot"])
@@ -95,7 +83,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _helps(config: type) -> dict[str, str]:
-    """The text under each field of a dataclass, those of its bases too."""
+    """Returns the text under each field of a dataclass and of its bases."""
     from docstring_parser import parse_from_object
 
     classes = [base for base in reversed(config.__mro__) if dataclasses.is_dataclass(base)]

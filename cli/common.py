@@ -1,10 +1,10 @@
-"""What the commands share: settings from files and options, failures as one line, exit codes.
+"""Common parts of the commands: settings from files and options, failures as one line, exit codes.
 
 Exit codes: 0 done; 2 wrong use or bad input (one line on standard error); 130 interrupted, after saving.
 
-A command line is parsed once, into the values that it gives (`given`). Settings come in layers, each of the values that
-it gives: a recipe's, or a run's own with --resume; over them those of --config, in order; over them the options,
-wherever they stand on the line. `complete` puts the layers over the defaults.
+A command line is parsed once, into the values that it gives (`given`). Settings come in layers: those of a recipe, or
+with --resume those of the run; over them those of --config, in order; over them the options, in any place on the line.
+`complete` puts the layers over the defaults.
 """
 
 from __future__ import annotations
@@ -63,24 +63,24 @@ BUILT_IN = "shapes"
 """The data set that needs no folder."""
 
 PRINT_FLAGS = ("skip_default", "skip_unset")
-"""What --print-config may leave out."""
+"""Flags of --print-config."""
 
 WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-"""Failures after which a user asks what became of the files."""
+"""Failures after which the message tells what happened to the files."""
 
 
 class UsageError(ValueError):
-    """A command line or a settings file that is wrong: the message says what to give instead."""
+    """A wrong command line or settings file; the message has the remedy."""
 
 
 class Parser(ArgumentParser):
-    """A parser that knows which of its options are settings, and prints a list below its help."""
+    """A parser that knows which of its options are settings, and prints notes below its help."""
 
     notes = ""
-    """What stands below the help, line by line as it is."""
+    """Text below the help, printed as it is."""
 
     settings: frozenset[str] = frozenset()
-    """First parts of the names of settings, which files may have; all other options are the command's own."""
+    """First parts of the names of settings, which files may contain; other options are only for the command line."""
 
     def add_settings(self, config_class: Any, skip: Collection[str] = ()) -> None:
         """Adds an option for each setting of a dataclass."""
@@ -91,20 +91,23 @@ class Parser(ArgumentParser):
         """Adds an option or operand that is None where it is not given."""
         self.add_argument(name, type=kind | None, default=None, help=help, **others)
 
+    def add_flag(self, name: str, help: str) -> None:
+        """Adds an option without a value, False where it is not given."""
+        self.add_argument(name, action="store_true", help=help)
+
     def setting_names(self) -> list[str]:
-        """The dotted names of all settings."""
+        """Returns the dotted names of all settings."""
         return [name for name in self.get_defaults().keys() if name.partition(".")[0] in self.settings]  # noqa: SIM118
 
     def option_names(self) -> list[str]:
-        """The names of all options, those of settings among them."""
+        """Returns the names of all options, including settings."""
         return [word[2:] for action in self._actions for word in action.option_strings if word.startswith("--")]
 
     def format_help(self, *args: Any) -> str:
-        """The help and the notes."""
         return with_hyphens(super().format_help(*args)) + (f"\n{self.notes}\n" if self.notes else "")
 
     def _get_value(self, action: Action, text: str) -> Any:
-        """An option's value; numbers that YAML reads as others are refused where numbers are expected."""
+        """Parses an option's value; refuses numbers that YAML reads as others where numbers are expected."""
         if re.search(r"\b(int|float)\b", hint := str(getattr(action, "_typehint", ""))) and "str" not in hint:
             try:
                 check_numbers(text)
@@ -113,7 +116,7 @@ class Parser(ArgumentParser):
         return super()._get_value(action, text)
 
     def _parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Continues a list of operands behind an option, where argparse calls the words unknown."""
+        """Continues a list of operands after an option, where argparse takes the words for unknown."""
         values, unknown = super()._parse_known_args(*args, **kwargs)
         lists = [action.dest for action in self._actions if not action.option_strings and action.nargs in ("*", "+")]
         if lists and (more := [word for word in unknown if not word.startswith("-")]):
@@ -123,20 +126,14 @@ class Parser(ArgumentParser):
 
 
 def parser(name: str, description: str, operands: str = "") -> Parser:
-    """A parser that raises on wrong use, so that `run` can say it in one line.
-
-    Args:
-        name: The command.
-        description: What it does.
-        operands: The arguments before the options, for the first line of the help.
-    """
+    """Makes a parser that raises on wrong use, so that `run` can print it in one line."""
     usage = " ".join((name, *operands.split(), "[options]"))
-    # Without abbreviations: an option that begins like two others would change its meaning with the next release.
+    # No abbreviations: a new option could change the meaning of one.
     return Parser(prog=name, usage=usage, description=description, exit_on_error=False, allow_abbrev=False)
 
 
 def verbs_parser(name: str, description: str, verbs: Mapping[str, str]) -> Parser:
-    """The parser of a command with verbs: only for its help, as each verb has a parser of its own."""
+    """Makes the parser of a command with verbs, only for its help: each verb has its own parser."""
     made = parser(name, description, "VERB")
     made.add_argument("verb", metavar="VERB", choices=tuple(verbs), help="What to do; see below.")
     width = max(map(len, verbs))
@@ -147,7 +144,7 @@ def verbs_parser(name: str, description: str, verbs: Mapping[str, str]) -> Parse
 def take_verb(
     make_parser: Callable[[], Parser], arguments: Sequence[str], verbs: Collection[str] = ()
 ) -> tuple[str, list[str]]:
-    """The verb, one of `verbs` if there are any, and the arguments behind it; without a verb, prints the help.
+    """Splits off the verb, which must be one of `verbs` if there are any; prints the help if an option comes first.
 
     Raises:
         UsageError: There is no verb, or no such one.
@@ -162,44 +159,38 @@ def take_verb(
 
 
 def add_run_options(parser: Parser, recipes: Path, resumes: bool = True) -> None:
-    """Adds the options of every command that makes runs, whose settings the parser has already.
+    """Adds the options of every command that makes runs; the parser must have the settings already.
 
-    Args:
-        parser: The command's parser.
-        recipes: Folder of the recipes.
-        resumes: Whether --resume is an option; else it is hidden, to be refused with a better message.
+    Without `resumes`, --resume is hidden, to be refused with a better message.
     """
     parser.add_argument(
-        "--config", action="append", default=SUPPRESS, help="YAML file of settings; options win over it."
+        "--config", action="append", default=SUPPRESS, help="YAML file of settings; options override it."
     )
     # Without a value it is `--print_config=` to the base class.
     parser.add_argument(
         "--print_config",
         default=SUPPRESS,
         metavar="\b[=flags]",
-        help="Print all settings in force as a file for --config, and exit. Flags, with commas: skip_default leaves "
-        "out what is as by default, skip_unset what is null.",
+        help="Print the resulting settings as a file for --config, and exit. Flags, with commas: skip_default leaves "
+        "out default values, skip_unset null values.",
     )
     recipe_help = f"Shipped settings to start from: {', '.join(_recipe_names(recipes))}."
     if resumes:
-        changeable = ", ".join(f"--{name}" for name in parser.setting_names() if name in CHANGEABLE - {"out"})
         recipe_help += (
             " Without --data, --recipe, --config and --resume a small one is taken, whose values replace the defaults "
-            "below; --print_config shows what is in force."
+            "below; --print_config shows the result."
         )
-        parser.add_optional("--recipe", recipe_help)
-        parser.add_optional(
-            "--resume",
-            f"Run folder to resume, exactly and with its own settings, of which these may change: {changeable}.",
-        )
+    parser.add_optional("--recipe", recipe_help)
+    if resumes:
+        changeable = ", ".join(f"--{name}" for name in parser.setting_names() if name in CHANGEABLE - {"out"})
+        parser.add_optional("--resume", f"Run folder to resume with its own settings; these may change: {changeable}.")
     else:
-        parser.add_optional("--recipe", recipe_help)
         parser.add_argument("--resume", nargs="?", default=SUPPRESS, help=SUPPRESS)
-    parser.add_argument("--quiet", action="store_true", help="Say nothing on the screen.")
+    parser.add_flag("--quiet", "Print nothing on the screen.")
 
 
 def given(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Parses a command line into the values that it gives, without defaults and without what files have.
+    """Parses a command line into the values that it gives, without defaults and without those of files.
 
     Raises:
         UsageError: An unknown option, or a value of the wrong type.
@@ -214,7 +205,7 @@ def given(parser: Parser, arguments: Sequence[str]) -> Namespace:
 
 
 def layer(parser: Parser, data: Mapping[str, Any]) -> Namespace:
-    """The settings that plain data gives.
+    """Parses settings in plain data.
 
     Raises:
         UsageError: A value is of the wrong type.
@@ -224,14 +215,10 @@ def layer(parser: Parser, data: Mapping[str, Any]) -> Namespace:
 
 
 def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -> tuple[Namespace, list[Namespace]]:
-    """The settings below the options: a run's own with --resume, else a recipe's; and those of each file of --config.
+    """Reads the settings below the options: those of the run to resume or of a recipe, and those of each --config file.
 
-    Args:
-        parser: The command's parser.
-        given: What the command line gives.
-        recipes: Folder of the recipes.
-        without_data: The recipe taken where none of --recipe, --config and --resume is given and no data but the
-            built-in; a line says so.
+    Where none of --recipe, --config and --resume is given, and no data but the built-in, the recipe `without_data` is
+    taken, and a line is printed about it.
 
     Raises:
         UsageError: There is no such recipe or run, a recipe is for data and none is named, or a file is not one of
@@ -242,7 +229,7 @@ def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -
         if recipe is not None or files:
             raise UsageError("--resume takes its settings from the run: leave --recipe and --config out")
         if "out" in given:
-            raise UsageError(f"--resume goes on in the run's own folder, {resume}: leave --out out")
+            raise UsageError(f"--resume writes into the run's own folder, {resume}: leave --out out")
         path = Path(resume) / "config.yaml"
         if not path.is_file():
             raise UsageError(f"{resume} is not a run folder: it has no config.yaml{runs_within(resume)}")
@@ -252,8 +239,8 @@ def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -
         recipe = without_data
         if is_first() and not ("quiet" in given or "print_config" in given):
             print(
-                f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, to see it "
-                "work; --data or --recipe choose another"
+                f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, as a demo; "
+                "--data or --recipe choose another"
             )
     base = Namespace()
     if recipe is not None:
@@ -266,12 +253,12 @@ def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -
 
 
 def complete(parser: Parser, *layers: Namespace) -> Namespace:
-    """Puts layers over the defaults, a later one over those before; groups of settings become their dataclasses.
+    """Puts layers over the defaults, each over those before; groups of settings become their dataclasses.
 
     With --print-config among the layers, prints the settings and exits.
 
     Raises:
-        ValueError: A value that its dataclass refuses.
+        ValueError: A dataclass refuses a value.
     """
     values = parser.get_defaults()
     for one in layers:
@@ -287,42 +274,30 @@ def complete(parser: Parser, *layers: Namespace) -> Namespace:
 
 
 def parse(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Parses a command line; what it does not give is as by default."""
+    """Parses a command line into its values and the defaults of the others."""
     return complete(parser, given(parser, arguments))
 
 
 def settings(config_class: Any, values: Namespace) -> Any:
-    """The config dataclass of parsed values."""
+    """Makes the config dataclass of parsed values."""
     return config_class(**{f.name: values[f.name] for f in dataclasses.fields(config_class) if f.name in values})
 
 
 def refuse(given: Namespace, reasons: Mapping[str, str]) -> None:
-    """Refuses options that this command has no use for, each with a reason.
-
-    Raises:
-        UsageError: One of them is given.
-    """
+    """Raises a UsageError with the reason if one of these options is given."""
     for name, reason in reasons.items():
         if name in given:
             raise UsageError(f"{reason}: leave --{name} out")
 
 
 def check_file_name(option: str, name: str | None) -> None:
-    """Checks that a file to be written is not a folder.
-
-    Raises:
-        UsageError: It is one.
-    """
+    """Raises a UsageError if the file to write is a folder."""
     if name is not None and (not Path(name).name or Path(name).is_dir()):
         raise UsageError(f"--{option} is {name!r}, a folder: give the name of a file in it")
 
 
 def parse_size(option: str, text: str) -> tuple[int, int]:
-    """HEIGHTxWIDTH, or [HEIGHT, WIDTH], as two numbers of pixels.
-
-    Raises:
-        ValueError: It is of neither form; the message names the option.
-    """
+    """Parses HEIGHTxWIDTH, or [HEIGHT, WIDTH], in pixels; raises a ValueError that names the option."""
     parts = [part.strip() for part in text.lower().strip("[]() ").replace(",", "x").split("x")]
     if len(parts) != 2 or not all(part.isdecimal() and 0 < int(part) <= 65536 for part in parts):
         raise ValueError(f"{option} is {text!r}: give HEIGHTxWIDTH in pixels, such as 512x1024")
@@ -330,7 +305,7 @@ def parse_size(option: str, text: str) -> tuple[int, int]:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that speaks; of several that torchrun started, the others do not."""
+    """Whether this process is rank 0, the only one that prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -344,7 +319,7 @@ def _in_our_words(parser: Parser, arguments: Sequence[str] = ()) -> Iterator[Non
 
 
 def _with_underscores(arguments: Sequence[str]) -> list[str]:
-    """--data-root as --data_root, the name of the setting: both spellings are taken."""
+    """Replaces --data-root by --data_root, the name of the setting."""
     return [re.sub(r"(?<=^--)[^=]*", lambda name: name[0].replace("-", "_"), word) for word in arguments]
 
 
@@ -353,7 +328,7 @@ def _recipe_names(folder: Path) -> tuple[str, ...]:
 
 
 def _check_kind(command: str, path: Path) -> None:
-    """Checks that a run was made by the command that is to resume it."""
+    """Checks that this command made the run."""
     try:
         owner = command_of(path.parent)
     except RunError as error:
@@ -363,7 +338,6 @@ def _check_kind(command: str, path: Path) -> None:
 
 
 def _read_settings(parser: Parser, file: Path) -> Namespace:
-    """The settings that a file gives."""
     try:
         data = read_yaml(file)  # before the parser reads it, which would unfold aliases
     except YamlError as error:
@@ -375,7 +349,7 @@ def _read_settings(parser: Parser, file: Path) -> Namespace:
 
 
 def _check_names(parser: Parser, file: Path, data: object) -> None:
-    """Checks that all names in a file are settings; the parser checks the values."""
+    """Checks that all names in a file are settings; the parser checks their values."""
     leaves = parser.setting_names()
     groups = {name.rpartition(".")[0] for name in leaves} - {""}
     groups |= {group.rpartition(".")[0] for group in groups} - {""}
@@ -397,21 +371,21 @@ def _check_names(parser: Parser, file: Path, data: object) -> None:
 
 
 def command(name: str, main: Callable[[list[str]], None]) -> Callable[[], None]:
-    """The console script of a command."""
+    """Makes the console script of a command."""
     return partial(run, name, main)
 
 
 @contextmanager
 def _handlers(name: str) -> Iterator[None]:
-    """What the process does with warnings, failed threads and SIGTERM while a command runs; then as it was before."""
+    """Sets the handling of warnings, failed threads and SIGTERM while a command runs."""
     before = threading.excepthook, warnings.showwarning
-    # What ends a thread of TensorBoard's, such as a full disk, is raised in ours, too: one line is enough.
+    # A failure of TensorBoard's thread, such as a full disk, is raised in the main thread, too: one line is enough.
     threading.excepthook = lambda failure: (
         None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
     )
     warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     takes_signals = threading.current_thread() is threading.main_thread()
-    if takes_signals:  # SIGTERM is as Ctrl-C, also before a run takes them over
+    if takes_signals:  # SIGTERM acts like Ctrl-C, also before a run handles both
         terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -425,8 +399,7 @@ def _handlers(name: str) -> Iterator[None]:
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: every failure that a user can cause ends in one line on standard error.
 
-    With NAS_TRACEBACK=1 in the environment the traceback is shown. The extensions that NAS_EXTENSIONS names are loaded
-    first.
+    NAS_TRACEBACK=1 in the environment shows the traceback. The extensions in NAS_EXTENSIONS are loaded first.
     """
     code, message = 0, ""
     failure: BaseException | None = None
@@ -436,7 +409,7 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
             main(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt as stop:
         code, message = 130, str(stop) or "interrupted"
-    except BrokenPipeError:  # the reader of our output went away, as in `nas-describe ... | head`
+    except BrokenPipeError:  # the reader of the output has ended, as in `nas-describe ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ArgumentError as error:
         code, message, failure = 2, f"{error} (see {name} --help)", error
@@ -450,8 +423,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
         import traceback
 
         traceback.print_exception(failure)
-    spoken_for = failure is None or isinstance(failure, UsageError)  # of several processes, by the first one
-    if message and (is_first() or not spoken_for):
+    alike = failure is None or isinstance(failure, UsageError)  # in all processes: rank 0 prints it
+    if message and (is_first() or not alike):
         who = name if is_first() else f"{name}, process {os.environ['RANK']}"
         print(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

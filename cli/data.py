@@ -1,4 +1,4 @@
-"""nas-data: what is in a data set, and what is wrong with it."""
+"""nas-data: checks of data sets."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from pathlib import Path
 from cli import common
 
 DESCRIPTION = """\
-Looks at data sets. Each verb has options of its own: see nas-data VERB --help."""
+Checks data sets. Each verb has its own options: see nas-data VERB --help."""
 
 CHECK = """\
-Reads every image and label of a data set and prints what is wrong with them, sizes, how often each class occurs, class
-weights, mean and standard deviation. Exit code 0: all is well; 2: there are problems."""
+Reads every image and label of a data set and prints problems, sizes, the share of each class, class weights, mean and
+standard deviation. Exit code 0: no problems; 2: there are problems."""
 
-VERBS = {"check": "Is a data set ready to be trained on? Problems, sizes, classes, weights, a contact sheet."}
+VERBS = {"check": "Checks that a data set is ready for training: problems, sizes, classes, weights, a contact sheet."}
 
 SAMPLES = 12
-"""On a contact sheet, unless a number is asked for."""
+"""Default number of samples on a contact sheet."""
 
 MOST_SAMPLES = 300
-"""What programs still show as one picture."""
+"""Number of samples that image viewers can still show as one picture."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-data: only for its help."""
     return common.verbs_parser("nas-data", DESCRIPTION, VERBS)
 
 
 def make_check_parser() -> common.Parser:
-    """The parser of nas-data check."""
     parser = common.parser("nas-data check", CHECK, "NAME [ROOT]")
     parser.add_argument("name", metavar="NAME", type=str, help="The data set, as --data of nas-search names it.")
     parser.add_optional("root", "Its folder, as --data-root; none for the built-in one.", metavar="ROOT", nargs="?")
@@ -41,12 +39,11 @@ def make_check_parser() -> common.Parser:
     parser.add_optional(
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
-    parser.add_argument("--json", action="store_true", help="Print the report as JSON, with all problems.")
+    parser.add_flag("--json", "Print the report as JSON, with all problems.")
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, checks, prints."""
     _, rest = common.take_verb(make_parser, arguments, VERBS)
     check(rest)
 
@@ -84,7 +81,7 @@ def check(arguments: list[str]) -> None:
 
 
 def _check_picture(path: str | None, samples: int | None) -> None:
-    """Checks what is asked of the contact sheet, here and not after minutes."""
+    """Checks the options of the contact sheet before minutes of work."""
     if path is None and samples is not None:
         raise common.UsageError("--samples is for the contact sheet: give --contact-sheet FILE.png, too")
     if samples is not None and not 1 <= samples <= MOST_SAMPLES:

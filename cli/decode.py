@@ -1,42 +1,47 @@
-"""nas-decode: decode a genotype file anew, print and draw it."""
+"""nas-decode: decode a genotype file again, print and draw it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jsonargparse import Namespace
 
-from cli import candidates, common
+from cli import common, networks
+from retrain.config import CandidateConfig
+from retrain.networks.building import KINDS
+from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
-    from retrain.config import CandidateConfig
-    from search_spaces.genotype import Genotype
+    from search_spaces.genotype import Block, Genotype
+
+LATENCY = "microseconds"
 
 DESCRIPTION = """\
-Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; where the search weighed the edges, these
-weights count, too), prints the cell as a table and the path as a small trellis with its probability, draws both with
---draw, and writes the result with --output; FILE itself is left alone. A file without alpha and beta (hand-written, or
-a published one) is only printed and drawn.
+Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; with the edge weights of a search that
+had them), prints the cell as a table and the path as a small trellis with its probability, draws both with --draw, and
+writes the result with --output; FILE itself is not changed. A file without alpha and beta (hand-written, or a published
+one) is only printed and drawn.
 
-With --top, --pareto or a limit, other candidates are listed, too: their paths, probabilities and what the networks
-cost, as nas-describe counts it. One of them (--candidate) is shown in full, drawn, and written."""
+With --top, --pareto or a limit, lists other candidates, too: their paths, their probabilities and the costs of their
+networks, as nas-describe counts them. One of them (--candidate) is shown in full, drawn, and written."""
 
 
 class Mode(NamedTuple):
     """A way to decode that is not the paper's."""
 
     asked_by: str
-    """The options that ask for it."""
+    """The options that select it."""
     alone: str
-    """Why it goes with no mode below it."""
+    """The reason why it excludes the modes below it."""
     remedy: str
-    """What to give for one of its options to act."""
+    """The options that one of its own options needs."""
     options: tuple[str, ...] = ()
-    """Options that act in this mode, and not in all."""
+    """Options that act only in some modes, this one among them."""
 
 
 MODES = {
@@ -57,45 +62,31 @@ MODES = {
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-decode."""
-    from cli import networks
-    from retrain.config import CandidateConfig
-    from retrain.networks.settings import NetworkConfig
-
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
     parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
     parser.add_argument(
         "-o", "--output", type=str | None, help="Write the decoded genotype here; FILE itself may be named."
     )
-    parser.add_argument(
-        "--as_is", action="store_true", help="Show the cell and the path that stand in the file, without decoding."
-    )
+    parser.add_flag("--as_is", "Show the cell and the path in the file, without decoding.")
     parser.add_optional(
         "--draw",
-        "Draw the cell into this .svg, .png or .pdf file, and the trellis beside it: into trellis.svg beside "
-        "cell.svg, else into NAME-trellis.svg.",
+        "Draw the cell into this .svg, .png or .pdf file, and the trellis into the same folder: trellis.svg for "
+        "cell.svg, otherwise NAME-trellis.svg.",
     )
     parser.add_argument(
         "--by",
         type=Literal["alpha", "perturbation"],
         default="alpha",
-        help="Choose operations and inputs by alpha; or by what the supernet's validation loses without each of them "
-        "(DARTS-PT), which takes a validation for every operation of every edge: FILE is then a search's own, in its "
-        "run folder, with checkpoint and data at hand.",
+        help="Choose operations and inputs by alpha; or by the loss of the supernet's validation mIoU without each of "
+        "them (DARTS-PT), which takes a validation for every operation of every edge: FILE must then be in the run "
+        "folder of its search, with checkpoint and data.",
     )
-    parser.add_optional("--images", "Validation images for --by perturbation; else the run's.", int)
+    parser.add_optional("--images", "Validation images for --by perturbation; those of the run if not given.", int)
     parser.add_optional("--data_root", "Folder of the data set, if it has moved.")
-    parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
+    parser.add_flag("--json", "Print JSON instead of tables.")
     parser.add_settings(CandidateConfig)
-    parser.add_optional(
-        "--input", "Image size of the candidates' costs, HEIGHTxWIDTH in pixels; 512x1024 if not given."
-    )
-    parser.add_optional(
-        "--classes",
-        "Number of classes of the candidates; if not given, that of the search's data set where the file has it, "
-        "else 19.",
-        int,
-    )
+    parser.add_optional("--input", "Image size for the candidates' costs, HEIGHTxWIDTH in pixels; default 512x1024.")
+    parser.add_optional("--classes", "Number of classes; if not given, that of the search in the file, or 19.", int)
     parser.add_optional(
         "--device",
         "auto, cpu, cuda, cuda:N: measure the candidates' latency there (cpu, where latency is limited); or "
@@ -107,9 +98,6 @@ def make_parser() -> common.Parser:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, decodes, prints, writes."""
-    from retrain.config import CandidateConfig
-
     parser = make_parser()
     given = common.given(parser, arguments)
     values = common.complete(parser, given)
@@ -140,29 +128,29 @@ def main(arguments: list[str]) -> None:
     if mode is None and values.output is None and (genotype.cell, genotype.path) != (stored.cell, stored.path):
         why = "a candidate" if "decoding" in stored.provenance else "edited by hand?"
         note = (
-            f"{values.file} holds another cell or path than its alpha and beta decode to ({why}) and is left "
-            "as it is: --as-is shows its own, --output FILE writes the decoded one"
+            f"{values.file} holds another cell or path than its alpha and beta decode to ({why}) and is not changed: "
+            "--as-is shows its own, --output FILE writes the decoded one"
         )
     if values.json:
-        cell = candidates.plain_cell(genotype.cell)
+        cell = plain_cell(genotype.cell)
         facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
         if listed:
-            facts |= {"costs_of": costs, "candidates": [candidates.facts(one) for one in listed]}
+            facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
         print(json.dumps(facts))
         print(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        print(f"{candidates.costs_line(costs)}:\n\n{candidates.table(listed)}\n\ncandidate {config.candidate or 1}:")
+        print(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
     print(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
         print(line)
 
 
 def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) -> str | None:
-    """The mode that is asked for; None is the paper's decoding.
+    """Returns the selected mode; None is the paper's decoding.
 
     Raises:
-        ValueError: Two modes are asked for, or an option would have no effect.
+        ValueError: Two modes are selected, or an option would have no effect.
     """
     asked = {"as_is": values.as_is, "perturbation": values.by == "perturbation", "candidates": config.asked}
     modes = [name for name in MODES if asked[name]]
@@ -181,30 +169,29 @@ def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) ->
 
 
 def _text(genotype: Genotype, mode: str | None, probability: float | None) -> str:
-    """Cell, path, and how they were chosen."""
+    """Formats cell, path, and the way in which they were chosen."""
     from search_spaces.text import cell_table, path_trellis
 
     how = []
     if mode == "perturbation":
-        how = ["operations and inputs are those without which the supernet loses most; the path is beta's"]
+        how = ["operations and inputs are those without which the supernet loses most; the path is that of beta"]
     elif mode != "as_is" and probability is not None and genotype.edge_weights is not None:
         how = ["inputs of a block are ranked by alpha times edge_weights (a search with partial channels)"]
     if probability is None:
-        how += ["no alpha and beta in the file: nothing was decoded, this is the architecture as it stands there"]
+        how += ["no alpha and beta in the file: nothing was decoded, this is the architecture in the file"]
     else:
         how += [f"path probability {probability:.4g}"]
     return "\n".join([cell_table(genotype), "", path_trellis(genotype), "", *how])
 
 
 def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Decoded]]:
-    """What the costs are of, and the candidates."""
-    from cli.networks import known_classes
+    """Decodes the candidates; returns the image, classes and network of their costs, too."""
     from nas.evaluation.cost import timed_on
     from nas.training.devices import choose_device, set_float32
     from retrain.budget import decode_candidates
 
     size = common.parse_size("--input", values.input or "512x1024")
-    classes = values.classes or known_classes(genotype)
+    classes = values.classes or networks.known_classes(genotype)
     measured = values.device is not None or config.needs_latency
     device = choose_device(values.device or "cpu") if measured else None
     if device is not None:
@@ -214,7 +201,7 @@ def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) 
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
-    return candidates.costs_of(size, classes, values.network), listed
+    return costs_of(size, classes, values.network), listed
 
 
 def _draw(genotype: Genotype, file: str | None) -> list[Path]:
@@ -226,6 +213,85 @@ def _draw(genotype: Genotype, file: str | None) -> list[Path]:
     stem = "trellis" if cell.stem == "cell" else f"{cell.stem}-trellis"
     pictures = ((draw_cell, cell), (draw_trellis, cell.with_name(stem + cell.suffix)))
     return [save_figure(draw(genotype), path) for draw, path in pictures]
+
+
+def plain_cell(cell: Sequence[Block]) -> list[dict[str, Any]]:
+    """Returns a cell as in a genotype file."""
+    return [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in cell]
+
+
+def candidate_facts(one: Decoded) -> dict[str, Any]:
+    """Returns a candidate in plain containers, with the latency in milliseconds and its device."""
+    candidate, costs = one.candidate, dict(one.candidate.costs)
+    latency: dict[str, Any] = {}
+    if LATENCY in costs:
+        latency = {
+            "latency_ms": costs.pop(LATENCY) / 1000,
+            "timed_on": one.genotype.provenance["decoding"].get("timed_on"),
+        }
+    return {
+        "path": list(one.genotype.path),
+        "cell": plain_cell(candidate.cell),
+        "path_probability": candidate.path_probability,
+        "cell_probability": candidate.cell_probability,
+        "log_probability": candidate.log_probability,
+        **costs,
+        **latency,
+    }
+
+
+def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
+    """Returns the image, classes and network of the costs in plain containers: kind, F and changed settings."""
+    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **network.changed(), "kind": network.kind}
+    return {"input": list(size), "classes": classes, "network": settings}
+
+
+def costs_line(costs: dict[str, Any]) -> str:
+    """Formats `costs_of` as a line."""
+    network = dict(costs["network"])
+    style = KINDS[network.pop("kind")].style
+    height, width = costs["input"]
+    settings = ", ".join(f"{name} {value}" for name, value in sorted(network.items()))
+    return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"
+
+
+def candidate_table(listed: Sequence[Decoded]) -> str:
+    """Formats the candidates, one a line, with the blocks that differ from those of the first candidate."""
+    costs = listed[0].candidate.costs
+    first = listed[0].candidate.cell
+    cells = any(one.candidate.cell != first for one in listed)
+    heads = ["", "path", "p(path)", "p(cell)", "ln p", "multiply-adds", "parameters"]
+    heads += ["latency, ms"] * (LATENCY in costs) + ["cell"] * cells
+    rows = [heads]
+    for number, one in enumerate(listed, start=1):
+        candidate = one.candidate
+        row = [str(number), "-".join(map(str, one.genotype.path))]
+        row += [f"{candidate.path_probability:.3g}", f"{candidate.cell_probability:.3g}"]
+        row += [f"{candidate.log_probability:.3f}"]
+        row += [f"{candidate.costs[name]:,}" for name in ("multiply_adds", "parameters")]
+        if LATENCY in costs:
+            row.append(f"{candidate.costs[LATENCY] / 1000:.3f}")
+        row += [_difference(first, candidate.cell)] * cells
+        rows.append(row)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    left = {1, len(heads) - 1} if cells else {1}
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column in left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _difference(first: Sequence[Block], cell: Sequence[Block]) -> str:
+    changes = [
+        f"block{number}: "
+        + " + ".join(f"{name} {operation}" for name, operation in zip(own.inputs, own.operations, strict=True))
+        for number, (block, own) in enumerate(zip(first, cell, strict=True), start=1)
+        if block != own
+    ]
+    return "; ".join(changes) or "as candidate 1"
 
 
 entry = common.command("nas-decode", main)

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from cli import common
 
 DESCRIPTION = """\
 Runs the whole chain on the built-in data set `shapes` in under four minutes on two CPU cores: searches the space
-autodeeplab-tiny, decodes and draws the genotype, retrains it, measures it on the test split, and sets it beside random
-genotypes of the same space that were trained alike."""
+autodeeplab-tiny, decodes and draws the genotype, retrains it, measures it on the test split, and compares it with
+random genotypes of the same space, trained alike."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-demo."""
     parser = common.parser("nas-demo", DESCRIPTION)
     parser.add_optional("--out", "Folder for all runs; a new one under runs/ if not given.")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="Seed of the search and of every training; the random genotypes are the same for all.",
-    )
-    parser.add_argument(
-        "--randoms", type=int, default=3, help="Number of random genotypes to compare with, at least 1."
-    )
+    seed_help = "Seed of the search and of every training; the random genotypes are the same for all."
+    parser.add_argument("--seed", type=int, default=0, help=seed_help)
+    parser.add_argument("--randoms", type=int, default=3, help="Number of random genotypes for comparison, at least 1.")
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, runs the demo, prints the table."""
     values = common.parse(make_parser(), arguments)
     if values.randoms < 1:
         raise ValueError(f"--randoms is {values.randoms}: give at least 1")
@@ -55,22 +48,14 @@ def main(arguments: list[str]) -> None:
     )
     retrain = replace(retrain_recipe("small"), seed=values.seed, device="cpu")
     result = demo(out, search, retrain, values.randoms)
-    print()
-    print(cell_table(result.searched.genotype))
-    print()
-    print(path_trellis(result.searched.genotype))
-    print()
-    print(result.table())
-    print()
-    print(f"genotype {out / 'search' / 'genotype.json'}, pictures cell.svg and trellis.svg beside it")
+    genotype = result.searched.genotype
+    print(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
+    print(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
     print(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
 
 
 def _free_folder() -> Path:
-    number = 1
-    while (Path("runs") / f"demo-{number}").exists():
-        number += 1
-    return Path("runs") / f"demo-{number}"
+    return next(folder for n in count(1) if not (folder := Path("runs") / f"demo-{n}").exists())
 
 
 entry = common.command("nas-demo", main)

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cli import common
+from cli import common, networks
 from nas.config import require
+from retrain.networks.settings import NetworkConfig
 
 DESCRIPTION = """\
 Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
@@ -17,10 +18,6 @@ output. Or lists the published networks (--networks)."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-describe."""
-    from cli import networks
-    from retrain.networks.settings import NetworkConfig
-
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_optional(
         "source",
@@ -29,22 +26,18 @@ def make_parser() -> common.Parser:
         nargs="?",
     )
     parser.add_optional("--space", "A shipped search space or a YAML file.")
-    parser.add_argument(
-        "--networks", action="store_true", help="List the published networks, with the numbers their papers print."
-    )
-    parser.add_argument("--yaml", action="store_true", help="With --space: print the space as YAML, to start your own.")
-    parser.add_optional(
-        "--classes", "Number of classes; if not given, that of a genotype's search where the file has it, else 19.", int
-    )
+    parser.add_flag("--networks", "List the published networks, with the numbers their papers print.")
+    parser.add_flag("--yaml", "With --space: print the space as YAML, to start your own.")
+    parser.add_optional("--classes", "Number of classes; if not given, that of the search in the file, or 19.", int)
     parser.add_optional("--input", "Input size, HEIGHTxWIDTH in pixels; 512x1024 if not given.")
-    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    parser.add_flag("--json", "Print JSON.")
     parser.add_class_arguments(NetworkConfig, "network")
     networks.shorten_kind(parser)
     return parser
 
 
 def describe_space(name: str, classes: int) -> dict[str, Any]:
-    """Counts of a space, and the parameters of its supernet."""
+    """Counts paths, cells and supernet parameters of a space."""
     import torch
 
     from nas.supernet.network import Supernet
@@ -52,7 +45,7 @@ def describe_space(name: str, classes: int) -> dict[str, Any]:
     from search_spaces.space import load
 
     space = load(name)
-    with torch.device("meta"):  # shapes only: a supernet of any size is counted in no memory
+    with torch.device("meta"):  # a supernet of any size takes no memory
         supernet = Supernet(space, classes)
     return {
         "name": space.name,
@@ -69,7 +62,7 @@ def describe_space(name: str, classes: int) -> dict[str, Any]:
 
 
 def describe_network(name: str, classes: int, size: tuple[int, int], settings: Any) -> dict[str, Any]:
-    """Parameters, multiply-adds and features of a network."""
+    """Counts parameters and multiply-adds of a network, and lists its features."""
     import torch
 
     from nas.evaluation.cost import describe
@@ -87,7 +80,7 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
             raise ValueError(f"{error}; or name the genotype in it, {inside}" if inside.is_file() else error) from None
         network, classes = trained.network, len(trained.classes)
     elif settings.backbone_weights is not None:
-        from retrain.networks.backbone_weights import load_backbone_weights
+        from retrain.pretrained import load_backbone_weights
 
         network = build(name, classes, settings)
         facts["backbone_weights"] = load_backbone_weights(network, settings.backbone_weights)
@@ -98,16 +91,13 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, describes, prints."""
-    from cli import networks
-
     parser = make_parser()
     given = common.given(parser, arguments)
     values = common.complete(parser, given)
     if values.networks:
         require(
             set(given.keys()) <= {"networks", "json"},
-            "--networks lists all published networks: give nothing else, but for --json",
+            "--networks lists all published networks: give nothing else except --json",
         )
         print(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
         return
@@ -147,9 +137,9 @@ def main(arguments: list[str]) -> None:
 def _text(facts: dict[str, Any]) -> str:
     labels = {
         "paths": "paths (first layer at either of the two finest strides)",
-        "paths_first_fixed": "paths (first layer at the finest stride: counted as the paper does)",
-        "cells": "cells (counted as the paper does)",
-        "cells_decodable": "cells (that decoding can give)",
+        "paths_first_fixed": "paths (first layer at the finest stride: counted as in the paper)",
+        "cells": "cells (counted as in the paper)",
+        "cells_decodable": "cells (possible results of decoding)",
         "parameters": "parameters (trainable)",
         "multiply_adds": "multiply-adds (convolutions)",
     }
@@ -157,14 +147,11 @@ def _text(facts: dict[str, Any]) -> str:
     for name, value in facts.items():
         label = labels.get(name, name.replace("_", " "))
         if name == "features":
-            lines += [
-                f"  {f['name']}: {f['channels']} channels at stride {f['stride']}, {f['size'][0]}x{f['size'][1]}"
-                for f in value
-            ]
+            form = "  {name}: {channels} channels at stride {stride}, {size[0]}x{size[1]}"
+            lines += [form.format(**feature) for feature in value]
         elif name == "parts":
-            lines += [
-                f"  {p['name']}: {p['parameters']:,} parameters, {p['multiply_adds']:,} multiply-adds" for p in value
-            ]
+            form = "  {name}: {parameters:,} parameters, {multiply_adds:,} multiply-adds"
+            lines += [form.format(**part) for part in value]
         elif name == "input":
             lines.append(f"input: {value[0]}x{value[1]}")
         elif isinstance(value, list):

@@ -7,7 +7,7 @@ from retrain.pictures.config import PictureConfig
 
 DESCRIPTION = """\
 Draws pictures of a run of nas-search or nas-retrain into the folder `pictures` of the run, as SVG and PNG: all that the
-run can have, or those of --what. There, nas-report finds them."""
+run can have, or those of --what. nas-report includes them."""
 
 NAMES = """\
 pictures:
@@ -21,19 +21,17 @@ pictures:
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-draw."""
     parser = common.parser("nas-draw", DESCRIPTION, "RUN")
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder.")
     parser.add_optional("--what", "Names of pictures, with commas; see below.")
     parser.add_optional("--out", "File of the one picture named by --what: .svg, .png or .pdf, or (history) .gif.")
-    parser.add_argument("--tensorboard", action="store_true", help="Show the pictures in TensorBoard, too.")
+    parser.add_flag("--tensorboard", "Show the pictures in TensorBoard, too.")
     parser.add_settings(PictureConfig)
     parser.notes = NAMES
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, draws, prints."""
     values = common.parse(make_parser(), arguments)
     common.check_file_name("out", values.out)
     config = common.settings(PictureConfig, values)

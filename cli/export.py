@@ -7,37 +7,27 @@ from pathlib import Path
 from typing import Literal
 
 from cli import common
+from cli.inference import add_checkpoint_option
 
 DESCRIPTION = """\
 Writes the network of a nas-retrain run as an ONNX file, for any number of images of any size, and FILE.json, its model
-card: classes, preprocessing, metrics, genotype. Before that, the graph is run in onnxruntime at three sizes and set
-beside PyTorch: one that differs is not written. It takes seconds to minutes, and the packages of
+card: classes, preprocessing, metrics, genotype. Before that, the graph runs in onnxruntime at three sizes and is
+compared with PyTorch: one that differs is not written. It takes seconds to minutes, and needs the packages of
 pip install 'nas-segmentation[onnx]'."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-export."""
     parser = common.parser("nas-export", DESCRIPTION, "RUN --onnx FILE")
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
     parser.add_optional("--onnx", "The file to write, such as model.onnx.")
-    parser.add_argument(
-        "--checkpoint",
-        type=Literal["best", "last"],
-        default="best",
-        help="The highest validation mIoU, or the last epoch.",
-    )
-    parser.add_argument(
-        "--output",
-        type=Literal["logits", "labels"],
-        default="logits",
-        help="What comes out: a number a class and pixel (float32), or the class of each pixel (uint8).",
-    )
+    add_checkpoint_option(parser)
+    outputs = "Output of the graph: a logit for each class and pixel (float32), or the class of each pixel (uint8)."
+    parser.add_argument("--output", type=Literal["logits", "labels"], default="logits", help=outputs)
     parser.add_argument("--opset", type=int, default=18, help="Version of ONNX's operators, 18 to 25.")
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, exports, prints."""
     values = common.parse(make_parser(), arguments)
     if not values.onnx:
         raise common.UsageError("--onnx is missing: name the file to write, such as model.onnx")
@@ -50,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if sys.stdout.isatty():
         print(f"exporting {values.run}: seconds to minutes")
     done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset)
-    print("onnxruntime beside PyTorch, on random images:")
+    print("onnxruntime compared with PyTorch, on random images:")
     for found in done.parity:
         print(f"  {found}")
     print(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")

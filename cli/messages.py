@@ -1,4 +1,4 @@
-"""What a wrong option was, and what to give instead, in one sentence: the parser's own messages are for programmers."""
+"""Messages about wrong options in one sentence with the remedy: the parser's own are for programmers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LISTS = {"float, float": "[0, 0.1]", "str, ...": "[conv5_3]"}
 
 
 def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
-    """The parser's message in our words; one that is not known here is left as it is."""
+    """Rewrites a message of the parser; leaves one that is not known here as it is."""
     if match := re.match(r"unrecognized arguments: (\S+)", text):
         word = match[1].partition("=")[0]
         if not word.startswith("-"):
@@ -64,5 +64,5 @@ def _expected(problem: str) -> str:
 
 
 def with_hyphens(text: str) -> str:
-    """A text whose options are spelt with hyphens, --data-root for --data-root; settings keep their underscores."""
+    """Spells the options in a text with hyphens, such as --data-root; settings keep their underscores."""
     return re.sub(r"(?<![\w/.-])--[A-Za-z][\w.]*", lambda option: option[0].replace("_", "-"), text)

@@ -1,4 +1,4 @@
-"""What the commands say of networks: the published ones in a list, and `--network NAME` for what a genotype becomes."""
+"""Networks on the command line: the list of published ones, and `--network NAME`, the kind of a genotype's network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ __all__ = ["check_kind", "facts", "known_classes", "listed", "shorten_kind", "sm
 
 WIDTH = 79
 CITYSCAPES = 19
-"""Classes."""
+"""Number of classes."""
 
 
 def listed(counts: bool = False) -> str:
-    """The published networks, grouped by paper: name and description a line.
+    """Lists the published networks by paper, with a line for each name and description.
 
-    Args:
-        counts: Whether to give the number of parameters that the paper prints, too, a line to each ablation, and not to
-            fold long lines.
+    With `counts`, the list has the number of parameters that the paper prints and a line for each ablation, and long
+    lines are not folded.
     """
     width = max(map(len, NETWORKS if counts else main_names()))
     lines = [
@@ -55,14 +54,14 @@ def _folded(text: str, start: str) -> list[str]:
 
 
 def facts() -> list[dict[str, Any]]:
-    """The published networks in plain containers."""
+    """Returns the published networks in plain containers."""
     names = ("name", "description", "paper", "classes", "printed", "ablation")
     records = [NETWORKS[name] for name in NETWORKS]
     return [{**{name: getattr(r, name) for name in names}, "settings": sorted(r.settings)} for r in records]
 
 
 def known_classes(source: str | Genotype) -> int:
-    """The number of classes that a genotype's search had, where it or its file says so; else that of Cityscapes."""
+    """Returns the number of classes of a genotype's search, where the genotype or its file has it; else Cityscapes'."""
     if isinstance(source, str):
         if not Path(source).is_file():
             return CITYSCAPES
@@ -72,11 +71,11 @@ def known_classes(source: str | Genotype) -> int:
 
 
 def shorten_kind(parser: common.Parser) -> None:
-    """Makes --network NAME short for --network.kind NAME: to the parser, it names a file of settings."""
+    """Makes --network NAME short for --network.kind NAME, where the parser expects a file of settings."""
     for action in parser._actions:
         if "--network" in action.option_strings:
             action.metavar = f"{{{','.join(KINDS)}}}"
-            action.help = "What a genotype becomes: short for --network.kind."
+            action.help = "Kind of a genotype's network, short for --network.kind."
             action.type = _kind
             action._jsonargparse_preexpanded_help = True  # type: ignore[attr-defined]  # without the type
 
@@ -91,20 +90,16 @@ def _kind(name: str) -> dict[str, str]:
 
 
 def small_recipe(sources: Iterable[str | None], given: Namespace) -> str:
-    """The recipe for networks without data: `small` narrows DeepLab-style ones, and others refuse its widths."""
+    """Returns the recipe for networks without data: `small` narrows DeepLab-style ones; others refuse its widths."""
     published = [NETWORKS[name].settings for name in sources if name is not None and name in NETWORKS]
     narrow = given.get("network.kind", "deeplab") == "deeplab" and all(s >= DEEPLAB_SETTINGS for s in published)
     return "small" if narrow else "small-published"
 
 
 def check_kind(source: str, given: Namespace) -> None:
-    """Refuses --network for a published network: it is what it is.
-
-    Raises:
-        UsageError: `source` is a published network, and the command line says what a genotype becomes.
-    """
+    """Raises a UsageError if --network is given for a published network, whose kind is fixed."""
     kind = given.get("network.kind")
     if kind is not None and source in NETWORKS:
         raise common.UsageError(
-            f"--network {kind} says what a genotype becomes, but {source} is a published network: leave it out"
+            f"--network {kind} is the kind of a genotype's network, but {source} is a published network: leave it out"
         )

@@ -13,31 +13,21 @@ For each image it writes NAME.png (class ids, as a palette picture) and NAME_ove
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-predict."""
     parser = common.parser("nas-predict", DESCRIPTION, "RUN SOURCE")
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
     parser.add_argument("source", metavar="SOURCE", type=str, help="An image, or a folder of images.")
     parser.add_argument("--out", type=str, default="predictions", help="Folder for the pictures.")
-    parser.add_argument(
-        "--recursive", action="store_true", help="Take the images in the folder's folders, too, and keep the folders."
+    parser.add_flag("--recursive", "Predict images in subfolders, too, and keep the subfolders.")
+    parser.add_flag("--no_overlay", "Write no NAME_overlay.png.")
+    parser.add_flag(
+        "--probabilities", "Write NAME.npz with `probabilities`, float16 [classes, H, W], and `classes`, the names."
     )
-    parser.add_argument("--no_overlay", action="store_true", help="Write no NAME_overlay.png.")
-    parser.add_argument(
-        "--probabilities",
-        action="store_true",
-        help="Write NAME.npz, too: `probabilities`, float16 [classes, H, W], and `classes`, their names.",
-    )
-    parser.add_argument(
-        "--skip_existing",
-        action="store_true",
-        help="Leave out images whose files are there already: to go on after an interrupt.",
-    )
+    parser.add_flag("--skip_existing", "Skip images whose files exist already, to resume after an interruption.")
     add_inference_options(parser)
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, predicts, prints."""
     values = common.parse(make_parser(), arguments)
     if Path(values.out).is_file():
         raise ValueError(f"--out is {values.out!r}, a file: name a folder")

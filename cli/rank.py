@@ -1,4 +1,4 @@
-"""nas-rank: what searches found, and random genotypes, trained alike and put in order."""
+"""nas-rank: searched and random genotypes, trained alike and ranked."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from nas.config import parse_seeds
 from retrain.config import RankingConfig, RetrainConfig
 
 DESCRIPTION = """\
-Trains what several searches found, and random genotypes of the same space, with the same settings and several seeds
-each, and puts them in order: mean, standard deviation, searched against random. The same command goes on with what was
+Trains the genotypes of several searches, and random genotypes of the same space, with the same settings and several
+seeds each, and ranks them: mean, standard deviation, searched compared with random. The same command resumes what was
 stopped. The settings of the trainings are those of nas-retrain; without --data it trains on the built-in data set
 `shapes`, each network in a minute or two on two CPU cores."""
 
 WITHOUT = {
     "seed": "--seeds has the seeds of the trainings",
-    "genotype": "what is trained is named without an option",
-    "resume": "the same command goes on",
+    "genotype": "networks are named without an option",
+    "resume": "the same command resumes the ranking",
 }
-"""Options of nas-retrain that have no use here."""
+"""Options of nas-retrain that are refused here."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-rank."""
     parser = common.parser("nas-rank", DESCRIPTION, "RUN...")
     parser.notes = networks.listed()
     parser.add_argument(
@@ -35,20 +34,16 @@ def make_parser() -> common.Parser:
         type=str,
         nargs="*",
         default=SUPPRESS,
-        help="Run folders of nas-search, folders of such (as --seeds makes them), genotype.json files, or names of "
-        "published networks (listed below).",
+        help="Run folders of nas-search, folders of these (as of --seeds), genotype.json files, or names of published "
+        "networks (listed below).",
     )
     common.add_run_options(parser, RECIPES, resumes=False)
-    parser.add_argument(
-        "--seeds",
-        type=str,
-        default="0,1",
-        help="Every genotype is trained once with each of these seeds; a standard deviation needs two.",
-    )
+    seeds_help = "Every genotype is trained once with each of these seeds; a standard deviation needs two."
+    parser.add_argument("--seeds", type=str, default="0,1", help=seeds_help)
     parser.add_class_arguments(RankingConfig, None, skip={"seeds"})
     parser.add_settings(RetrainConfig)
     for action in parser._actions:
-        if action.dest in ("genotype", "seed"):  # in a file of settings they may stand, but are not read
+        if action.dest in ("genotype", "seed"):  # allowed in a file of settings, but not read
             action.help = SUPPRESS
         elif action.dest == "out":
             action.help = "Folder of all trainings and of the ranking; runs/rank-DATA if not given."
@@ -57,7 +52,6 @@ def make_parser() -> common.Parser:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, trains, prints the table."""
     parser = make_parser()
     given = common.given(parser, arguments)
     common.refuse(given, WITHOUT)
@@ -77,13 +71,13 @@ def main(arguments: list[str]) -> None:
     from retrain.ranking.result import MARKDOWN, table
     from retrain.ranking.training import rank
 
-    out = given.get("out")  # that of a file of settings is a run's own
+    out = given.get("out")  # in a file of settings, it is the folder of a run
     result = rank(runs, config, ranking, out, values.quiet, partial(print, flush=True))
     if not values.quiet:
-        print(f"\n{table(result)}\n\nall of it in {result.folder / MARKDOWN}")
+        print(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
     if result.failures:
         count = len(result.failures)
-        raise ValueError(f"{count} of the trainings failed, as the ranking says: the same command tries again")
+        raise ValueError(f"{count} of the trainings failed, see the ranking: the same command tries again")
 
 
 entry = common.command("nas-rank", main)

@@ -8,13 +8,12 @@ from cli import common
 
 DESCRIPTION = """\
 Writes one HTML file about one run or several, side by side: curves, pictures, the cell and the path, IoU of each class,
-settings (those that differ first), and the commands to repeat it all. Of a study of nas-sweep: trials, the best
-settings, importances, the Pareto front. The file needs no network and no other file; the pictures of nas-draw in a
-run's folder are in it, too."""
+settings (those that differ first), and the commands to repeat everything. For a study of nas-sweep: trials, the best
+settings, importances, the Pareto front. The file needs no network and no other file; it includes the pictures of
+nas-draw in a run's folder."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-report."""
     parser = common.parser("nas-report", DESCRIPTION, "RUN...")
     parser.add_argument(
         "run",
@@ -23,17 +22,16 @@ def make_parser() -> common.Parser:
         nargs="+",
         help="Run folders of nas-search and nas-retrain, and folders of nas-sweep's studies.",
     )
-    parser.add_optional("--out", "The file; report.html in the only folder, or, of several, in this one, if not given.")
+    parser.add_optional("--out", "The file; if not given, report.html in the one folder, or in this one for several.")
     parser.add_optional(
-        "--image", "Show each network of nas-retrain at work on this image: features, classes, receptive field."
+        "--image", "Show each network of nas-retrain on this image: features, classes, receptive field."
     )
-    parser.add_optional("--storage", "Of the one study, as nas-sweep had it, if any.")
-    parser.add_optional("--study", "Of the one study, as nas-sweep had it, if any.")
+    parser.add_optional("--storage", "Storage of the one study, as given to nas-sweep.")
+    parser.add_optional("--study", "Name of the one study, as given to nas-sweep.")
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, writes, prints."""
     values = common.parse(make_parser(), arguments)
     common.check_file_name("out", values.out)
     if values.out is not None and Path(values.out).suffix.lower() not in (".html", ".htm"):

@@ -13,12 +13,11 @@ RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\
 Trains a genotype.json file, or a published network by name, from scratch or from weights (--init-from,
 --network.backbone-weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
-cores, a genotype or an Auto-DeepLab as a narrow network: to see it work, not to learn much. With --data the defaults
-are the protocol of Auto-DeepLab on Cityscapes, and --recipe has those of the other papers."""
+cores, a genotype or an Auto-DeepLab as a narrow network: a demo that learns little. With --data the defaults are the
+protocol of Auto-DeepLab on Cityscapes, and --recipe has those of the other papers."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-retrain."""
     parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
     parser.notes = networks.listed()
     choices = "A genotype.json file, or the name of a published network (listed below). Not given with --resume."
@@ -32,12 +31,11 @@ def make_parser() -> common.Parser:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, trains, prints."""
     parser = make_parser()
     given = common.given(parser, arguments)
     if "source" in given:
         if given.get("resume") is not None:
-            raise ValueError("--resume trains what the run was begun with: leave the genotype out")
+            raise ValueError("--resume trains the run's own genotype: leave the genotype out")
         common.refuse(given, {"genotype": "the genotype is named twice"})
         given["genotype"] = given.pop("source")
     small = networks.small_recipe([given.get("genotype")], given)
@@ -61,7 +59,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _check_genotype(file: str) -> None:
-    """Refuses a file that is no genotype before the data set is read, which may take minutes."""
+    """Checks the genotype file before the data set is read, which may take minutes."""
     from search_spaces.genotype import load_genotype
 
     if not Path(file).exists():

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from nas.seeds import SeedResult
 
 OF_A_SPACE = ("layers", "levels", "blocks", "filter_multiplier")
-"""Settings that take the place of a space's own numbers."""
+"""Settings that override a space's own numbers."""
 WITHOUT = {
     "seed": "--seeds has the seeds of all searches",
-    "resume": "the same command goes on with the searches of --seeds",
+    "resume": "the same command resumes the searches of --seeds",
 }
-"""Options that do not go with --seeds."""
+"""Options that --seeds excludes."""
 RECIPES = Path(__file__).parent.parent / "nas" / "recipes"
 DESCRIPTION = """\
 Searches an architecture for semantic segmentation: relaxes a search space into one supernet, trains
@@ -31,26 +31,24 @@ defaults are the protocol of Auto-DeepLab."""
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-search."""
     parser = common.parser("nas-search", DESCRIPTION)
     parser.add_settings(SearchConfig)
     common.add_run_options(parser, RECIPES)
     parser.add_optional(
         "--seeds",
         "Search once with each of these seeds, such as 0,1,2, one after the other, in run folders seed-0, seed-1, "
-        "... of --out (runs/search-SPACE-DATA-seeds if not given). The same command goes on with what was stopped.",
+        "... of --out (runs/search-SPACE-DATA-seeds if not given). The same command resumes what was stopped.",
     )
     return parser
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, searches, prints."""
     parser = make_parser()
     given = common.given(parser, arguments)
     if given.get("seeds") is not None:
         common.refuse(given, WITHOUT)
     base, files = common.layers(parser, given, RECIPES, "small")
-    if "resume" not in given and given.get("space") not in (None, *available()):  # a file, whose own numbers hold
+    if "resume" not in given and given.get("space") not in (None, *available()):  # the numbers of a file count
         base = Namespace({name: value for name, value in vars(base).items() if name not in OF_A_SPACE})
     values = common.complete(parser, base, *files, given)
     config = common.settings(SearchConfig, values)
@@ -65,11 +63,11 @@ def main(arguments: list[str]) -> None:
 
         print(cell_table(result.genotype))
         print(path_trellis(result.genotype))
-        print(f"genotype: {result.folder / 'genotype.json'}   (pictures beside it: cell.svg, trellis.svg)")
+        print(f"genotype: {result.folder / 'genotype.json'}   (pictures next to it: cell.svg, trellis.svg)")
 
 
 def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> None:
-    """Searches with each seed, and prints what came of them."""
+    """Searches with each seed, and prints the results."""
     from nas.seeds import search_seeds
     from search_spaces.space import load
 
@@ -77,7 +75,7 @@ def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> No
     results = search_seeds(config, seeds, folder, quiet)
     if common.is_first() and not quiet:
         print(_table(results))
-        print(f"next: nas-rank {folder}, which trains what they found")
+        print(f"next: nas-rank {folder}, which trains the genotypes found")
     failed = [result for result in results if result.failure is not None]
     if failed:
         raise ValueError(
@@ -87,7 +85,7 @@ def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> No
 
 
 def _table(results: Sequence[SeedResult]) -> str:
-    """A line for each seed."""
+    """Formats the results, one line for each seed."""
     width = max(len("path"), *(len("-".join(map(str, r.genotype.path))) for r in results if r.genotype), 0)
     digits = max(len("seed"), *(len(str(result.seed)) for result in results))
     lines = [f"{'seed':>{digits}}   val mIoU %   {'path':<{width}}   genotype"]

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from retrain.sweeps.study import Study
 
 DESCRIPTION = """\
-Varies settings of nas-search or nas-retrain as a sweep says, a shipped one or a YAML file: each trial is a run of its
-own, and what was best becomes a file for --config. The same command goes on with a study, and started several times, on
-one or more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
+Varies settings of nas-search or nas-retrain according to a sweep, a shipped one or a YAML file: each trial is a run,
+and the best settings become a file for --config. The same command resumes a study; started several times, on one or
+more machines, its workers share it. All settings of the runs are options: see nas-sweep SWEEP --help."""
 
 PORT = 13000
 
 
 def make_parser() -> common.Parser:
-    """The parser of nas-sweep: only for its help, as the verbs have their own."""
+    """Makes the parser of nas-sweep, only for its help: sweeps and verbs have their own."""
     parser = common.parser("nas-sweep", DESCRIPTION, "SWEEP|report|proxy")
     choices = "A shipped sweep, a YAML file, or a verb: report or proxy; see below."
     parser.add_argument("sweep", metavar="SWEEP", type=str, help=choices)
@@ -41,16 +41,16 @@ def make_parser() -> common.Parser:
 
 
 def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
-    """The parser of a sweep: its own options, and the settings of its runs."""
+    """Makes the parser of a sweep: its own options, and the settings of its runs."""
     parser = common.parser(f"nas-sweep {name}", sweep.description or "A sweep of your own.")
     common.add_run_options(parser, sweep.recipes, resumes=False)
     parser.add_optional("--out", "Folder of the study; runs/sweep-NAME-DATA if not given.")
     parser.add_optional(
         "--storage",
-        "Where the study is kept: journal (a file in its folder, the default), sqlite (the same), a journal file "
+        "Storage of the study: journal (a file in its folder, the default), sqlite (also a file there), a journal file "
         "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
     )
-    parser.add_optional("--study", "Name of the study in the storage; the folder's if not given.")
+    parser.add_optional("--study", "Name of the study in the storage; that of the folder if not given.")
     parser.add_settings(StudyConfig)
     parser.set_defaults(to_plain(sweep.study))
     parser.add_settings(sweep.config_class, skip={"out"})
@@ -59,7 +59,6 @@ def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, and runs a sweep or a verb."""
     name, rest = common.take_verb(make_parser, arguments)
     if name == "report":
         return _report(rest)
@@ -111,10 +110,10 @@ def _sweep(name: str, arguments: list[str]) -> None:
         with Screen(study, values.quiet):
             study.work(lambda trial: run_trial(trial, config.objectives))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("stopped; the same command goes on with the study") from None
+        raise KeyboardInterrupt("stopped; the same command resumes the study") from None
     write_report(study)
     if not values.quiet:
-        print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {folder / REPORT}")
+        print(f"{counted(study.trials)}; {_best_line(study)}; full report: {folder / REPORT}")
 
 
 def _how_to_vary(name: str) -> str:
@@ -123,8 +122,8 @@ def _how_to_vary(name: str) -> str:
 
 
 def _layers(name: str, sweep: Sweep, parser: common.Parser, given: Namespace) -> list[Namespace]:
-    """The recipe's settings, over them the sweep's, then those of files, then the options."""
-    common.refuse(given, {"resume": "the same command goes on with a study"})
+    """Returns the settings of the recipe, over them those of the sweep, of files, and of the options."""
+    common.refuse(given, {"resume": "the same command resumes a study"})
     for parameter in sweep.parameters:
         if parameter.name in given:
             raise common.UsageError(f"--{parameter.name} is what the sweep varies: leave it out. {_how_to_vary(name)}")
@@ -138,11 +137,11 @@ def _layers(name: str, sweep: Sweep, parser: common.Parser, given: Namespace) ->
 
 
 def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
-    """The sweep with all settings resolved, as a sweep file."""
+    """Formats the sweep with all settings resolved, as a sweep file."""
     parts = {p.name: {k: v for k, v in to_plain(p).items() if v and k != "name"} for p in sweep.parameters}
-    head = {"description": sweep.description, "command": sweep.command}
     plain = {
-        **head,
+        "description": sweep.description,
+        "command": sweep.command,
         "parameters": parts,
         "first": to_plain(sweep.first),
         **to_plain(config),
@@ -165,8 +164,8 @@ def _best_line(study: Study) -> str:
 def _report(arguments: list[str]) -> None:
     parser = common.parser("nas-sweep report", "Writes a study's report.md, pictures and best.yaml.", "STUDY")
     parser.add_argument("folder", metavar="STUDY", type=str, help="The study's folder.")
-    parser.add_optional("--storage", "As nas-sweep had it, if it had any.")
-    parser.add_optional("--study", "As nas-sweep had it, if it had any.")
+    parser.add_optional("--storage", "Storage of the study, as given to nas-sweep.")
+    parser.add_optional("--study", "Name of the study, as given to nas-sweep.")
     values = common.parse(parser, arguments)
 
     from retrain.sweeps.report import REPORT, counted, write_report
@@ -174,13 +173,13 @@ def _report(arguments: list[str]) -> None:
 
     study = open_study(values.folder, values.storage, values.study)
     write_report(study)
-    print(f"{counted(study.trials)}; {_best_line(study)}; all of it in {study.folder / REPORT}")
+    print(f"{counted(study.trials)}; {_best_line(study)}; full report: {study.folder / REPORT}")
 
 
 def _proxy(arguments: list[str]) -> None:
     description = (
-        "Serves a storage by gRPC, for workers with --storage grpc://HOST:PORT. Whoever reaches it may write: no "
-        "address but that of a trusted network."
+        "Serves a storage by gRPC, for workers with --storage grpc://HOST:PORT. Everybody who reaches it may write: "
+        "listen only at an address of a trusted network."
     )
     parser = common.parser("nas-sweep proxy", description)
     parser.add_argument(

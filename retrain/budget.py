@@ -1,9 +1,7 @@
-"""The candidates that a genotype's alpha and beta give: decoded, with what their networks cost.
+"""Decoding a genotype's alpha and beta into several candidates, with the costs of their networks.
 
-The table of costs of a space: each distinct part of its networks is measured once.
-
-Parameters and multiply-adds are those that `nas-describe` counts of the built network, to the digit. Latency is a
-model: the parts' times on a device add up, which leaves out what two parts next to each other gain or lose.
+Each distinct part of a space's networks is measured once. Parameters and multiply-adds equal those that `nas-describe`
+counts for the built network. Latency is a model: the times of the parts add up, without effects between neighbours.
 """
 
 from __future__ import annotations
@@ -27,21 +25,14 @@ from search_spaces.genotype import Genotype
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = [
-    "COUNTED",
-    "Decoded",
-    "LATENCY",
-    "cost_table",
-    "decode_candidates",
-]
+__all__ = ["COUNTED", "LATENCY", "Decoded", "cost_table", "decode_candidates"]
 
 
 class Decoded(NamedTuple):
-    """A candidate, and the genotype of it."""
+    """A candidate and its genotype, whose provenance has as `decoding` the settings, the probability and the costs."""
 
     candidate: Candidate
     genotype: Genotype
-    """Its provenance has, as `decoding`, how it was found and what it costs."""
 
 
 def decode_candidates(
@@ -52,15 +43,15 @@ def decode_candidates(
     size: tuple[int, int],
     latency: torch.device | Measure | None = None,
 ) -> list[Decoded]:
-    """Decodes alpha and beta into the candidates that are asked for.
+    """Decodes alpha and beta into the requested candidates.
 
     Args:
-        genotype: With alpha and beta; its cell and path are not read.
+        genotype: A genotype with alpha and beta; its cell and path are not read.
         config: Which candidates.
-        network: What they become.
+        network: Settings of their networks.
         classes: Number of classes.
         size: H, W of the image in pixels.
-        latency: As of `cost_table`.
+        latency: As for `cost_table`.
 
     Raises:
         ValueError: There is no alpha or beta, a setting of the network has no effect, nothing is within the limits
@@ -128,15 +119,15 @@ def cost_table(
     """Measures the parts of all networks that a decoding in `space` may become.
 
     Args:
-        space: The space.
+        space: The search space.
         classes: Number of classes.
-        config: Of the networks.
+        config: Settings of the networks.
         size: H, W of the image in pixels.
-        latency: The device to time the parts on, for one image in float32; or what says how long each takes; None:
-            latency is no cost of the table.
+        latency: Device on which to time the parts, for one image in float32, or a function that returns the latency of
+            a part; None: the table has no latency.
 
     Returns:
-        Costs `multiply_adds`, `parameters` and, if asked for, `microseconds`.
+        Costs `multiply_adds`, `parameters` and, unless `latency` is None, `microseconds`.
     """
     walk: Walk[Any] = KINDS[config.kind].load().walk(space, classes, config)
     known: dict[Hashable, Costs] = {}
@@ -149,7 +140,7 @@ def cost_table(
 
     numbers: dict[Any, int] = {walk.start: 0}
     states, steps = [walk.start], []
-    for state in states:  # it grows as new ones are reached
+    for state in states:  # grows as new states are reached
         own = []
         for level in space.transitions(0, state.level):
             step = walk.step(state, level)
@@ -168,7 +159,7 @@ def cost_table(
                 cost(walk.operation(name, reads_input, place)) if place in places else nothing
                 for place in range(2 * space.levels)
             )
-    ends = (nothing, *(cost(*walk.end(state)) for state in states[1:]))  # no path is empty: the first has no end
+    ends = (nothing, *(cost(*walk.end(state)) for state in states[1:]))  # no path ends in the start
     return CostTable(names, tuple(state.level for state in states), tuple(steps), ends, operations)
 
 
@@ -185,7 +176,7 @@ def _measured(part: Part, size: tuple[int, int], latency: torch.device | Measure
 
 
 def _arguments(part: Part, size: tuple[int, int]) -> list[Any]:
-    """What a part is called with for an image of this size, on the device of the context."""
+    """Makes the arguments of a part for an image of this size, on the device of the context."""
 
     def at(stride: int) -> tuple[int, int]:
         return -(-size[0] // stride), -(-size[1] // stride)

@@ -38,7 +38,6 @@ __all__ = [
     "recipe",
 ]
 
-
 RECIPES = Path(__file__).parent / "recipes"
 ClassWeights = Literal["none", "inverse_log"]
 
@@ -56,19 +55,18 @@ class OptimizerConfig(SgdConfig):
     momentum: float = 0.9
     """Momentum of SGD, beta1 of Adam (beta2 is 0.999); 0 to below 1."""
     weight_decay: float = 4e-5
-    """L2 penalty, at least 0; its gradient is added to the loss's, for Adam too, as in the papers' TensorFlow code."""
+    """L2 penalty, at least 0; its gradient is added to the loss's, also for Adam, as in the papers' TensorFlow code."""
     eps: float | None = None
-    """Adam's, added to the root of the second moment, above 0; None: 1e-8. SGD has none."""
+    """Adam's epsilon, added to the root of the second moment, above 0; None: 1e-8. SGD has none."""
     power: float = 0.9
     """Exponent of the schedule, at least 0; 0 keeps the rate constant."""
     decay: Decay = "all"
-    """Which weights decay: all parameters; convolutions (their weights only: no biases, batch norms, PReLUs);
-    dense_convolutions (those but depthwise ones). Lateral inhibitions never do."""
+    """Which weights decay: all parameters; convolutions (only their weights: no biases, batch norms, PReLUs);
+    dense_convolutions (the same without depthwise ones). Lateral inhibitions never do."""
     head_lr_multiplier: float = 1.0
-    """Factor on the learning rate of the network's head, which starts from scratch where the rest is pretrained; above
-    0."""
+    """Learning rate factor of the network's head, which starts from scratch where the rest is pretrained; above 0."""
     head_bias_lr_multiplier: float | None = None
-    """The same for the biases of the head's convolutions; None: as the rest of the head."""
+    """The same for the biases of the head's convolutions; None: that of the head."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,14 +82,14 @@ class OptimizerConfig(SgdConfig):
 
 @dataclass(frozen=True)
 class LossConfig(LossNameConfig):
-    """The loss that is minimised, the weights of the classes in it, and where it is taken."""
+    """Loss, class weights, and the resolution at which the loss is computed."""
 
     class_weights: ClassWeights = "none"
-    """none: every labelled pixel counts alike; inverse_log: a pixel counts 1 / ln(1.02 + p), with p the share of its
-    class among the labelled pixels of the training split."""
+    """none: every labelled pixel has weight 1; inverse_log: a pixel has weight 1 / ln(1.02 + p), with p the share of
+    its class among the labelled pixels of the training split."""
     resolution: Literal["image", "logits"] = "image"
-    """Where the loss is taken: at the image's size, to which the logits are resized; or at the logits' own stride, to
-    which the labels are, by nearest neighbour."""
+    """Resolution of the loss: image resizes the logits to the image; logits resizes the labels to the logits' stride,
+    by nearest neighbour."""
 
 
 @dataclass(frozen=True)
@@ -105,16 +103,16 @@ class RetrainConfig(RunConfig):
     network: NetworkConfig = field(default_factory=NetworkConfig)
     """Widths and regularisation of the network."""
     init_from: str | None = None
-    """Run folder of nas-retrain, or a checkpoint file of one, whose weights the network starts from: those of equal
+    """Run folder of nas-retrain, or a checkpoint file of one, from whose weights the network starts: those of equal
     name and shape."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """SGD or Adam, with the poly schedule."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """The loss that is minimised."""
+    """Loss and class weights."""
     loader: LoaderConfig = field(
         default_factory=lambda: LoaderConfig(batch_size=16, augment=AugmentConfig(crop=(769, 769)))
     )
-    """How the data set is read."""
+    """Loading and augmentation of the data set."""
     epochs: int = 8000
     """Passes over the training data, at least 1; 8,000 of Cityscapes' 2,975 images are the paper's 1.5 M steps."""
 
@@ -128,7 +126,7 @@ class RetrainConfig(RunConfig):
 
 
 def recipe(name: str) -> RetrainConfig:
-    """The settings of a shipped training recipe, such as "small" or "camvid"; see the files in retrain/recipes."""
+    """Loads the settings of a shipped training recipe, such as "small" or "camvid"; see retrain/recipes."""
     return load_recipe(RetrainConfig, RECIPES, name)
 
 
@@ -138,16 +136,16 @@ TIMES = {"us": 1, "ms": 10**3, "s": 10**6}
 
 
 def parse_quantity(name: str, text: str, units: dict[str, int], example: str) -> int:
-    """A number with a unit as a whole number of the smallest, rounded down: a limit is never widened.
+    """Parses a number with a unit, such as 20G or 40ms, rounded down to a whole number: a limit is never widened.
 
     Args:
-        name: Of the setting, for the message.
-        text: Such as 20G, 2.5M, 40ms, 3e9.
-        units: What each stands for.
-        example: For the message.
+        name: Name of the setting, for the message.
+        text: The number, its unit optional.
+        units: Factor of each unit.
+        example: A valid text, for the message.
 
     Raises:
-        ValueError: It is no such number, or not above 0.
+        ValueError: The text is no such number, or not above 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\+?\d{1,2})?) ?([a-zA-Z]*)", text.strip())
     value = int(Fraction(match[1]) * units[match[2]]) if match and match[2] in units else 0
@@ -165,17 +163,18 @@ class CandidateConfig(Settings):
     """
 
     top: int | None = None
-    """List so many candidates, the most probable first, at least 1; 1 where only limits are given."""
+    """Number of candidates to list, the most probable first, at least 1; 1 if only limits are given."""
     pareto: Literal["multiply_adds", "parameters", "latency"] | None = None
     """List the Pareto front of probability against this cost."""
     max_multiply_adds: str | None = None
     """Limit on the network's multiply-adds at --input, such as 20G."""
     max_parameters: str | None = None
-    """Limit on its trainable parameters, such as 2.5M."""
+    """Limit on the network's trainable parameters, such as 2.5M."""
     max_latency: str | None = None
-    """Limit on its latency for one image on --device, such as 40ms: the sum of the measured times of its parts."""
+    """Limit on the network's latency for one image on --device, such as 40ms: the sum of the measured times of its
+    parts."""
     vary: Literal["both", "path", "cell"] | None = None
-    """What may be other than in the paper's decoding: both (the default), the path alone, or the cell alone."""
+    """Parts that may differ from the paper's decoding: both (the default), only the path, or only the cell."""
     candidate: int | None = None
     """Show this candidate in full, draw it, write it with --output; the first if not given."""
 
@@ -196,16 +195,16 @@ class CandidateConfig(Settings):
 
     @property
     def asked(self) -> bool:
-        """Whether any candidates are listed."""
+        """Whether any candidates are requested."""
         return self.top is not None or self.pareto is not None or bool(self.limits())
 
     @property
     def needs_latency(self) -> bool:
-        """Whether a limit or the front is one of latency."""
+        """Whether there is a limit or a front of latency."""
         return self.max_latency is not None or self.pareto == "latency"
 
     def limits(self) -> dict[str, int]:
-        """The limits by the names of `decoders.CostTable`: `multiply_adds`, `parameters`, `microseconds`."""
+        """Parses the limits, by the names of `decoders.CostTable`: `multiply_adds`, `parameters`, `microseconds`."""
         given = (
             ("multiply_adds", "max_multiply_adds", COUNTS, "20G"),
             ("parameters", "max_parameters", COUNTS, "2.5M"),
@@ -224,16 +223,14 @@ MAX_RANDOM = 1000
 
 @dataclass(frozen=True)
 class RankingConfig(Settings):
-    """What is trained, and where it is compared."""
+    """Settings of `nas-rank` besides those of its trainings."""
 
     random: int | None = None
-    """Random genotypes of the candidates' space, for each space if there are several; None: 3, if there is a space at
-    all (a published network has none)."""
+    """Number of random genotypes of each candidate's space; None: 3 (0 for published networks, which have no space)."""
     seeds: tuple[int, ...] = (0, 1)
     """Every genotype is trained once with each of these seeds; a standard deviation needs two."""
     split: str = "val"
-    """Split on which they are compared. The best of many on the split by which it was chosen is an optimistic number:
-    measure it on another one."""
+    """Split on which they are compared. The result of the best on this split is optimistic: measure it on another."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

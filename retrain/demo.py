@@ -30,12 +30,12 @@ from search_spaces.graph import random_genotype
 __all__ = ["Contestant", "DemoResult", "demo"]
 
 GRACE = 30.0
-"""Seconds that a worker has to save when the demo is gone."""
+"""Seconds that a worker has to save after the end of the demo."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A genotype of the comparison and what it reached."""
+    """A genotype of the comparison and its result."""
 
     name: str
     """"searched", or "random 1", ..."""
@@ -43,14 +43,14 @@ class Contestant:
     parameters: int
     """Trainable parameters of its network."""
     miou: float
-    """On the test split after the last epoch, 0 to 1."""
+    """mIoU on the test split after the last epoch, 0 to 1."""
     folder: Path
     """Its run folder."""
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made."""
+    """The searched genotype and random ones, all trained alike."""
 
     searched: Contestant
     randoms: tuple[Contestant, ...]
@@ -58,13 +58,11 @@ class DemoResult:
     """Mean mIoU of the random genotypes."""
 
     def table(self) -> str:
-        """The comparison as text."""
+        """Formats the comparison as text."""
         lines = ["network         parameters   test mIoU %   path"]
-        for contestant in (self.searched, *self.randoms):
-            path = "-".join(map(str, contestant.genotype.path))
-            lines.append(
-                f"{contestant.name:<14}  {contestant.parameters:>10,}   {100 * contestant.miou:>11.2f}   {path}"
-            )
+        for one in (self.searched, *self.randoms):
+            path = "-".join(map(str, one.genotype.path))
+            lines.append(f"{one.name:<14}  {one.parameters:>10,}   {100 * one.miou:>11.2f}   {path}")
         lines.append(f"{'mean of random':<14}  {'':>10}   {100 * self.random_mean:>11.2f}")
         return "\n".join(lines)
 
@@ -79,11 +77,11 @@ def demo(
     """Searches, then retrains the result and random genotypes of the same space with the same settings, two at a time.
 
     Args:
-        out: Folder for all runs; must not hold them yet.
+        out: Folder for all runs, without runs so far.
         search_config: Settings of the search.
         retrain_config: Settings of the retraining; the genotype is filled in.
         randoms: Number of random genotypes, at least 1; they are drawn with the seeds 1, 2, ...
-        say: Gets a line before each stage.
+        say: Called with a line before each stage.
 
     Raises:
         ValueError: Settings or data that cannot be used, or `out` holds runs already.
@@ -116,7 +114,7 @@ def demo(
 
 
 def _train_all(configs: Sequence[RetrainConfig], say: Callable[[str], Any]) -> list[tuple[int, float]]:
-    """Trains and tests every one, in as many processes as there are cores for, one thread each."""
+    """Trains and tests every network, in up to one process for each core, with one thread each."""
     workers = min(len(configs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
         scores = []
@@ -127,7 +125,7 @@ def _train_all(configs: Sequence[RetrainConfig], say: Callable[[str], Any]) -> l
 
 
 def _end_with_parent() -> None:
-    """Makes a worker stop, saving, when the demo is gone, however it went."""
+    """Makes a worker save and stop when the demo's process ends for any reason."""
     parent = parent_process()
 
     def watch() -> None:
@@ -141,7 +139,7 @@ def _end_with_parent() -> None:
 
 
 def _train_one(config: RetrainConfig) -> tuple[int, float]:
-    """Trainable parameters, and mIoU on the test split after the last epoch."""
+    """Returns trainable parameters, and mIoU on the test split after the last epoch."""
     torch.set_num_threads(1)
     folder = train(config, quiet=True).folder
     miou = evaluate(folder, "test", "last", device=config.device).miou

@@ -29,77 +29,74 @@ from search_spaces.validation import to_plain
 __all__ = ["Evaluation", "evaluate"]
 
 NEAR_0 = 0.1
-"""Share of the training's validation mIoU below which other data are thought to have other classes."""
+"""Share of the training's validation mIoU below which another data set is suspected of other classes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What a network reached on a split, and all that names the result."""
+    """Results of a network on a split, and the facts that identify them."""
 
     miou: float
     """Mean IoU over the classes that occur, 0 to 1."""
     pixel_accuracy: float
-    """Share of labelled pixels that are right, 0 to 1."""
+    """Share of labelled pixels that are correct, 0 to 1."""
     iou: dict[str, float | None]
     """IoU of each class, 0 to 1; None where the class occurs neither in labels nor in predictions."""
     images: int
-    """Images measured."""
+    """Number of images."""
     data: str
-    """Data set."""
+    """Name of the data set."""
     split: str
-    """Its split."""
     resolution: float
     """Factor by which images were resized before the network; predictions are measured at the labels' own size."""
     checkpoint: str
     """File name of the checkpoint."""
     checkpoint_sha256: str
-    """Hash of the checkpoint."""
     epoch: int
-    """Epochs that the weights were trained for."""
+    """Epochs for which the weights were trained."""
     seed: int
     """Seed of the training."""
     confusion: list[list[int]]
     """Pixels [label][prediction]."""
     metrics: dict[str, float | None]
-    """Those of `METRICS` besides the two above, by name; None where one is not defined."""
+    """Other metrics of `METRICS` by name; None where one is not defined."""
     scales: list[float]
-    """Factors at which each image was seen."""
+    """Factors by which each image was resized."""
     flip: bool
-    """Whether it was seen mirrored, too."""
+    """Whether each image was also mirrored."""
     window: list[int] | None
-    """Height and width of the windows in which larger images were seen; None: all at once."""
+    """Height and width of the windows for larger images; None: whole images."""
     stride: list[int] | None
-    """Steps from a window to the next, down and to the right."""
+    """Steps between windows, down and to the right."""
     smallest_image: list[int]
-    """Height and width of the image with the fewest pixels, as the network got it at scale 1."""
+    """Height and width of the image with the fewest pixels, as input of the network at scale 1."""
     largest_image: list[int]
     """The same of the image with the most pixels."""
     precision: str
-    """Of the forward passes."""
+    """Precision of the forward passes."""
     folded: int
-    """Batch norms that were part of a convolution."""
+    """Number of batch norms folded into a convolution."""
     compiled: bool
     """Whether the network was compiled."""
     device_type: str
-    """Where it was computed: cpu or cuda."""
+    """cpu or cuda."""
     package_version: str
     """Version of this toolkit."""
     torch_version: str
-    """Version of PyTorch."""
     settings: dict[str, Any]
-    """What was asked for, by the names of the options; None where nothing was."""
+    """Options by name, as given; None for those that were not."""
 
     @property
     def viewing(self) -> Viewing:
-        """How images were seen."""
+        """Scales, mirroring and windows."""
         window, stride = ((size[0], size[1]) if size else None for size in (self.window, self.stride))
         return Viewing(tuple(self.scales), self.flip, window, stride)
 
     def save(self, run: str | Path) -> Path:
         """Writes evaluation-SPLIT-CHECKPOINT.json into the run folder.
 
-        Behind the checkpoint stands how images were seen, where that was not once and as they are, and the precision,
-        where it was asked for, such as "-scales-0.5-1-1.75-flip-bfloat16".
+        Scales, mirroring, windows and precision are appended where they are not the defaults, such as
+        "-scales-0.5-1-1.75-flip-bfloat16".
         """
         which = "best" if self.checkpoint == BEST else "last"
         asked = self.settings.get("precision")
@@ -108,7 +105,7 @@ class Evaluation:
         return write_atomically(Path(run) / name, text)
 
     def table(self) -> str:
-        """The result as text: a line a class, then the summary."""
+        """Formats the result as text: a line for each class, then a summary."""
         width = max(len(name) for name in self.iou)
         lines = [f"{'class':<{width}}   IoU %"]
         for name, value in self.iou.items():
@@ -138,13 +135,13 @@ def evaluate(
 
     Args:
         run: The run folder.
-        split: The split; None: the one that the run validated on.
+        split: The split; None: the validation split of the run.
         which: "best" (highest validation mIoU) or "last".
-        data_root: In place of the run's folder of the data set.
+        data_root: Folder of the data set; None: that of the run.
         device: auto, cpu, cuda, cuda:N.
         write: Write the result into the run folder (see `Evaluation.save`).
-        how: What the network sees of an image, and how it is computed; None: each image once, as it is.
-        progress: Show a bar with the time left, where there is a terminal.
+        how: Views of an image, and precision, folding and compiling; None: each image once, as it is.
+        progress: Show a bar with the time left in a terminal.
 
     Raises:
         ValueError: The run, its checkpoint, the data, the device, the precision or the window cannot be used; one line.
@@ -159,7 +156,7 @@ def evaluate(
     if dataset.classes != trained.classes:
         raise ValueError(
             f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "
-            f"trained for {', '.join(trained.classes)}: give the data set that it was trained on"
+            f"trained for {', '.join(trained.classes)}: give the data set on which it was trained"
         )
     sizes: list[tuple[int, int]] = []
     with (
@@ -209,8 +206,8 @@ def evaluate(
     if config.data_root != trained.config.data_root and result.miou < NEAR_0 * trained.val_miou:
         warnings.warn(
             f"{100 * result.miou:.2f} % is near 0, where the training ended with {100 * trained.val_miou:.2f} %: are "
-            f"the labels in {config.data_root} numbered as those that the network was trained with, from 0 "
-            f"({trained.classes[0]}) to {classes - 1} ({trained.classes[-1]})? nas-data check shows what they have",
+            f"the labels in {config.data_root} numbered as those with which the network was trained, from 0 "
+            f"({trained.classes[0]}) to {classes - 1} ({trained.classes[-1]})? nas-data check shows their classes",
             stacklevel=2,
         )
     if write:

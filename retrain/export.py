@@ -1,12 +1,10 @@
-"""A trained network as an ONNX file: exported, set beside PyTorch in onnxruntime, and only then written, with a card.
+"""Export of a trained network as an ONNX file, compared with PyTorch before it is written, with a model card.
 
-PyTorch's exporter from `torch.export` is used: it keeps sizes as symbols, so that one graph serves all of them, and it
-sees through every module here. (The older one, by tracing, takes a tenth of the time. It is deprecated, and it exports
-neither lateral inhibitions nor smoothed convolutions.)
+The exporter is that of `torch.export`: it keeps sizes symbolic, so that one graph serves all of them, and handles every
+module here. (The older one, by tracing, takes a tenth of the time. It is deprecated, and it exports neither lateral
+inhibitions nor smoothed convolutions.)
 
 Shapes: N images of H x W pixels; none of the three is fixed in the file.
-
-The model card beside an exported network: all that whoever runs it has to know, in plain containers.
 """
 
 from __future__ import annotations
@@ -56,50 +54,46 @@ __all__ = [
     "run_session",
 ]
 
-
 INPUT = "images"
 OUTPUTS = ("logits", "labels")
 OPSETS = range(18, 26)
-"""What the exporter writes, 18, and what its results can be converted to."""
+"""The exporter's own opset, 18, and those to which its graphs can be converted."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FATAL = 4
-"""Of onnxruntime's levels of messages: failures reach us as exceptions."""
+"""Log level of onnxruntime: failures are raised as exceptions anyway."""
 
 EXAMPLE = (2, 3, 519, 775)
-"""Only shapes are computed from it. Every feature has sides above 1, which torch.export would take for fixed."""
+"""Only shapes are computed from it. Every feature has sides above 1: torch.export takes a side of 1 for fixed."""
 CHECKED = ((1, 64, 96), (2, 75, 101), (1, 129, 193))
-"""N, H, W of the images on which the file is set beside PyTorch."""
+"""N, H, W of the images on which the file is compared with PyTorch."""
 DIFFERENCE = 1e-4
 """Largest difference allowed, as a share of the logits' range; rounding gives about 1e-6."""
 CHANGED = 1e-3
-"""Largest share of pixels allowed to change their class, where two classes are all but equal."""
+"""Largest share of pixels allowed to change their class, where two classes are nearly equal."""
 LARGEST_FILE = 2_000_000_000
 """Bytes of weights that one file can hold; with more, they go into FILE.data."""
 
 
 class ExportError(ValueError):
-    """An export that cannot be done or that went wrong: the message is one line, and no file was touched."""
+    """A failed export, with a message of one line; no file was changed."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far onnxruntime is from PyTorch on a batch."""
+    """Difference between onnxruntime and PyTorch on a batch of N `images` of H x W pixels."""
 
     images: int
-    """N."""
     height: int
-    """H."""
     width: int
-    """W."""
     difference: float
-    """Largest difference of a logit, as a share of the logits' range. Of labels: by how much the logit of the label
-    lies below the largest one."""
+    """Largest difference of a logit, as a share of the logits' range. For labels: the difference between the largest
+    logit and that of the label."""
     changed: float
     """Share of the pixels whose class differs, 0 to 1."""
 
     @property
     def good(self) -> bool:
-        """Whether both are within their limits; not-a-number is not."""
+        """Whether both are within their limits; NaN is not."""
         return self.difference <= DIFFERENCE and self.changed <= CHANGED
 
     def __str__(self) -> str:
@@ -111,16 +105,14 @@ class Parity:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """Files of an export: the ONNX file and its model card."""
 
     file: Path
-    """The ONNX file."""
     card: Path
-    """Its model card."""
     facts: dict[str, Any]
-    """What the card says."""
+    """Content of the card."""
     parity: list[Parity]
-    """One entry a shape of `CHECKED`."""
+    """One entry for each shape of `CHECKED`."""
 
 
 class _Labels(nn.Module):
@@ -141,7 +133,7 @@ def export_onnx(
 
     The graph maps `images`, float32 (N, 3, H, W) in [-1, 1], to `logits`, float32 (N, classes, H, W), or to `labels`,
     uint8 (N, H, W). It is run in onnxruntime on the CPU at the shapes of `CHECKED`; if it differs from PyTorch there,
-    nothing is written. What was there before stays until the new files are whole.
+    nothing is written. Files that were there before stay until the new ones are complete.
 
     Args:
         run: The run folder.
@@ -176,14 +168,14 @@ def export_onnx(
                     f"and {100 * CHANGED:g} %); give another opset"
                 )
         checked = {
-            "with": "onnxruntime on the CPU, beside PyTorch",
+            "with": "onnxruntime on the CPU, compared with PyTorch",
             "difference_allowed": DIFFERENCE,
             "changed_allowed": CHANGED,
             "shapes": [dataclasses.asdict(found) for found in parity],
         }
         card = make_card(trained, Path(run), draft, output, opset, checked)
         card_of(draft).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        for path in (_weights_of(draft), draft, card_of(draft)):
+        for path in (draft.with_name(f"{draft.name}.data"), draft, card_of(draft)):
             if path.exists():
                 with path.open("rb") as content:
                     write_atomically(file.parent / path.name, partial(shutil.copyfileobj, content))
@@ -191,19 +183,15 @@ def export_onnx(
 
 
 def card_of(file: Path) -> Path:
-    """The model card that belongs to an ONNX file."""
+    """Returns the path of an ONNX file's model card."""
     return file.with_name(f"{file.name}.json")
-
-
-def _weights_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}.data")
 
 
 def need_packages() -> None:
     """Checks that the packages of the extra `onnx` are installed.
 
     Raises:
-        ExportError: One is not; the message says how to install it.
+        ExportError: One is missing; the message has the command that installs it.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
@@ -212,11 +200,7 @@ def need_packages() -> None:
 
 @contextmanager
 def _folder_beside(file: Path) -> Iterator[Path]:
-    """A temporary folder on the file's disk, so that a folder that cannot be written is known before the work.
-
-    Raises:
-        OSError: It cannot be made, or the disk is full; it names the file, and not what is temporary.
-    """
+    """Makes a temporary folder on the file's disk, before the work; an OSError names the file, not the folder."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
@@ -227,7 +211,7 @@ def _folder_beside(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without the exporter's messages: they are for those who work on it."""
+    """Silences the exporter's messages, which are for its developers."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -239,7 +223,7 @@ def _quietly() -> Iterator[None]:
 
 
 def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
-    """Exports a network in eval mode, with the weights in the file unless they are too large for it."""
+    """Exports a network in eval mode, with the weights in the file itself unless they are too large."""
     with _quietly():
         try:
             program = torch.onnx.export(
@@ -254,20 +238,20 @@ def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
             )
         except torch.onnx.OnnxExporterError as error:
             raise ExportError(f"PyTorch {torch.__version__} cannot export this network: {error}") from error
-        assert program is not None  # it is None for the older exporter alone
+        assert program is not None  # only the older exporter returns None
         if program.model.opset_imports[""] != opset:
             raise ExportError(f"opset is {opset}: onnxscript cannot convert this network to it, give {OPSETS[0]}")
         for node in program.model.graph:
-            node.metadata_props.clear()  # stack traces, with paths of this machine
+            node.metadata_props.clear()  # stack traces, with local paths
         size = sum(tensor.nbytes for tensor in network.state_dict().values())
         program.save(file, external_data=size > LARGEST_FILE)
 
 
 def open_session(file: str | Path, threads: int | None = None) -> InferenceSession:
-    """An ONNX file, ready to run on the CPU.
+    """Opens an ONNX file, to run on the CPU.
 
     Args:
-        file: It.
+        file: The ONNX file.
         threads: Threads of an operator; None: as many as there are cores.
 
     Raises:
@@ -277,26 +261,26 @@ def open_session(file: str | Path, threads: int | None = None) -> InferenceSessi
     import onnxruntime
 
     if not Path(file).is_file():
-        raise ExportError(f"{file} is no file: name an ONNX file, as of nas-export")
+        raise ExportError(f"{file} is no file: name an ONNX file, such as nas-export writes")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions have no class of their own in common
-        if "protobuf" in str(error).lower():  # it is none
+    except Exception as error:  # onnxruntime's exceptions have no common base class
+        if "protobuf" in str(error).lower():
             raise ExportError(
-                f"{file} is not an ONNX file, or is cut short: name one, as nas-export writes it"
+                f"{file} is not an ONNX file, or is truncated: name a file that nas-export wrote"
             ) from error
         raise ExportError(f"onnxruntime cannot read {file}: {error}") from error
 
 
 def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
-    """The one output of an ONNX file for images, float32 (N, 3, H, W).
+    """Runs an ONNX file with one output on images, float32 (N, 3, H, W).
 
     Raises:
-        ExportError: It does not take them.
+        ExportError: The graph fails on these images.
     """
     try:
         (found,) = session.run(None, {session.get_inputs()[0].name: images})
@@ -306,15 +290,15 @@ def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
 
 
 def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
-    """Sets an exported graph beside its network on random images.
+    """Compares an exported graph with its network on random images.
 
     Args:
-        network: In eval mode, on the CPU.
-        session: The graph; with one output, logits or labels.
+        network: The network in eval mode, on the CPU.
+        session: The graph, with one output, logits or labels.
         shape: N, H, W.
 
     Raises:
-        ExportError: The graph does not run at this shape, or what comes out has another one.
+        ExportError: The graph does not run at this shape, or its output has another shape.
     """
     count, height, width = shape
     generator = torch.Generator().manual_seed(0)
@@ -339,25 +323,16 @@ FORMAT, VERSION = "nas-model-card", 1
 COST_SIZE = (512, 1024)
 """H, W of the image for which multiply-adds are counted."""
 OUTPUT_TYPES = {"logits": "float32", "labels": "uint8"}
-RUNTIME_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def make_card(
     trained: TrainedNetwork, run: Path, file: Path, output: str, opset: int, checked: dict[str, Any]
 ) -> dict[str, Any]:
-    """Describes an exported network.
-
-    Args:
-        trained: The network.
-        run: Its run folder.
-        file: The ONNX file.
-        output: "logits" or "labels".
-        opset: Version of ONNX's operators.
-        checked: What the comparison with PyTorch found.
-    """
+    """Makes the model card, in plain containers; `checked` are the results of the comparison with PyTorch."""
     config = trained.config
     source = genotype_source(config, run)
     cost = measure(trained.network, COST_SIZE)
+    packages = ("torch", *PACKAGES)
     checkpoint_sha256 = _sha256(trained.checkpoint)
     shape = ["N", len(trained.classes), "H", "W"] if output == "logits" else ["N", "H", "W"]
     return {
@@ -382,7 +357,7 @@ def make_card(
         "output": {"name": output, "type": OUTPUT_TYPES[output], "shape": shape},
         "checked": checked,
         "opset": opset,
-        "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in RUNTIME_PACKAGES}},
+        "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in packages}},
         "network": source if isinstance(source, str) else f"a genotype's, {config.network.kind}",
         "settings": to_plain(config.network),
         "genotype": None if isinstance(source, str) else json.loads(load_genotype(source).to_json()),
@@ -399,7 +374,7 @@ def make_card(
 
 
 def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:
-    """What nas-evaluate measured with this very checkpoint, without the confusion matrices."""
+    """Reads the results of nas-evaluate for this checkpoint, without the confusion matrices."""
     found = []
     for path in sorted(run.glob("evaluation-*.json")):
         try:

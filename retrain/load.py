@@ -1,15 +1,10 @@
-"""What a run was trained from, kept in its folder: the published network's name, or a copy of the genotype.
-
-The weights that a training starts from, and which of them learn faster: pretrained parts, and the head on them.
-
-A trained network made ready to be used: its precision, batch norms folded, compiled.
-"""
+"""Trained networks: loaded from a run folder, and made ready for use (precision, folding of batch norms, compiling)."""
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from nas.config import Precision
 from nas.data.base import MAX_CLASSES
@@ -26,38 +22,39 @@ from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, GENOTYPE, runs_within
 from nas.training.devices import choose_device, set_float32
-from retrain.config import OptimizerConfig, RetrainConfig
-from retrain.folding import fold_batch_norms
+from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from search_spaces.modules import BatchNorm
 from search_spaces.validation import from_plain
 
 __all__ = [
+    "TOLERANCE",
     "ReadyNetwork",
     "TrainedNetwork",
+    "fold_batch_norms",
     "genotype_source",
-    "head_multipliers",
-    "initialize",
-    "load_matching",
     "load_ready",
     "load_trained",
     "memory_advice",
 ]
 
-
 KIND = "retrain"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Characters that would command a terminal."""
+"""Characters that would control a terminal."""
+TOLERANCE = 1e-5
+"""Largest difference of the logits, relative to the largest one, for which a folded network is used."""
+SIZE = 64
+"""Side in pixels of the image on which it is compared."""
 
 
 @dataclass(frozen=True)
 class TrainedNetwork:
-    """A network from a run folder, in eval mode, with what is needed to use it."""
+    """A network from a run folder, in eval mode, and the facts needed to use it."""
 
     network: SegmentationNetwork
     """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
     config: RetrainConfig
-    """Settings of the run."""
     classes: tuple[str, ...]
     """Names of the classes."""
     colors: np.ndarray
@@ -65,15 +62,15 @@ class TrainedNetwork:
     mirror: Mapping[int, int]
     """Classes that a mirror image turns into others (`SegmentationDataset.mirror`)."""
     checkpoint: Path
-    """The file that it was read from."""
+    """Its file."""
     epoch: int
-    """Epochs that the weights were trained for."""
+    """Epochs for which the weights were trained."""
     val_miou: float
     """Validation mIoU after its last epoch, 0 to 1; NaN before the first epoch has ended."""
 
 
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
-    """What `build` makes the run's network from: the published name, or the run's own copy of the genotype."""
+    """Returns the argument of `build` for a run's network: a published name, or the run's own copy of the genotype."""
     return config.genotype if config.genotype in NETWORKS else folder / GENOTYPE
 
 
@@ -83,7 +80,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
     Args:
         run: The run folder.
         which: "best" (highest validation mIoU) or "last".
-        device: Where to put it; None: the CPU.
+        device: Device of the network; None: the CPU.
 
     Raises:
         ValueError: Not a retraining run, or its checkpoint cannot be used; one line.
@@ -105,7 +102,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         except ValueError as error:
             raise CheckpointError(f"{path}: its settings cannot be: {error}") from None
         source = genotype_source(config, folder)
-        with torch.device("meta"):  # the settings may ask for any width: without memory, until they fit the weights
+        with torch.device("meta"):  # no memory until the settings, which may ask for any width, fit the weights
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
@@ -116,7 +113,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
 
 
 def _classes(path: Path, names: Any, colors: Any) -> tuple[tuple[str, ...], np.ndarray]:
-    """The checked names and colours of the classes; they go into tables on the screen and into pictures."""
+    """Checks the names and colours of the classes, which are printed on the screen and drawn."""
     good = isinstance(names, list) and 1 <= len(names) <= MAX_CLASSES
     good = good and all(isinstance(name, str) and not CONTROL.search(name) for name in names)
     good = good and isinstance(colors, list) and len(colors) == len(names)
@@ -138,119 +135,29 @@ def _check_shapes(path: Path, network: SegmentationNetwork, weights: dict[str, T
             )
 
 
-def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | None:
-    """Loads the weights that the settings name into a fresh network.
-
-    Returns:
-        One line that says what was loaded; None where nothing is asked for.
-
-    Raises:
-        ValueError: The file cannot be used, or batch norms shall be kept as they are and nothing is loaded.
-    """
-    if config.init_from is not None:
-        return load_matching(network, config.init_from)
-    if config.network.backbone_weights is not None:
-        from retrain.networks.backbone_weights import load_backbone_weights
-
-        return load_backbone_weights(network, config.network.backbone_weights)
-    if config.network.frozen_batch_norm:
-        raise ValueError(
-            "network.frozen_batch_norm is true (in the recipe smoothing, too), and needs the statistics of trained "
-            "weights: give --network.backbone-weights FILE or --init-from RUN, or --network.frozen-batch-norm false"
-        )
-    return None
-
-
-@torch.no_grad()
-def load_matching(network: nn.Module, source: str | Path) -> str:
-    """Copies the tensors of a trained network that have the same name and shape here.
-
-    Args:
-        network: Where to; what finds no counterpart stays as it is.
-        source: The folder of a retraining run (its best checkpoint is taken), or a checkpoint file of one.
-
-    Returns:
-        One line that says how many tensors were taken, and which children of the network were left fresh.
-
-    Raises:
-        ValueError: There is no such checkpoint, or it has no parameter in common with the network.
-    """
-    path = Path(source)
-    path = path / BEST if path.is_dir() else path
-    weights, own = load_checkpoint(path, KIND).get("network"), network.state_dict()
-    weights = weights if isinstance(weights, dict) else {}
-    saved = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
-    taken = {name for name, tensor in own.items() if name in saved and saved[name].shape == tensor.shape}
-    if not taken & {name for name, _ in network.named_parameters()}:
-        raise ValueError(
-            f"{path} has no weights in common with the network: its parts are {_children(saved)}, those of the network "
-            f"{_children(own)}; give --init-from a run of the same network or of a part of it, or leave it out"
-        )
-    for name in taken:
-        own[name].copy_(saved[name])
-    fresh = [name for name in own if name not in taken]
-    left = f"; fresh, wholly or in part: {_children(fresh)}" if fresh else ""
-    return f"{len(taken)} of {len(own)} tensors from {path}{left}"
-
-
-def _children(names: Iterable[str]) -> str:
-    """The children that the named tensors belong to."""
-    return ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
-
-
-def head_multipliers(network: SegmentationNetwork, config: OptimizerConfig) -> dict[Tensor, float]:
-    """The factor on the learning rate of each parameter of the network's head, where the settings ask for one.
-
-    Raises:
-        ValueError: They do, and the network has no head, or the head no bias.
-    """
-    rest = config.head_lr_multiplier
-    bias = rest if config.head_bias_lr_multiplier is None else config.head_bias_lr_multiplier
-    if rest == bias == 1:
-        return {}
-    if not network.head:
-        raise ValueError(
-            f"optimizer.head_lr_multiplier is {rest:g} and optimizer.head_bias_lr_multiplier {bias:g}, but "
-            f"{type(network).__name__} has no head that is told from the rest: leave them out"
-        )
-    head = [module for name in network.head for module in network.get_submodule(name).modules()]
-    multipliers: dict[Tensor, float] = {
-        parameter: rest for module in head for parameter in module.parameters(recurse=False)
-    }
-    convolutions = [module for module in head if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
-    biases = [module.bias for module in convolutions if module.bias is not None]
-    if bias != rest and not biases:
-        raise ValueError(
-            f"optimizer.head_bias_lr_multiplier is {bias:g}, but the convolutions in the head of "
-            f"{type(network).__name__} have no bias: leave it out"
-        )
-    return multipliers | dict.fromkeys(biases, bias)
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class ReadyNetwork:
-    """A trained network on its device, in eval mode, and how it is computed."""
+    """A trained network on its device, in eval mode, possibly folded and compiled."""
 
     network: nn.Module
     """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
     trained: TrainedNetwork
-    """What it was made from: settings, classes, colours."""
+    """Its source: settings, classes, colours."""
     device: torch.device
-    """Where it is."""
     precision: Precision
-    """Of the forward pass."""
+    """Precision of the forward pass."""
     folded: int
-    """Batch norms that became part of a convolution."""
+    """Number of batch norms folded into a convolution."""
 
 
 def load_ready(run: str | Path, which: str, device: str, how: Inference) -> ReadyNetwork:
-    """Loads the network of a retraining run for use.
+    """Loads the network of a retraining run for inference.
 
     Args:
         run: The run folder.
         which: "best" (highest validation mIoU) or "last".
         device: auto, cpu, cuda, cuda:N.
-        how: Precision, folding, compiling; windows are checked against the network.
+        how: Precision, folding, compiling; its window is checked against the network.
 
     Raises:
         ValueError: The run, its checkpoint, the device, the precision or the window cannot be used, or there is no
@@ -262,12 +169,12 @@ def load_ready(run: str | Path, which: str, device: str, how: Inference) -> Read
     _check_window(network, how)
     own = trained.config.precision
     if own == "tf32" and place.type != "cuda":
-        own = "float32"  # which the run's own stood for, and is here
+        own = "float32"  # tf32 is float32 on NVIDIA GPUs
     precision = how.precision or own
     set_float32(place, precision)
     folded = 0
     if how.fold:
-        network, folded = fold_batch_norms(network)  # on the CPU, where float32 is float32
+        network, folded = fold_batch_norms(network)  # on the CPU, which computes in full float32
     network = network.to(place)
     if how.compile:
         _check_compiler(place)
@@ -286,18 +193,10 @@ def _check_window(network: nn.Module, how: Inference) -> None:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compiles one addition: what PyTorch needs for that (a C++ compiler; on a GPU, Triton) may not be there.
-
-    Raises:
-        ValueError: It cannot be compiled.
-    """
-
-    def work(x: torch.Tensor) -> torch.Tensor:
-        return x + 1
-
+    """Compiles one addition, which fails without a C++ compiler or, on a GPU, without Triton."""
     try:
-        torch.compile(work, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
-    except Exception as error:  # each backend, and each missing part, raises something of its own
+        torch.compile(lambda x: x + 1, options={"fx_graph_cache": False})(torch.zeros(8, device=device))
+    except Exception as error:  # each backend, and each missing part, raises its own exceptions
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = lines[0][:200] if lines else type(error).__name__
         raise ValueError(
@@ -308,11 +207,7 @@ def _check_compiler(device: torch.device) -> None:
 
 @contextmanager
 def memory_advice() -> Iterator[None]:
-    """Running out of memory within it ends in one line that says what to do.
-
-    Raises:
-        ValueError: There is not enough memory.
-    """
+    """Turns running out of memory in its block into a ValueError with the remedy."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -322,3 +217,76 @@ def memory_advice() -> Iterator[None]:
             "out of memory: see large images in windows (--window 512x512; fewer at once by --window-batch 1), give "
             "--precision bfloat16 or smaller --scales"
         ) from error
+
+
+class _Folded(nn.Module):
+    """Placeholder of a folded batch norm."""
+
+    def forward(self, x: Tensor, source: int = 0) -> Tensor:
+        return x
+
+
+@torch.no_grad()
+def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
+    """Copies a network with each batch norm that directly follows a convolution folded into it, for faster inference.
+
+    In eval mode a batch norm is y = s x + t for each channel, with s = scale / sqrt(variance + eps) and t = shift -
+    s mean. After a convolution it is the convolution with weights s W and bias s b + t.
+
+    A forward pass shows which batch norm follows which convolution. The copy is compared with the network on the same
+    image; they differ if something besides the batch norm reads a convolution's output.
+
+    Args:
+        network: (1, 3, H, W) -> (1, classes, H, W), in eval mode, on the CPU in float32.
+
+    Returns:
+        The copy, in eval mode, and the number of folded batch norms; the network itself and 0 where there is none to
+        fold, or the two differ by more than `TOLERANCE`.
+    """
+    assert not network.training
+    image = 2 * torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
+    folded = copy.deepcopy(network)
+    pairs, logits = _follow(folded, image)
+    for convolution, (name, norm) in pairs.items():
+        mean, variance = norm.running_mean, norm.running_var
+        weight, bias = fuse_conv_bn_weights(
+            convolution.weight, convolution.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
+        convolution.weight, convolution.bias = weight, bias
+        parent, _, child = name.rpartition(".")
+        setattr(folded.get_submodule(parent), child, _Folded())
+    difference = (folded(image) - logits).abs().max()
+    if not pairs or not difference <= TOLERANCE * logits.abs().max():
+        return network, 0
+    return folded, len(pairs)
+
+
+def _follow(network: nn.Module, image: Tensor) -> tuple[dict[nn.Conv2d, tuple[str, BatchNorm]], Tensor]:
+    """Finds the batch norm after each convolution, both used once in a forward pass; and returns the logits."""
+    outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by the output's id; kept alive, so that no id is reused
+    uses: dict[nn.Module, int] = {}
+    pairs: dict[nn.Conv2d, tuple[str, BatchNorm]] = {}
+    hooks = []
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+
+            def after(module: nn.Module, _: object, output: Tensor) -> None:
+                assert isinstance(module, nn.Conv2d)
+                outputs[id(output)] = module, output
+                uses[module] = uses.get(module, 0) + 1
+
+            hooks.append(module.register_forward_hook(after))
+        elif isinstance(module, BatchNorm) and module.sources == 1:
+
+            def before(module: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+                assert isinstance(module, BatchNorm)
+                uses[module] = uses.get(module, 0) + 1
+                if id(inputs[0]) in outputs:
+                    pairs[outputs[id(inputs[0])][0]] = name, module
+
+            hooks.append(module.register_forward_pre_hook(before))
+    logits = network(image)
+    for hook in hooks:
+        hook.remove()
+    return {c: (name, norm) for c, (name, norm) in pairs.items() if uses[c] == uses[norm] == 1}, logits

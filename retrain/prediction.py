@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ __all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]
 OVERLAY = 0.5
 """Share of the class colour in an overlay."""
 NAMED = 5
-"""Failures that a message spells out."""
+"""Failures that a message lists."""
 
 
 class Outputs(NamedTuple):
-    """What is written for each image beside its label picture, NAME.png."""
+    """Files to write for each image besides its label picture, NAME.png."""
 
     overlay: bool = True
     """NAME_overlay.png: the classes' colours over the image."""
@@ -40,31 +40,27 @@ class Outputs(NamedTuple):
     """NAME.npz: `probabilities`, float16 [classes, H, W], and `classes`, their names."""
 
     def files(self, image: Path) -> list[Path]:
-        """The files for an image, the label picture first; its folder is kept."""
-        files = [image.with_name(f"{image.stem}.png")]
-        if self.overlay:
-            files.append(image.with_name(f"{image.stem}_overlay.png"))
-        if self.probabilities:
-            files.append(image.with_name(f"{image.stem}.npz"))
-        return files
+        """Returns the files for an image, in its folder, the label picture first."""
+        endings = [".png", *["_overlay.png"] * self.overlay, *[".npz"] * self.probabilities]
+        return [image.with_name(image.stem + ending) for ending in endings]
 
 
 class Predicted(NamedTuple):
-    """What `predict` did."""
+    """Results of `predict`."""
 
     written: list[Path]
     """Label pictures, in the order of the images."""
     there: int
-    """Images whose files were there already, and were left as they are."""
+    """Number of images whose files existed already, and were left as they are."""
 
 
 def find_images(source: str | Path, recursive: bool = False, without: str | Path | None = None) -> list[Path]:
-    """One image, or all images in a folder, sorted by name; hidden ones are left out.
+    """Finds one image, or all images in a folder, sorted by name, without hidden ones.
 
     Args:
         source: An image, or a folder.
-        recursive: Look into its folders, too.
-        without: A folder inside the source whose images are none of it, as the predictions are.
+        recursive: Whether to search subfolders, too.
+        without: A folder inside the source to leave out, such as that of the predictions.
 
     Raises:
         DataError: There is no such file, or the folder has no image.
@@ -123,26 +119,26 @@ def predict(
     skip_existing: bool = False,
     progress: bool = False,
 ) -> Predicted:
-    """Writes, for every image, its label picture (class ids with a palette) and more into a folder.
+    """Predicts images, and writes a label picture (class ids with a palette) and more for each into a folder.
 
-    Images are turned as their EXIF says. One that cannot be read is passed over, and named at the end.
+    Images are rotated according to their EXIF data. One that cannot be read is skipped, and named at the end.
 
     Args:
         run: The run folder of a retraining.
         source: An image, or a folder of images.
-        out: The folder for the pictures, made if it is missing; the folders of `recursive` are kept inside.
+        out: The folder for the pictures, made if it is missing; with `recursive` it gets the same subfolders.
         which: "best" (highest validation mIoU) or "last".
         device: auto, cpu, cuda, cuda:N.
-        how: What the network sees of an image, and how it is computed; None: each image once, as it is.
-        outputs: What is written; None: label pictures and overlays.
-        recursive: Take the images in the folder's folders, too.
-        skip_existing: Leave images out whose files are there already: to go on after an interrupt.
-        progress: Show a bar with the time left, where there is a terminal.
+        how: Views of an image, and precision, folding and compiling; None: each image once, as it is.
+        outputs: Files to write; None: label pictures and overlays.
+        recursive: Whether to predict images in subfolders, too.
+        skip_existing: Skip images whose files exist already, to resume after an interruption.
+        progress: Show a bar with the time left in a terminal.
 
     Raises:
         ValueError: The run, the device, the precision or the window cannot be used, two images have one name, or images
             cannot be read (those that can are predicted before); one line that names the files.
-        InterruptedRun: After Ctrl-C; the message says how to go on.
+        InterruptedRun: After Ctrl-C; the message has the option that resumes.
     """
     how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
     if Path(source).is_dir() and out.resolve() == Path(source).resolve():
@@ -173,7 +169,7 @@ def predict(
                 bar.step(path.name)
     except KeyboardInterrupt:
         raise InterruptedRun(
-            f"interrupted: {there + len(written)} of {len(images)} images are done; --skip-existing goes on with the "
+            f"interrupted: {there + len(written)} of {len(images)} images are done; --skip-existing resumes with the "
             "others"
         ) from None
     if failures and len(images) == 1:
@@ -188,7 +184,7 @@ def predict(
 
 
 def _as_trained(trained: TrainedNetwork, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
-    """The image at the resolution of the training, (1, 3, h, w), and its own height and width."""
+    """Resizes an image to the resolution of the training, (1, 3, h, w); returns its own height and width, too."""
     resized = resize_image(image, trained.config.loader.resolution)
     return image_to_tensor(resized)[None], (image.shape[0], image.shape[1])
 
@@ -200,26 +196,24 @@ def _mask(scores: Tensor) -> np.ndarray:
 def _write(
     files: Sequence[Path], outputs: Outputs, image: np.ndarray, scores: Tensor, single: bool, trained: TrainedNetwork
 ) -> None:
-    """Writes the files of an image, the label picture last: where it is, the others are."""
+    """Writes the files of an image, the label picture last: if it exists, the others do."""
     mask, rest = _mask(scores), list(files[1:])
     if outputs.overlay:
         colored = colorize(mask, trained.colors).astype(np.float32)
         overlay = ((1 - OVERLAY) * image + OVERLAY * colored).round().astype(np.uint8)
-        write_atomically(rest.pop(0), _png(Image.fromarray(overlay)))
+        write_atomically(rest.pop(0), partial(Image.fromarray(overlay).save, format="PNG"))
     if outputs.probabilities:
         probabilities = (scores.softmax(dim=1) if single else scores)[0].half().cpu().numpy()  # [classes, H, W]
 
-        def save(file: IO[bytes]) -> None:
-            np.savez(file, probabilities=probabilities, classes=np.array(trained.classes))
-
-        write_atomically(rest.pop(0), save)
+        names = np.array(trained.classes)
+        write_atomically(rest.pop(0), partial(np.savez, probabilities=probabilities, classes=names))
     label = Image.fromarray(mask)
     label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
-    write_atomically(files[0], _png(label))
+    write_atomically(files[0], partial(label.save, format="PNG"))
 
 
 def _check_targets(images: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:
-    """Checks that no file would be written over another one, nor over an image."""
+    """Checks that no file would overwrite another one or an image."""
     originals = {image.resolve() for image in images}
     writers: dict[Path, Path] = {}
     for image, files in zip(images, targets, strict=True):
@@ -231,12 +225,5 @@ def _check_targets(images: Sequence[Path], targets: Sequence[Sequence[Path]]) ->
             writers[file] = image
             if file.resolve() in originals:
                 raise DataError(
-                    f"the prediction for {image} would be written over the image {file}: give another folder to write "
-                    "to"
+                    f"the prediction for {image} would overwrite the image {file}: give another folder to write to"
                 )
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()

@@ -24,9 +24,10 @@ from nas.training.progress import waiting_advice
 from nas.training.session import EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
 from retrain.config import RetrainConfig
-from retrain.load import KIND, head_multipliers, initialize
+from retrain.load import KIND
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
+from retrain.pretrained import head_multipliers, initialize
 from search_spaces.genotype import load_genotype
 from search_spaces.messages import counted
 
@@ -35,7 +36,7 @@ __all__ = ["TrainResult", "train"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a retraining leaves."""
+    """Result of a retraining."""
 
     folder: Path
     """The run folder."""
@@ -62,11 +63,11 @@ def train(
 
     Args:
         config: All settings; `config.genotype` names a genotype file or a published network.
-        resume: A run folder to resume in, exactly where its checkpoint is; `config` must be that run's, but for the
-            number of epochs, the device and how data is read.
+        resume: A run folder to resume from its checkpoint; `config` must be that run's, except for the number of
+            epochs, the device and the loading of data.
         quiet: Print nothing on the screen.
         each_epoch: Called after each epoch, when it is saved, with its number from 0 and its validation metrics, such
-            as miou; what it raises ends the run, which can be resumed.
+            as miou; an exception in it ends the run, which can be resumed.
 
     Raises:
         ValueError: Settings, data, genotype or checkpoint that cannot be used; one line with the remedy.
@@ -113,7 +114,7 @@ def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNet
     session.steps_per_epoch = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
     network = session.build(lambda: build(config.genotype, session.classes, config.network), partial(_memory, config))
     if session.resumes:
-        published = config.genotype in NETWORKS  # otherwise the run's own file, whose folder may have been moved
+        published = config.genotype in NETWORKS  # otherwise the run's own copy, whose folder may have been moved
         with session.checkpoint({} if published else {"genotype": config.genotype}) as saved:
             class_weights = saved["class_weights"]
     else:
@@ -132,7 +133,7 @@ def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNet
     session.state = TrainState()
     if session.resumes:
         session.restore(TrainState)
-    elif config.genotype not in NETWORKS:  # the run keeps a copy, and needs the original no more
+    elif config.genotype not in NETWORKS:  # the run keeps a copy, and no longer needs the original
         if processes.first:
             load_genotype(config.genotype).save(session.folder / GENOTYPE)
         session.config = dataclasses.replace(config, genotype=str(session.folder / GENOTYPE))
@@ -140,11 +141,7 @@ def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNet
 
 
 def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
-    """A resumed run reads the genotype's copy in its folder, wherever the original or the folder are now.
-
-    Raises:
-        ValueError: The settings name another genotype.
-    """
+    """Makes a resumed run read its own copy of the genotype; refuses settings that name another genotype."""
     if config.genotype in NETWORKS:
         return config
     own = folder / GENOTYPE
@@ -155,7 +152,7 @@ def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
 
 
 def _class_weights(session: Session[RetrainConfig, TrainState]) -> Tensor | None:
-    """Weight of each class in the loss, float32 [classes], counted on the training split; None: all alike."""
+    """Computes class weights, float32 [classes], from the training split; None: all are 1."""
     settings, train_set = session.config.loss, session.train_set
     if settings.class_weights == "none":
         return None
@@ -168,7 +165,7 @@ def _class_weights(session: Session[RetrainConfig, TrainState]) -> Tensor | None
 def _stepper(
     session: Session[RetrainConfig, TrainState], network: SegmentationNetwork, class_weights: Tensor | None
 ) -> Stepper:
-    """The optimiser of what is trained, and the loss as the settings say."""
+    """Makes optimiser and loss from the settings."""
     config, settings = session.config, session.config.optimizer
     optimizer = make_optimizer(
         network,
@@ -186,7 +183,7 @@ def _stepper(
 
 
 def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:
-    """Bytes that training needs at its peak."""
+    """Estimates the peak memory of training in bytes."""
     trained = [p for p in network.parameters() if p.requires_grad]
     states = OPTIMIZERS[config.optimizer.name].states(config.optimizer.momentum)
     images = (config.loader.batch_size, *config.loader.augment.crop)
@@ -195,7 +192,7 @@ def _memory(config: RetrainConfig, network: SegmentationNetwork) -> int:
 
 
 def _plan(session: Session[RetrainConfig, TrainState], epoch: int, step: int) -> Iterator[list[Key]]:
-    """The batches of the run from a step on."""
+    """Yields the batches of the run, starting at a step."""
     config, samples = session.config, range(len(session.train_set))
     for number in range(epoch, config.epochs):
         batches = epoch_batches(samples, config.images_per_update * session.processes.count, config.seed, number)

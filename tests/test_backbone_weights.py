@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from retrain.networks import build
-from retrain.networks.backbone_weights import load_backbone_weights
 from retrain.networks.base import SegmentationNetwork
 from retrain.networks.deeplab_v2 import DeepLabV2
 from retrain.networks.settings import NetworkConfig
+from retrain.pretrained import load_backbone_weights
 
 CLASSIFIER = {
     "features.18.0.weight": torch.zeros(2, 2),

@@ -32,8 +32,7 @@ from benchmarks.config import (
     SupernetBench,
 )
 from benchmarks.measuring import Dispatched, PeakMemory, copy_speed, in_turn, largest, launches, protocol_hours
-from benchmarks.remote import Remote
-from benchmarks.trial import Trial
+from benchmarks.trial import Remote, Trial
 from cli import bench, common
 from decoders import decode
 from nas.config import AugmentConfig, LoaderConfig
@@ -170,7 +169,7 @@ REFUSED = [
     ("networks --onnx x.onnx --sizes", "onnx is x.onnx: files are timed by"),
     ("networks --onnx x.onnx --relative-to espnet", "without --relative-to"),
     ("networks --onnx x.onnx --device cuda", "on --device cpu"),
-    ("networks --onnx nothing.onnx", "nothing.onnx is no file: name an ONNX file, as of nas-export"),
+    ("networks --onnx nothing.onnx", "nothing.onnx is no file: name an ONNX file, such as nas-export writes"),
     ("network --networks .", "best.pt does not exist: name a run folder that has a checkpoint"),
     ("operations --shapes 40x81", "shapes has '40x81': give 4 numbers"),
     ("operations --slow-repeats 0", "slow_repeats is 0: give"),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retrain.folding import TOLERANCE, fold_batch_norms
+from retrain.load import TOLERANCE, fold_batch_norms
 from retrain.networks import NETWORKS, build
 from retrain.networks.settings import NetworkConfig
 from search_spaces.modules import BatchNorm, ConvBatchNorm

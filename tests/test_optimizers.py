@@ -15,8 +15,8 @@ from nas.supernet.network import Supernet
 from nas.training.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
 from nas.training.step import Execution, Stepper
 from retrain.config import OptimizerConfig
-from retrain.load import head_multipliers
 from retrain.networks.base import SegmentationNetwork
+from retrain.pretrained import head_multipliers
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.modules import BatchNorm
 from search_spaces.space import SearchSpace
@@ -204,7 +204,7 @@ def test_multipliers_without_a_head_or_a_bias_are_refused() -> None:
     class Headless(Tiny):
         head = ()
 
-    with pytest.raises(ValueError, match="Headless has no head that is told from the rest: leave them out"):
+    with pytest.raises(ValueError, match="Headless has no separate head: leave them out"):
         head_multipliers(Headless(), OptimizerConfig(head_lr_multiplier=10.0))
     network = Tiny()
     network.classify.bias = None

@@ -176,7 +176,7 @@ def test_an_interrupt_says_how_to_go_on(run: Path, tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(retrain.prediction, "read_image", read)
-        with pytest.raises(InterruptedRun, match="1 of 2 images are done; --skip-existing goes on"):
+        with pytest.raises(InterruptedRun, match="1 of 2 images are done; --skip-existing resumes"):
             predict(run, source, out)
     assert written(out) == {"a.png", "a_overlay.png"}
     assert predict(run, source, out, skip_existing=True).written == [out / "b.png"]

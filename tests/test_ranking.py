@@ -380,7 +380,7 @@ def test_kendall_is_between_its_ends_and_turns_its_sign(pairs: list[tuple[int, i
         (["out", "--seeds="], "--seeds is '': give whole numbers"),
         (["out", "--seed", "0"], "--seeds has the seeds of the trainings: leave --seed out"),
         (["out", "--genotype", "x"], "leave --genotype out"),
-        (["out", "--resume", "x"], "the same command goes on: leave --resume out"),
+        (["out", "--resume", "x"], "the same command resumes the ranking: leave --resume out"),
         (["out", "--split", "nothing"], "there is no split 'nothing'; choose one of train, val, test"),
         (["out", "--split="], "split is empty"),
         (["out", "--data", "camvid"], "--data-root"),
@@ -435,4 +435,4 @@ def test_the_settings_of_a_run_may_be_given_as_they_are(
     assert outcome.code == 0, outcome.err
     names = ("search-seed-0", "search-seed-1", "random-1")
     assert trained == [f"ranked/{name}/seed-{seed}" for seed, name in product((0, 1), names)]
-    assert outcome.out.splitlines()[-1] == "all of it in ranked/ranking.md" and "50.00    51.00   50.50" in outcome.out
+    assert outcome.out.splitlines()[-1] == "full ranking: ranked/ranking.md" and "50.00    51.00   50.50" in outcome.out

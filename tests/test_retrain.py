@@ -33,12 +33,13 @@ from nas.training.losses import NonFiniteLossError
 from nas.training.step import Stepper
 from retrain.config import LossConfig, OptimizerConfig, RetrainConfig
 from retrain.evaluation import Evaluation, evaluate
-from retrain.load import load_matching, load_trained
+from retrain.load import load_trained
 from retrain.networks import build
 from retrain.networks.deeplab import DeepLab
 from retrain.networks.fplnet import FPLNet, FPLNetEncoder
 from retrain.networks.settings import NetworkConfig
 from retrain.prediction import predict, predict_mask
+from retrain.pretrained import load_matching
 from retrain.training import TrainResult, train
 from runs import Killed, check_same_run, equal, kill, on_step
 from search_spaces.genotype import Block, Genotype

@@ -88,7 +88,7 @@ def test_a_search_that_diverges_is_said_and_the_next_one_goes_on(
     genotype = load_genotype(folder / "seed-3" / "genotype.json")
     miou, path = 100 * genotype.provenance["supernet_val_miou"], "-".join(map(str, genotype.path))
     assert lines[-2] == f"   3   {miou:>10.2f}   {path:<4}   {folder}/seed-3/genotype.json"
-    assert lines[-1] == f"next: nas-rank {folder}, which trains what they found"
+    assert lines[-1] == f"next: nas-rank {folder}, which trains the genotypes found"
 
 
 @pytest.mark.slow
@@ -145,7 +145,7 @@ def test_a_list_of_seeds(text: str) -> None:
         (["--seeds", "1.5"], "--seeds is '1.5': give"),
         (["--seeds", "4294967296"], "--seeds[0] is 4294967296: give"),
         (["--seeds", "0,1", "--seed", "0"], "--seeds has the seeds of all searches: leave --seed out"),
-        (["--seeds", "0,1", "--resume", "x"], "the same command goes on with the searches of --seeds: leave --resume"),
+        (["--seeds", "0,1", "--resume", "x"], "the same command resumes the searches of --seeds: leave --resume"),
         (["--seeds", "0,1", "--config", "mine.yaml"], "seeds is no setting: give --seeds on the command line"),
     ],
 )

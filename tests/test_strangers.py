@@ -30,7 +30,7 @@ from nas.data.caching import TRAILER, DiskCached
 from nas.data.readers import Shapes
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint, save_checkpoint
 from nas.training.optimizers import load_optimizer_state, optimizer_state
-from retrain.networks.backbone_weights import load_backbone_weights
+from retrain.pretrained import load_backbone_weights
 from retrain.training import train
 from search_spaces.files import YamlError, read_yaml
 from search_spaces.genotype import load_genotype

@@ -106,7 +106,7 @@ def test_an_interrupted_trial_goes_on_from_its_checkpoint(tmp_path: Path, monkey
         return evaluate(*arguments, **options)
 
     monkeypatch.setattr(module, "evaluate_network", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="the same command goes on with the study"):
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes the study"):
         cli.sweep.main(["tiny.yaml", "--out", "study", "--trials", "1", "--quiet"])
     cli.sweep.main(["tiny.yaml", "--out", "study", "--trials", "1", "--quiet"])
     assert len(calls) == 3, "the first epoch is not trained again"
@@ -311,7 +311,7 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
         (["lii"], "there is no sweep 'lii': choose one of li, search, or name a YAML file"),
         ([], "SWEEP is missing"),
         (["li", "--network.li_zone", "3"], "--network.li-zone is what the sweep varies: leave it out"),
-        (["li", "--resume", "x"], "the same command goes on with a study"),
+        (["li", "--resume", "x"], "the same command resumes a study"),
         (["li", "--genotype", "mnv2-aspp"], "has no effect on mnv2-aspp"),
         (["li", "--data", "camvid"], "--data-root"),
         (["li", "--data", "folder", "--data-root", "nowhere", "--epochs", "2"], "nowhere"),

@@ -1,4 +1,4 @@
-"""What every network has in common: its input is checked, its logits come at the size of the image.
+"""Base class of all networks: checks the images, and resizes the logits to their size.
 
 Shapes: N images of H x W pixels; h x w at the network's own output stride.
 """
@@ -19,12 +19,10 @@ __all__ = ["FeatureInfo", "SegmentationNetwork", "freeze_batch_norm", "freeze_un
 
 
 class FeatureInfo(NamedTuple):
-    """What is known of a feature before it is computed."""
+    """Channels of a feature, and its stride in pixels of the image."""
 
     channels: int
-    """Channels of the tensor."""
     stride: int
-    """In pixels of the image."""
 
 
 class SegmentationNetwork(nn.Module):
@@ -34,7 +32,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     head: ClassVar[tuple[str, ...]] = ()
-    """Children that start from scratch when the others are pretrained: they may have a learning rate of their own."""
+    """Children that start from scratch when the others are pretrained, with their own learning rate if asked for."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -56,13 +54,13 @@ class SegmentationNetwork(nn.Module):
             raise ValueError(f"the network got a tensor of shape {list(x.shape)}: give images (N, 3, H, W)")
         if self.training and x.shape[0] == 1:
             raise ValueError(
-                "training needs at least 2 images in a batch: the batch norm behind image pooling has one value per "
+                "training needs at least 2 images in a batch: the batch norm after image pooling has one value per "
                 "image and channel. Raise the batch size, drop a last batch of one, or call eval()"
             )
         return resize(self.logits(x), (x.shape[-2], x.shape[-1]))
 
     def set_progress(self, fraction: float) -> None:
-        """Tells the drop path schedule which fraction of training is done, 0 (nothing is dropped) to 1.
+        """Sets the fraction of training that is done for scheduled drop path, 0 (nothing is dropped) to 1.
 
         Raises:
             ValueError: `fraction` is not in that range.
@@ -82,14 +80,10 @@ def freeze_batch_norm(network: nn.Module) -> None:
 
 
 def freeze_unread(network: nn.Module, genotype: Genotype) -> None:
-    """Freezes what no output depends on, as in a cell that reads only one of its inputs.
+    """Freezes the parameters on which no output depends, as in a cell that reads only one of its inputs.
 
-    Such weights never get a gradient: optimisers and distributed training shall not wait for one. Who is read is asked
-    of autograd, on tensors without memory.
-
-    Args:
-        network: What to ask.
-        genotype: Of its cells; where they read both inputs, everything is read, and nothing is asked.
+    They never get a gradient, and optimisers and distributed training must not wait for one. Autograd finds them, on
+    tensors without memory. Where the genotype's cell reads both of its inputs there are none.
     """
     if set(CELL_INPUTS) <= {name for block in genotype.cell for name in block.inputs}:
         return

@@ -1,4 +1,4 @@
-"""The parts around the cells: stem, ASPP, decoder; and scheduled drop path.
+"""Parts around the cells: stem, ASPP, decoder, scheduled drop path, FPLNet's fusion units.
 
 Shapes: N images, C channels, H x W pixels. No convolution in front of a batch norm has a bias.
 
@@ -8,14 +8,11 @@ code. Drop path: NASNet (Zoph et al., 2018).
 
 Convolutions keep PyTorch's default initialisation, kaiming_uniform(a=sqrt(5)): uniform within 1 / sqrt(fan in), which
 is the authors' variance_scaling(scale=1/3, FAN_IN, uniform). (In a depthwise kernel's fan-in TensorFlow counts all
-channels; the batch norm behind it takes that scale out again.) Only the logits and DeepLabv3+'s separable convolutions
+channels; the batch norm after it removes that scale again.) Only the logits and DeepLabv3+'s separable convolutions
 differ.
 
-What closes a stage of FPLNet: shallow and deep features and the image, fused; and the image at a coarser stride.
-
-Shapes: N images, C channels, h x w pixels at the stage's stride.
-
-Source: FPLNet (Atif et al., 2023), section III-A.3, Figure 3 and Table VIII.
+FPLNet's fusion units close a stage: they fuse shallow and deep features with the image at the stage's stride, h x w
+pixels (Atif et al., 2023, section III-A.3, Figure 3 and Table VIII).
 """
 
 from __future__ import annotations
@@ -52,7 +49,6 @@ __all__ = [
     "truncated_normal",
 ]
 
-
 IMAGE_CHANNELS = 3
 ASPP_REACH = (96, 192, 288)
 """Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8, as in Auto-DeepLab, and 6,
@@ -67,12 +63,12 @@ class ConvBatchNormRelu(ConvBatchNorm):
 
 
 def truncated_normal(weight: Tensor, deviation: float) -> None:
-    """Draws `weight` from the authors' initialiser: a normal of that deviation, cut at two of them."""
+    """Initialises `weight` as the authors do: a normal of this deviation, truncated at two deviations."""
     nn.init.trunc_normal_(weight, std=deviation, a=-2 * deviation, b=2 * deviation)
 
 
 def logits_convolution(channels: int, classes: int, kernel: int = 1, rate: int = 1) -> nn.Conv2d:
-    """The convolution, with a bias, that ends a network of DeepLab's family: (N, C, H, W) -> (N, classes, H, W)."""
+    """Builds the convolution with a bias that ends DeepLab networks: (N, C, H, W) -> (N, classes, H, W)."""
     convolution = nn.Conv2d(channels, classes, kernel, padding=rate * (kernel // 2), dilation=rate)
     truncated_normal(convolution.weight, 0.01)
     nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
@@ -80,19 +76,19 @@ def logits_convolution(channels: int, classes: int, kernel: int = 1, rate: int =
 
 
 def aspp_rates(stride: int) -> list[int]:
-    """Rates of the atrous branches on a feature at an output stride, each at least 1."""
+    """Returns the rates of the atrous branches at an output stride, each at least 1."""
     return [max(1, reach // stride) for reach in ASPP_REACH]
 
 
 def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:
-    """Strides, each 1 or 2, of the stem's convolutions.
+    """Returns the strides, each 1 or 2, of the stem's convolutions.
 
     The first convolution strides first (it makes all the others cheap), then the last (the two outputs are one level
     apart, as the inputs of a cell usually are), then those between. Three convolutions at total stride 4: 2, 1, 2.
 
     Args:
         total: Stride of the stem's output in pixels, a power of two.
-        convolutions: How many there are at least; there are more where `total` needs more.
+        convolutions: Least number of convolutions; there are more where `total` needs more.
     """
     halvings = total.bit_length() - 1
     count = max(convolutions, halvings)
@@ -102,7 +98,7 @@ def stem_strides(total: int, convolutions: int) -> tuple[int, ...]:
 
 
 def stem_layout(channels: Sequence[int], stride: int) -> list[tuple[int, int]]:
-    """Output channels and stride of each of the stem's convolutions, with the arguments of `Stem`."""
+    """Returns the output channels and stride of each of the stem's convolutions, with the arguments of `Stem`."""
     strides = stem_strides(stride, len(channels))
     return list(zip((channels[0],) * (len(strides) - len(channels)) + tuple(channels), strides, strict=True))
 
@@ -112,7 +108,7 @@ class Stem(nn.Module):
 
     Args:
         channels: Output channels of each convolution, two or more; the first is repeated where the stride needs more.
-        stride: Of the output, in pixels of the image; a power of two.
+        stride: Output stride in pixels of the image; a power of two.
         batch_norm: Factory for the batch norms.
     """
 
@@ -125,9 +121,9 @@ class Stem(nn.Module):
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps images (N, 3, H, W) to the last two convolutions' outputs, both before their ReLU: cells begin with one.
+        """Maps images (N, 3, H, W) to the outputs of the last two convolutions, before their ReLU: cells begin with it.
 
-        Sizes halve, rounded up, at each convolution of stride 2.
+        Each convolution of stride 2 halves the size, rounded up.
         """
         before = x = self.layers[0](x)
         for layer in self.layers[1:]:
@@ -136,12 +132,9 @@ class Stem(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Scheduled drop path: a branch's output is zeroed per image, and the rest scaled up so that the mean stays.
+    """Scheduled drop path: zeroes a branch's output per image, and scales the rest up so that the mean stays.
 
     At `progress` t of training a branch is kept with probability 1 - t * (1 - keep). Without effect in eval mode.
-
-    Args:
-        keep: Probability of keeping at the end of training.
     """
 
     progress: Tensor
@@ -165,12 +158,7 @@ class DropPath(nn.Module):
 
 
 class DepthwiseConvolution(nn.Conv2d):
-    """3x3, one kernel a channel, without weight decay, as in the authors' code of DeepLabv3+.
-
-    Args:
-        channels: C.
-        rate: Dilation.
-    """
+    """Dilated depthwise 3x3 convolution without weight decay, as in the authors' code of DeepLabv3+."""
 
     undecayed = ("weight",)
 
@@ -179,14 +167,7 @@ class DepthwiseConvolution(nn.Conv2d):
 
 
 class SeparableConvBatchNormRelu(nn.Module):
-    """3x3 depthwise convolution, batch norm, ReLU, 1x1 convolution, batch norm, ReLU, as in DeepLabv3+.
-
-    Args:
-        channels_in: C_in.
-        channels_out: C_out.
-        batch_norm: Factory for the batch norms.
-        rate: Dilation of the depthwise convolution.
-    """
+    """3x3 depthwise convolution, batch norm, ReLU, 1x1 convolution, batch norm, ReLU, as in DeepLabv3+."""
 
     def __init__(self, channels_in: int, channels_out: int, batch_norm: BatchNormFactory, rate: int = 1) -> None:
         super().__init__()
@@ -202,12 +183,7 @@ class SeparableConvBatchNormRelu(nn.Module):
 
 
 class AtrousBranch(nn.Module):
-    """A dilated 3x3 convolution, smoothed or not, batch norm, ReLU: (N, C_in, H, W) -> (N, C_out, H, W).
-
-    Args:
-        convolution: The convolution.
-        batch_norm: Factory for the batch norm.
-    """
+    """A dilated 3x3 convolution, smoothed or not, batch norm, ReLU: (N, C_in, H, W) -> (N, C_out, H, W)."""
 
     def __init__(self, convolution: nn.Conv2d, batch_norm: BatchNormFactory) -> None:
         super().__init__()
@@ -221,8 +197,8 @@ class AtrousBranch(nn.Module):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: image pooling, 1x1 and atrous branches, concatenated, reduced by a 1x1.
 
-    With lateral inhibitions in front of the atrous branches it is an LI-ASPP (Wang et al., 2020); its input shall have
-    gone through a ReLU, as all branches see the same. Every other tensor keeps its name.
+    With lateral inhibitions in front of the atrous branches it is an LI-ASPP (Wang et al., 2020), whose input must have
+    passed a ReLU, as all branches read the same. Every other tensor keeps its name.
 
     Args:
         channels_in: C_in.
@@ -230,7 +206,7 @@ class ASPP(nn.Module):
         atrous: The atrous branches: (N, C_in, H, W) -> (N, C_out, H, W).
         dropout: Probability of zeroing a value of the output.
         batch_norm: Factory for the batch norms.
-        inhibition: Builds a lateral inhibition for a number of channels; None: an ASPP without.
+        inhibition: Builds a lateral inhibition for a number of channels; None: there are none.
     """
 
     def __init__(
@@ -265,7 +241,7 @@ class Decoder(nn.Module):
     Args:
         channels_in: C_in, of the ASPP.
         channels_low: C_low, of the low-level feature.
-        channels_reduced: What the low-level feature is reduced to: the ASPP's output shall weigh more.
+        channels_reduced: Channels to which the low-level feature is reduced, so that the ASPP's output weighs more.
         channels: Output channels of the two 3x3 convolutions.
         classes: Number of classes.
         batch_norm: Factory for the batch norms.
@@ -310,12 +286,12 @@ FUSIONS: dict[str, tuple[str, ...]] = {
     "if+isff-add": ("sum", "image"),
     "if+isff-concat": ("deep", "shallow", "image"),
 }
-"""What each fusion concatenates: shallow and deep are the outputs of a stage's first and last module, sum is theirs.
-"fir" is the paper's feature-image reinforcement unit; the others are those that its Table VIII compares with it."""
+"""Tensors that each fusion concatenates: shallow and deep are the outputs of a stage's first and last module, sum is
+their sum. "fir" is the paper's feature-image reinforcement unit; its Table VIII compares the others with it."""
 
 
 def fused_channels(parts: tuple[str, ...], channels: int) -> int:
-    """Channels of a fusion's output, with the arguments of `FusionUnit`."""
+    """Counts the channels of a fusion's output, with the arguments of `FusionUnit`."""
     return sum(IMAGE_CHANNELS if part == "image" else channels for part in parts)
 
 
@@ -323,7 +299,7 @@ class FusionUnit(nn.Module):
     """Features and image of a stage -> (N, channels_out, h, w): concatenation, batch norm, PReLU.
 
     Args:
-        parts: What is concatenated, an entry of `FUSIONS`.
+        parts: Tensors to concatenate, an entry of `FUSIONS`.
         channels: C, of the shallow and of the deep feature.
         batch_norm: Factory for the batch norm.
 
@@ -351,8 +327,8 @@ class FusionUnit(nn.Module):
 def halve(image: Tensor, times: int = 1) -> Tensor:
     """Halves an image's sides, rounded up, `times` times: (N, 3, H, W) -> (N, 3, ceil(H / 2**times), ...).
 
-    It is ESPNet's pooling, a cascade of averages over 3x3 windows at stride 2: the size is that behind a strided 3x3
-    convolution, for any H and W. FPLNet's paper does not say which pooling it uses.
+    This is ESPNet's pooling, a cascade of averages over 3x3 windows at stride 2: the size is that after a strided 3x3
+    convolution, for any H and W. FPLNet's paper does not name its pooling.
     """
     for _ in range(times):
         image = F.avg_pool2d(image, 3, stride=2, padding=1)

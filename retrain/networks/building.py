@@ -1,4 +1,4 @@
-"""One function that builds a network from whatever names one, and the kinds of network that a genotype may become."""
+"""Building a network from a genotype or a published name, and the kinds of network that a genotype may become."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ class NetworkKind:
     """A kind of network that a genotype may become."""
 
     style: str
-    """What it is called: "DeepLab-style"."""
+    """Its name in messages, such as "DeepLab-style"."""
     where: str
     """Its class, "module:class" in this package: built from (genotype, classes, config), with its `Walk` as `walk`."""
     settings: type[CellSettings]
-    """The settings that it reads, of which `NetworkConfig` is a subclass."""
+    """The settings that it reads; a base class of `NetworkConfig`."""
 
     def load(self) -> Any:
-        """Imports the class."""
         return resolve_name(f"retrain.networks.{self.where}")
 
 
 KINDS: Registry[NetworkKind] = Registry("kind of network")
-"""By the names that `network.kind` takes."""
+"""By the values of `network.kind`."""
 KINDS.register("deeplab", NetworkKind("DeepLab-style", "deeplab:DeepLab", DeepLabSettings))
 KINDS.register("fplnet", NetworkKind("FPLNet-style", "searched_fplnet:SearchedFPLNet", SearchedFPLNetSettings))
 
@@ -50,11 +49,11 @@ def build(
     """Builds a network with fresh weights.
 
     Args:
-        genotype_or_name: A genotype, the path of a genotype file, or the name of a published network (a name wins over
-            a file that is called the same).
+        genotype_or_name: A genotype, the path of a genotype file, or the name of a published network (which wins over a
+            file of the same name).
         classes: Number of classes, at least 1.
-        config: Widths and regularisation; None: the defaults. `config.backbone_weights` is not read here: see
-            `load_backbone_weights`.
+        config: Widths and regularisation; None: the defaults. `config.backbone_weights` is not loaded here: see
+            `retrain.pretrained.load_backbone_weights`.
 
     Returns:
         The network: (N, 3, H, W) -> logits (N, classes, H, W).

@@ -1,7 +1,7 @@
 """A decoded cell at one layer of the path.
 
 Shapes: N images, C channels, H x W pixels at the finer of the cell's level and the level before; h x w at its own.
-Channels: f = F * 2**level, what every operation works on; the output has B * f.
+Channels: every operation works on f = F * 2**level channels; the output has B * f.
 
 Source: the authors' network code of Auto-DeepLab (Liu et al., 2019), which differs from the search in how a resolution
 is halved: the 1x1 convolutions stay fine, and the operations that read an input of the cell get stride 2.
@@ -24,7 +24,7 @@ __all__ = ["Cell", "drop_path_keep"]
 
 
 def drop_path_keep(layer: int, layers: int, keep: float) -> float:
-    """Probability with which the branches of the cell at `layer` = 1..L are kept at the end of training.
+    """Returns the probability of keeping a branch of the cell at `layer` = 1..L at the end of training.
 
     It falls linearly with the layer to `keep` in the last one (NASNet's scheduled drop path).
     """
@@ -42,7 +42,7 @@ class Cell(nn.Module):
         stride: 2 where the path goes one level coarser, 1 elsewhere.
         keep: Probability of keeping a branch at the end of training; 1 drops nothing.
         batch_norm: Factory for the batch norms.
-        settings: Of the operations.
+        settings: Settings of the operations.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Cell(nn.Module):
         Args:
             before: H^{l-2}, the output of the cell two layers before, at any size.
             last: H^{l-1}, the output of the cell one layer before.
-            size: (H, W), at which the inputs are taken in.
+            size: (H, W) to which the inputs are resized.
         """
         # Going finer, H^{l-1} is enlarged; H^{l-2} comes to the same size from wherever it is.
         states: dict[str, Tensor] = {}

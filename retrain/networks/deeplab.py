@@ -1,4 +1,4 @@
-"""The network that a genotype is retrained as: stem, the cells along the path, ASPP, decoder.
+"""The DeepLab-style network of a genotype: stem, the cells along the path, ASPP, decoder.
 
 Shapes: N images, C channels, H x W pixels of the image; h_l x w_l pixels at level l, each level half the one before,
 rounded up. A level's size is computed once from the stem's output, and tensors are resized to it: no size need be
@@ -34,21 +34,21 @@ DEFAULT_MOMENTUM = 0.0003
 
 
 class DeepLabState(NamedTuple):
-    """Where the walk of a DeepLab-style network stands."""
+    """State of the walk of a DeepLab-style network."""
 
     before: FeatureInfo
-    """H^{l-2}; at the start, those of the stem's last two convolutions."""
+    """H^{l-2}; at the start, `before` and `last` are the outputs of the stem's last two convolutions."""
     last: FeatureInfo
     """H^{l-1}."""
     level: int
     low: FeatureInfo | None
-    """The decoder's low-level feature; None: still in the path's leading run at level 0, whose last cell it is (cell 3
-    of the published path, the authors' Cell_2). Where the path does not start there, or never leaves it (the last cell
-    feeds the ASPP already), it is the stem."""
+    """The decoder's low-level feature: the last cell of the path's leading run at level 0 (cell 3 of the published
+    path, the authors' Cell_2); None: the path is still in that run. Where the path does not start there, or never
+    leaves it (the last cell feeds the ASPP already), the stem's output takes its place."""
 
 
 class DeepLabWalk(Walk[DeepLabState]):
-    """The walk of `DeepLab`, with the arguments of `Walk`."""
+    """Walk of `DeepLab`."""
 
     def __init__(self, space: SearchSpace, classes: int, config: DeepLabSettings) -> None:
         norm = partial(BatchNorm, momentum=config.batch_norm_momentum or DEFAULT_MOMENTUM)
@@ -60,8 +60,8 @@ class DeepLabWalk(Walk[DeepLabState]):
 
     def step(self, state: DeepLabState, level: int) -> Step[DeepLabState]:
         low = state.last if state.low is None and level != 0 else state.low
-        behind = DeepLabState(state.last, self.feature(level), level, low)
-        return Step(behind, state.before, state.last, 2 if level > state.level else 1)
+        after = DeepLabState(state.last, self.feature(level), level, low)
+        return Step(after, state.before, state.last, 2 if level > state.level else 1)
 
     def end(self, state: DeepLabState) -> tuple[Part, ...]:
         low = state.low or self.stem_output
@@ -74,11 +74,10 @@ class DeepLabWalk(Walk[DeepLabState]):
         return self.part("stem", self.stem, IMAGE), head
 
     def stem(self) -> Stem:
-        """Builds the stem."""
         return Stem(self.config.stem_channels, self.space.stem.stride, self.batch_norm)
 
     def head(self, state: DeepLabState) -> tuple[ASPP, Decoder]:
-        """Builds what stands behind the last layer."""
+        """Builds the parts after the last layer."""
         config, (channels, stride) = self.config, state.last
         branches = []
         for rate in aspp_rates(stride):
@@ -109,12 +108,12 @@ class DeepLab(SegmentationNetwork):
     Args:
         genotype: Cell and path.
         classes: Number of classes.
-        config: Widths, regularisation, lateral inhibition and smoothing of the ASPP; None: the defaults. Settings of
-            operations that are None are the space's.
+        config: Widths, regularisation, lateral inhibition and smoothing of the ASPP; None: the defaults. The space's
+            settings of operations replace those that are None.
 
     Attributes:
         feature_info: Channels and stride of each cell's output, in the order of `features`.
-        low_level_layer: Layer whose output is the decoder's low-level feature; 0 is the stem.
+        low_level_layer: Layer whose output is the decoder's low-level feature; 0: the stem.
 
     Raises:
         ValueError: `classes` is below 1.

@@ -66,7 +66,7 @@ class DeepLabV2(SegmentationNetwork):
             )
 
         norm = resnet_batch_norm(config.batch_norm_momentum)
-        with warnings.catch_warnings():  # one layer after the other would say of itself what is said once below
+        with warnings.catch_warnings():  # one warning below stands for those of all layers
             warnings.simplefilter("ignore")
             self.backbone = ResNet(units, norm, "plain", output_stride=8, multi_grid=(1,), dilated=dilated)
         self.feature_info: list[FeatureInfo] = self.backbone.feature_info
@@ -75,8 +75,8 @@ class DeepLabV2(SegmentationNetwork):
         if window == "official" and config.smoothing in ("average", "gaussian", "aggregated"):
             warnings.warn(
                 "the official window is 1x1 at rate 2: as in the paper, average and Gaussian filters act only in the "
-                f"{units[3]} convolutions of rate 4, not in the {units[2]} of rate 2; "
-                "network.smoothing_window paper smooths all",
+                f"{units[3]} convolutions of rate 4, not in the {units[2]} of rate 2; network.smoothing_window paper "
+                "smooths all",
                 stacklevel=2,
             )
 

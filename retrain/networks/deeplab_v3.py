@@ -35,14 +35,14 @@ class DeepLabV3(SegmentationNetwork):
     Args:
         classes: Number of classes.
         config: Widths, lateral inhibitions and regularisation; None: the defaults.
-        backbone: Which one.
+        backbone: Name of the backbone.
         li_blocks: Blocks of a MobileNetV2 with a lateral inhibition, where `config.li_blocks` is None.
         li_units: Units of a ResNet with a lateral inhibition in front of the 3x3 convolution, conv2_1 to conv5_3.
-        stem: Of a ResNet: beta, three 3x3 convolutions (resnet_v1_beta), or plain, one 7x7, with torchvision's names,
-            shapes and strides.
-        li_aspp: Whether the ASPP is an LI-ASPP: a ReLU in front of the whole, and a lateral inhibition in front of each
-            atrous branch.
-        decoder: Whether DeepLabv3+'s decoder joins in the backbone's low-level feature; ResNet only.
+        stem: Stem of a ResNet: beta, three 3x3 convolutions (resnet_v1_beta), or plain, one 7x7, with torchvision's
+            names, shapes and strides.
+        li_aspp: Whether the ASPP is an LI-ASPP: a ReLU in front of it, and a lateral inhibition in front of each atrous
+            branch.
+        decoder: Whether DeepLabv3+'s decoder adds the backbone's low-level feature; ResNet only.
 
     Attributes:
         feature_info: Channels and stride of the backbone's features.

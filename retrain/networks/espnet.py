@@ -1,7 +1,7 @@
-"""ESPNet-C and ESPNet: an encoder of ESP modules with the image beside its features, and a light decoder.
+"""ESPNet-C and ESPNet: an encoder of ESP modules whose features are joined by the image, and a light decoder.
 
 Shapes: N images of H x W pixels; C channels; h_s x w_s pixels at stride s, each stride's size half the one before,
-rounded up. Sizes are recorded on the way down and met on the way up: no size need be divisible by anything.
+rounded up. The decoder restores the sizes that the encoder recorded: no size need be divisible by anything.
 
 Source: ESPNet (Mehta et al., ECCV 2018), section 3.3 and Figure 4, and the authors' network code. FPLNet (Atif et al.,
 2023) compares its own module with ESP in both networks (Table VI).
@@ -40,7 +40,6 @@ class Stage(nn.Module):
         self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(count)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the output of the first module, and that of the last."""
         shallow = self.down(x)
         return shallow, self.body(shallow)
 
@@ -48,16 +47,8 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """The three stages: images (N, 3, H, W) -> [(N, C, h_s, w_s) for s in 2, 4, 8].
 
-    At strides 2 and 4 the image, pooled, stands beside the features; the last two stages end with the outputs of their
-    first and of their last module beside each other.
-
-    Args:
-        module: Factory for the modules.
-        modules: How many follow the first in each of the last two stages.
-        batch_norm: Factory for the batch norms.
-
-    Attributes:
-        feature_info: Channels and stride of each output.
+    The pooled image is concatenated to the features at strides 2 and 4; the last two stages end with the outputs of
+    their first and last modules, concatenated. `modules` follow the first in each of these stages.
     """
 
     def __init__(self, module: ModuleFactory, modules: tuple[int, int], batch_norm: BatchNormFactory) -> None:
@@ -81,14 +72,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """ESPNet's decoder: `classes` channels are brought up to the image, with the encoder's features beside them.
-
-    Args:
-        feature_info: Of the encoder's stages.
-        classes: Number of classes.
-        module: Factory for the module that fuses the maps at stride 4.
-        batch_norm: Factory for the batch norms.
-    """
+    """ESPNet's decoder: upsamples `classes` channels to the image, and joins them with the encoder's features."""
 
     def __init__(
         self, feature_info: list[FeatureInfo], classes: int, module: ModuleFactory, batch_norm: BatchNormFactory
@@ -105,14 +89,7 @@ class Decoder(nn.Module):
         self.up_to_1 = Upsampling(classes, classes, 2)
 
     def forward(self, logits: Tensor, stage1: Tensor, stage2: Tensor, size: tuple[int, int]) -> Tensor:
-        """Maps logits at stride 8 to logits at stride 1.
-
-        Args:
-            logits: (N, classes, h_8, w_8).
-            stage1: The encoder's feature at stride 2.
-            stage2: The encoder's feature at stride 4.
-            size: H, W of the image.
-        """
+        """(N, classes, h_8, w_8) and the features at strides 2 and 4 -> (N, classes, H, W), with `size` (H, W)"""
         x = self.up_to_4(self.coarse(logits), (stage2.shape[-2], stage2.shape[-1]))
         x = self.fuse(torch.cat([self.project(stage2), x], dim=1))  # (N, classes, h_4, w_4)
         x = self.middle(self.up_to_2(x, (stage1.shape[-2], stage1.shape[-1])))
@@ -125,9 +102,9 @@ class ESPNetC(SegmentationNetwork):
 
     Args:
         classes: Number of classes.
-        config: Momentum; None: the paper's. FPL modules read its settings of them, if it has any.
-        modules: How many modules follow the first in stages 2 and 3.
-        module: The modules of encoder and decoder.
+        config: Momentum, and settings of FPL modules; None: the paper's.
+        modules: Number of modules after the first in stages 2 and 3.
+        module: Kind of the modules of encoder and decoder.
 
     Attributes:
         feature_info: Channels and stride of each stage's output, in the order of `features`.
@@ -155,7 +132,7 @@ class ESPNetC(SegmentationNetwork):
         self._end(factory, batch_norm)
 
     def _end(self, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
-        """Builds what stands behind the classifier: nothing."""
+        """Builds the parts after the classifier: none."""
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """Maps images (N, 3, H, W) to the outputs of the stages, "stage1" to "stage3", at strides 2, 4 and 8."""
@@ -168,7 +145,7 @@ class ESPNetC(SegmentationNetwork):
 class ESPNet(ESPNetC):
     """ESPNet-C and a decoder, with the arguments, shapes and errors of `ESPNetC`.
 
-    The decoder starts from the logits of ESPNet-C: its weights, the classifier's too, have the same names as there.
+    The decoder starts from the logits of ESPNet-C, whose weights, including the classifier's, keep their names.
     """
 
     head = ("decoder",)

@@ -1,7 +1,7 @@
 """FPLNet: an encoder of FPL modules whose stages are closed by FIR units, and a sequential decoder.
 
 Shapes: N images of H x W pixels; C channels; h_s x w_s pixels at stride s, each stride's size half the one before,
-rounded up. Sizes are recorded on the way down and met on the way up: no size need be divisible by anything.
+rounded up. The decoder restores the sizes that the encoder recorded: no size need be divisible by anything.
 
 Source: FPLNet (Atif et al., 2023), section III-B, Figure 4 and Table II. Its numbers of parameters settle what the text
 leaves open: 419,994 for the encoder at 20 classes (Table VIII).
@@ -47,7 +47,7 @@ DECODER_CHANNELS, LAST_DECODER_CHANNELS, DECODER_MODULES = 64, 16, 2
 
 
 def batch_norm_factory(config: CommonSettings) -> BatchNormFactory:
-    """Factory for the batch norms of FPLNet and ESPNet."""
+    """Returns the factory for the batch norms of FPLNet and ESPNet."""
     momentum = DEFAULT_MOMENTUM if config.batch_norm_momentum is None else config.batch_norm_momentum
     return partial(BatchNorm, eps=EPS, momentum=momentum)
 
@@ -55,7 +55,7 @@ def batch_norm_factory(config: CommonSettings) -> BatchNormFactory:
 def module_factory(
     kind: ModuleKind, batch_norm: BatchNormFactory, settings: OperationSettings, factorization: str = "composite"
 ) -> ModuleFactory:
-    """Factory for the modules of the stages, and of the decoder; ESP modules read neither of the last two."""
+    """Returns the factory for the modules of stages and decoder; ESP modules read neither of the last two arguments."""
     if kind == "esp":
         return lambda channels_in, channels_out, stride: ESP(channels_in, channels_out, batch_norm, stride)
     return lambda channels_in, channels_out, stride: FPL(
@@ -76,17 +76,10 @@ class ConvBatchNormPReLU(nn.Module):
 
 
 class InitialModule(nn.Module):
-    """Stage 1: 3x3 convolutions, the image beside them, PReLU, batch norm, PReLU: (N, 3, H, W) -> (N, 35, h, w).
+    """Stage 1: 3x3 convolutions joined by the image, PReLU, batch norm, PReLU: (N, 3, H, W) -> (N, 35, h, w).
 
     The PReLU in front of the batch norm is not in the paper, but in its number of parameters and in the later networks
-    of its first author.
-
-    Args:
-        strides: Of each convolution, 1 or 2; the paper's are 2, 1, 1.
-        batch_norm: Factory for the batch norms.
-
-    Attributes:
-        channels_out: Channels of the output.
+    of its first author. The paper's strides are 2, 1, 1.
     """
 
     channels_out = INITIAL_CHANNELS + IMAGE_CHANNELS
@@ -110,16 +103,7 @@ class InitialModule(nn.Module):
 
 
 class Stage(nn.Module):
-    """A module that halves the sides, modules that keep them, and a fusion unit.
-
-    Args:
-        channels_in: Channels of the input.
-        channels: Channels of all its modules.
-        count: How many modules follow the first.
-        fusion: Name of what closes the stage, one of `FUSIONS`.
-        module: Factory for the modules.
-        batch_norm: Factory for the batch norm of the fusion.
-    """
+    """A module that halves the sides, `count` modules that keep them, and a fusion unit of `FUSIONS`."""
 
     def __init__(
         self,
@@ -144,15 +128,8 @@ class Stage(nn.Module):
 class Encoder(nn.Module):
     """The three stages: images (N, 3, H, W) -> [(N, C, h_s, w_s) for s in 2, 4, 8].
 
-    Args:
-        module: Factory for the modules.
-        modules: How many follow the first in each of the last two stages.
-        fusion: Name of what closes these stages, one of `FUSIONS`.
-        hasty_stem: Whether the initial module has one convolution in place of three.
-        batch_norm: Factory for the batch norms.
-
-    Attributes:
-        feature_info: Channels and stride of each output.
+    `modules` follow the first in each of the last two stages; with `hasty_stem` the initial module has one convolution
+    instead of three.
     """
 
     def __init__(
@@ -182,20 +159,14 @@ class Encoder(nn.Module):
 
 
 class Upsampling(nn.ConvTranspose2d):
-    """Transposed convolution at stride 2 without bias, cut to a size: (N, C_in, h, w) -> (N, C_out, *size).
-
-    Args:
-        channels_in: C_in.
-        channels_out: C_out.
-        kernel: Side of the kernel, 2 or 3.
-    """
+    """Transposed convolution of 2x2 or 3x3 at stride 2, no bias, cropped: (N, C_in, h, w) -> (N, C_out, *size)."""
 
     def __init__(self, channels_in: int, channels_out: int, kernel: int) -> None:
         odd = kernel % 2
         super().__init__(channels_in, channels_out, kernel, 2, padding=odd, output_padding=odd, bias=False)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[..., : size[0], : size[1]]  # (N, C_out, 2h, 2w) cut: a side was odd on the way down
+        return super().forward(x)[..., : size[0], : size[1]]  # cropped from (N, C_out, 2h, 2w), where a side was odd
 
 
 class Upsampler(nn.Module):
@@ -215,14 +186,14 @@ class SequentialDecoder(nn.Module):
     """FPLNet's decoder, from any stride to the image's size: (N, C_in, h, w) -> (N, classes, H, W).
 
     A 1x1 projection to 64 channels; upsamplers to 64 channels, the last of them to 16, each followed by two modules; a
-    transposed convolution to the classes. At stride 1 there is nothing to bring up: a 1x1 convolution to the classes.
+    transposed convolution to the classes. At stride 1 there is only a 1x1 convolution to the classes.
 
-    The paper prints no size of its kernels. Upsamplers of 3x3 and a last convolution of 2x2, without biases, put the
-    whole network where the paper has it, 0.49 M and less than 0.5 M parameters: 499,758 at 20 classes.
+    The paper prints no kernel sizes. Upsamplers of 3x3 and a last convolution of 2x2, without biases, give 499,758
+    parameters at 20 classes, as the paper's "0.49 M" and "less than 0.5 M".
 
     Args:
         channels_in: C_in.
-        stride: Of the input, in pixels of the image; a power of two.
+        stride: Stride of the input in pixels of the image; a power of two.
         classes: Number of classes.
         module: Factory for the modules.
         batch_norm: Factory for the batch norms.
@@ -249,7 +220,7 @@ class SequentialDecoder(nn.Module):
 
         Args:
             x: (N, C_in, h, w).
-            sizes: (H, W) at stride 1, then at 2, and so on, up to the stride in front of x's; empty at stride 1.
+            sizes: (H, W) at strides 1, 2 and so on, up to half the stride of x; empty at stride 1.
         """
         x = self.projection(x)
         if not sizes:
@@ -260,7 +231,7 @@ class SequentialDecoder(nn.Module):
 
 
 class _FPLNetwork(SegmentationNetwork):
-    """What the encoder alone and the whole network have in common: the encoder, and its features."""
+    """Encoder and features of FPLNet, without the parts after them."""
 
     def __init__(
         self,
@@ -281,7 +252,7 @@ class _FPLNetwork(SegmentationNetwork):
         self._end(*self.feature_info[-1], factory, batch_norm)
 
     def _end(self, channels: int, stride: int, module: ModuleFactory, batch_norm: BatchNormFactory) -> None:
-        """Builds what stands behind the encoder, whose last output has these channels and this stride."""
+        """Builds the parts after the encoder, whose last output has these channels and this stride."""
         raise NotImplementedError
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
@@ -292,15 +263,15 @@ class _FPLNetwork(SegmentationNetwork):
 class FPLNetEncoder(_FPLNetwork):
     """The encoder with a classifier at stride 8: (N, 3, H, W) -> (N, classes, H, W).
 
-    The paper trains it first, and then the whole network behind its weights.
+    The paper trains it first, then the whole network from its weights.
 
     Args:
         classes: Number of classes.
         config: FPL modules and momentum; None: the paper's.
-        modules: How many modules follow the first in stages 2 and 3 (Table IX).
-        module: The modules of encoder and decoder (Table VI); ESP modules read no setting of FPL modules.
-        fusion: What closes a stage, one of `FUSIONS` (Table VIII).
-        factorization: Which 3x3 convolutions of an FPL module are split, as in `FactorizedPyramid` (Table X).
+        modules: Number of modules after the first in stages 2 and 3 (Table IX).
+        module: Kind of the modules of encoder and decoder (Table VI); ESP modules read no setting of FPL modules.
+        fusion: Unit that closes a stage, one of `FUSIONS` (Table VIII).
+        factorization: 3x3 convolutions of an FPL module that are split, as in `FactorizedPyramid` (Table X).
         hasty_stem: Whether the two extra convolutions at half resolution are left out (Table VII).
 
     Attributes:
@@ -320,10 +291,7 @@ class FPLNetEncoder(_FPLNetwork):
 
 
 class FPLNet(_FPLNetwork):
-    """The encoder and the decoder, with the arguments, shapes and errors of `FPLNetEncoder`.
-
-    The encoder's weights have the same names as there.
-    """
+    """The encoder, its weights named as in `FPLNetEncoder`, and the decoder, with the same arguments and errors."""
 
     head = ("decoder",)
 

@@ -30,7 +30,7 @@ OUTPUT_STRIDE = 16
 
 
 def mobilenet_batch_norm(momentum: float | None) -> BatchNormFactory:
-    """The factory of the backbone's batch norms; None: the momentum of the authors' code (its decay is 0.997).
+    """Returns the factory for the batch norms; None: the momentum of the authors' code (its decay is 0.997).
 
     Epsilon is torchvision's 1e-5, not the 1e-3 of TensorFlow's MobileNet: pretrained scales and shifts are those of
     torchvision's layout, and mean something else with another epsilon.
@@ -60,16 +60,9 @@ class _ConvBatchNormRelu6(nn.Sequential):
 
 
 class ResidualBottleneck(nn.Module):
-    """1x1 expansion, 3x3 depthwise, linear 1x1; plus the input where the shape stays.
+    """1x1 expansion (if above 1), 3x3 depthwise convolution, linear 1x1; plus the input where the shape stays.
 
-    Args:
-        channels_in: C_in.
-        channels_out: C_out.
-        expansion: Factor of the expansion; 1: there is none.
-        stride: Of the depthwise convolution.
-        rate: Dilation of the depthwise convolution.
-        batch_norm: Factory for the batch norms.
-        inhibition: Builds the lateral inhibition in front of the depthwise convolution; None: there is none.
+    `inhibition` builds the lateral inhibition in front of the depthwise convolution; None: there is none.
     """
 
     def __init__(
@@ -108,12 +101,12 @@ class ResidualBottleneck(nn.Module):
 class MobileNetV2(nn.Module):
     """Images (N, 3, H, W) -> the output of each stage by name, "stage1" to "stage7": the last is (N, 320, h, w).
 
-    The strides stop at 16: block 14 does not stride, and the depthwise convolutions behind it have rate 2.
+    The strides stop at 16: block 14 does not stride, and the following depthwise convolutions have rate 2.
 
     Args:
         batch_norm: Factory for the batch norms.
-        inhibited: Blocks, 1 to 17, with a lateral inhibition. Block 1 has no expansion: there it is in front of the
-            depthwise convolution all the same.
+        inhibited: Blocks, 1 to 17, with a lateral inhibition. In block 1, which has no expansion, it also stands in
+            front of the depthwise convolution.
         inhibition: Builds a lateral inhibition for a number of channels.
 
     Attributes:
@@ -138,7 +131,7 @@ class MobileNetV2(nn.Module):
                 place = inhibition if len(layers) in inhibited else None
                 layers.append(ResidualBottleneck(channels, channels_out, expansion, stride, rate, batch_norm, place))
                 channels, total = channels_out, total * stride
-                rate *= asked // stride  # what is no stride any more dilates the blocks behind
+                rate *= asked // stride  # a stride that is left out dilates the following blocks
             self.feature_info.append(FeatureInfo(channels, total))
             self.last_blocks.append(len(layers) - 1)
         self.features = nn.ModuleList(layers)

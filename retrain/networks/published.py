@@ -1,4 +1,4 @@
-"""Published networks by name. No torch: the names stand in `--help`; a record's `build` imports what it needs."""
+"""Published networks by name. No torch, as `--help` lists the names; a record's `build` imports the network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEEPLAB_SETTINGS = names(DeepLabSettings)
 
 @dataclass(frozen=True)
 class PublishedNetwork:
-    """A network of a paper: all that the rest of the toolkit knows of it."""
+    """A network of a paper: everything that the rest of the toolkit knows about it."""
 
     name: str
     paper: str
@@ -68,14 +68,14 @@ class PublishedNetwork:
     printed: str | None = None
     """Number of parameters as the paper prints it; None: it prints none."""
     ablation: bool = False
-    """Whether it is a variant, for a comparison: lists have the names of these in a row."""
+    """Whether it is a variant for a comparison, which lists name in a row."""
 
 
 NETWORKS: Registry[PublishedNetwork] = Registry("published network")
 
 
 def main_names() -> list[str]:
-    """The names of the published networks without the variants for comparisons."""
+    """Returns the names of the published networks without ablations."""
     return [name for name in NETWORKS if not NETWORKS[name].ablation]
 
 

@@ -33,28 +33,28 @@ DilatedConvolution = Callable[[int, int], nn.Module]
 EXPANSION = 4
 BETA_CHANNELS = (64, 64, 128)
 STEM_STRIDE = 4
-"""Of the stem's convolution and pooling together."""
+"""Stride of the stem's convolution and pooling together."""
 LOW_LEVEL = (1, 2)
 """Stage and unit whose residual branch is the decoder's low-level feature: block1/unit_2/conv3."""
 
 
 def resnet_batch_norm(momentum: float | None) -> BatchNormFactory:
-    """The factory of the backbone's batch norms; None: the momentum of the authors' code (its decay is 0.95)."""
+    """Returns the factory for the batch norms; None: the momentum of the authors' code (its decay is 0.95)."""
     return partial(BatchNorm, eps=1e-5, momentum=momentum or 0.05)
 
 
 def dilated_convolution(channels: int, rate: int) -> nn.Module:
-    """A plain 3x3 convolution at a rate."""
+    """Builds a plain 3x3 convolution at a rate."""
     return nn.Conv2d(channels, channels, 3, padding=rate, dilation=rate, bias=False)
 
 
 def strides_and_rates(
     units: Sequence[int], stem: Stem, output_stride: int, multi_grid: Sequence[int]
 ) -> list[list[tuple[int, int]]]:
-    """Stride and rate of each unit's 3x3 convolution, stage by stage.
+    """Returns stride and rate of each unit's 3x3 convolution, stage by stage.
 
     beta: the last units of the first three stages stride; plain: the first units of the last three. Once the output
-    stride is reached, a unit that would stride doubles the rates instead: beta, of the units behind it; plain, its own
+    stride is reached, a unit that would stride doubles the rates instead: beta, of the following units; plain, its own
     too. `multi_grid` multiplies the rates of the last stage.
     """
     total, rate = STEM_STRIDE, 1
@@ -74,12 +74,12 @@ def strides_and_rates(
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution beside a shortcut; a stride is the 3x3 convolution's.
+    """1x1, 3x3 and 1x1 convolution and a shortcut; the 3x3 convolution strides.
 
     Args:
         channels_in: C_in.
         width: Channels of the 3x3 convolution; the output has four times as many, C_out.
-        stride: Of the unit.
+        stride: Stride of the unit.
         convolution: The 3x3 convolution.
         batch_norm: Factory for the batch norms.
         li: The lateral inhibition in front of the 3x3 convolution; None: there is none.
@@ -111,7 +111,7 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C_in, H, W) -> the output and the residual branch before the addition, (N, C_out, h, w) each."""
+        """(N, C_in, H, W) -> the output and the residual branch before the addition, (N, C_out, h, w) each"""
         branch = F.relu(self.bn1(self.conv1(x)))
         if self.li is not None:
             branch = self.li(branch)
@@ -124,8 +124,8 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Images (N, 3, H, W) -> features by name: "low" (N, 256, H / 4, W / 4) and the stages, "layer4" (N, 2048, h, w).
 
-    Where the output stride is reached, strides become rates of all units behind: at output stride 16 layer4 has rate 2,
-    at 8 layer3 has rate 2 and layer4 4; `multi_grid` multiplies those of layer4.
+    Once the output stride is reached, strides become rates of all following units: at output stride 16 layer4 has rate
+    2, at 8 layer3 has rate 2 and layer4 4; `multi_grid` multiplies those of layer4.
 
     Args:
         units: Number of units of each stage, two or more in the first: (3, 4, 6, 3) is ResNet-50.
@@ -134,7 +134,7 @@ class ResNet(nn.Module):
             convolution, strides in the first units of layer2, layer3 and layer4.
         output_stride: 8 or 16.
         multi_grid: Factors of the rates in layer4, repeated as needed.
-        inhibited: Units with a lateral inhibition, as "conv5_3" for layer4's third.
+        inhibited: Units with a lateral inhibition, such as "conv5_3" for layer4's third.
         inhibition: Builds a lateral inhibition for a number of channels.
         dilated: Builds the 3x3 convolutions that have a rate above 1.
 
@@ -142,7 +142,7 @@ class ResNet(nn.Module):
         feature_info: Channels and stride of each feature.
 
     Raises:
-        ValueError: `inhibited` names a unit that there is not.
+        ValueError: `inhibited` names a unit that does not exist.
     """
 
     def __init__(

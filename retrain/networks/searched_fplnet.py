@@ -1,8 +1,8 @@
-"""The FPLNet-style network that a genotype is retrained as: FPLNet's macro-structure around the searched cells.
+"""The FPLNet-style network of a genotype: FPLNet's macro-structure around the searched cells.
 
 Shapes: N images of H x W pixels; C channels; h_s x w_s pixels at stride s, each stride's size half the one before,
-rounded up. Sizes are computed once from the image, and tensors are resized or cut to them: no size need be divisible by
-anything.
+rounded up. Sizes are computed once from the image, and tensors are resized or cropped to them: no size need be
+divisible by anything.
 
 Sources: FPLNet (Atif et al., 2023), section III, for everything around the cells; Auto-DeepLab (Liu et al., 2019),
 section 3, for cells and path.
@@ -32,7 +32,7 @@ INITIAL_CONVOLUTIONS = 3
 
 
 class FPLNetState(NamedTuple):
-    """Where the walk of an FPLNet-style network stands."""
+    """State of the walk of an FPLNet-style network."""
 
     before: FeatureInfo
     """H^{l-2}; at the start, the image."""
@@ -40,11 +40,11 @@ class FPLNetState(NamedTuple):
     """H^{l-1}."""
     level: int
     cells: int
-    """Of the stage so far: 0 (at the start), 1, or 2 for more than one."""
+    """Cells of the stage so far: 0 (at the start), 1, or 2 for more than one."""
 
 
 class FPLNetWalk(Walk[FPLNetState]):
-    """The walk of `SearchedFPLNet`, with the arguments of `Walk`."""
+    """Walk of `SearchedFPLNet`."""
 
     start = FPLNetState(IMAGE, IMAGE, 0, 0)
 
@@ -59,8 +59,8 @@ class FPLNetWalk(Walk[FPLNetState]):
             parts = (self.part(("initial", last), lambda: self.initial(last.stride), IMAGE),)
         elif level != previous:
             last, parts, cells = self.closed(state), (self._unit(state),), 0
-        behind = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
-        return Step(behind, before, last, 2 if own > last.stride else 1, parts)
+        after = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
+        return Step(after, before, last, 2 if own > last.stride else 1, parts)
 
     def end(self, state: FPLNetState) -> tuple[Part, ...]:
         closed = self.closed(state)
@@ -73,19 +73,19 @@ class FPLNetWalk(Walk[FPLNetState]):
         return self._unit(state), self.part(("decoder", closed), build, closed, finer, IMAGE.stride)
 
     def closed(self, state: FPLNetState) -> FeatureInfo:
-        """The output of a stage that ends in a state; it stands for that of its last cell."""
+        """Returns the output of a stage that ends in a state; it replaces that of its last cell."""
         return FeatureInfo(fused_channels(self._fusion(state), state.last.channels), state.last.stride)
 
     def initial(self, stride: int) -> InitialModule:
-        """Builds the initial module of networks whose first cell reads a stride."""
+        """Builds the initial module of networks whose first cell reads this stride."""
         return InitialModule(stem_strides(stride, INITIAL_CONVOLUTIONS), self.batch_norm)
 
     def unit(self, state: FPLNetState) -> FusionUnit:
-        """Builds what closes a stage that ends in a state."""
+        """Builds the unit that closes a stage."""
         return FusionUnit(self._fusion(state), state.last.channels, self.batch_norm)
 
     def decoder(self, state: FPLNetState) -> SequentialDecoder:
-        """Builds what stands behind the last stage."""
+        """Builds the parts after the last stage."""
         (channels, stride), module = self.closed(state), module_factory("fpl", self.batch_norm, self.settings)
         return SequentialDecoder(channels, stride, self.classes, module, self.batch_norm)
 
@@ -98,13 +98,9 @@ class FPLNetWalk(Walk[FPLNetState]):
 
 
 class SearchedStage(nn.Module):
-    """Cells at one resolution, the first of which comes to it, closed by a FIR unit.
+    """Cells at one resolution, in the order of the path, closed by a FIR unit. The first cell changes the resolution.
 
-    A stage of one cell has one feature, and its unit adds only the image to it.
-
-    Args:
-        cells: In the order of the path.
-        fusion: The unit.
+    A stage of one cell has one feature, to which its unit adds only the image.
     """
 
     def __init__(self, cells: Sequence[Cell], fusion: FusionUnit) -> None:
@@ -113,13 +109,13 @@ class SearchedStage(nn.Module):
         self.fusion = fusion
 
     def forward(self, before: Tensor, last: Tensor, image: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Returns H^{l-2} and H^{l-1} for the cell that follows; the FIR unit's output stands for the last cell's.
+        """Returns H^{l-2} and H^{l-1} for the next cell; the FIR unit's output replaces the last cell's.
 
         Args:
             before: H^{l-2} of the first cell, at any size.
             last: H^{l-1} of the first cell, at any size.
             image: (N, 3, h, w), at the stage's resolution.
-            size: At which the first cell takes its inputs in: the stage's own, or the finer one that it comes from.
+            size: (H, W) to which the first cell resizes its inputs: the stage's own, or that of a finer stage before.
         """
         outputs = []
         for cell in self.cells:
@@ -138,7 +134,8 @@ class SearchedFPLNet(SegmentationNetwork):
     Args:
         genotype: Cell and path.
         classes: Number of classes.
-        config: Widths and regularisation; None: the defaults. Settings of operations that are None are the space's.
+        config: Widths and regularisation; None: the defaults. The space's settings of operations replace those that are
+            None.
 
     Attributes:
         feature_info: Channels and stride of each stage's output, in the order of `features`.
@@ -183,7 +180,7 @@ class SearchedFPLNet(SegmentationNetwork):
         return outputs
 
     def _images(self, x: Tensor) -> list[Tensor]:
-        """The image at strides 1, 2, 4 and so on, up to the coarsest of the network."""
+        """Returns the image at strides 1, 2, 4 and so on, up to the coarsest of the network."""
         images = [x]
         for _ in range(max(self.halvings)):
             images.append(halve(images[-1]))

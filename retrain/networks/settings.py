@@ -1,8 +1,8 @@
 """Settings of the networks, a dataclass for each family. No torch, so that `--help` answers at once.
 
-A family inherits the groups of settings that it reads. `NetworkConfig` inherits from all families: it is what command
-lines, files and checkpoints fill in, and `build` refuses what the chosen network does not read. A field that is None is
-as the network's paper has it.
+A family inherits the groups of settings that it reads. `NetworkConfig` inherits from all families: command lines, files
+and checkpoints fill it in, and `build` refuses settings that the chosen network does not read. A field that is None has
+the value of the network's paper.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 def names(*groups: type[CommonSettings]) -> frozenset[str]:
-    """The names of all settings of these dataclasses."""
+    """Returns the names of all settings of these dataclasses."""
     return frozenset(f.name for group in groups for f in dataclasses.fields(group))
 
 
-# Groups: what several families have in common.
+# Groups of settings that several families share.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,9 @@ class CommonSettings(Settings):
 
     batch_norm_momentum: float | None = None
     """Weight of the newest batch in the running statistics, above 0 to 1. The authors' values suit hundreds of
-    thousands of steps; recipes for short runs set 0.1, or evaluation sees statistics that never left their start."""
+    thousands of steps; recipes for short runs set 0.1, or the statistics would stay near their initial values."""
     frozen_batch_norm: bool = False
-    """Keep statistics, scale and shift of all batch norms as they are: for fine-tuning pretrained weights."""
+    """Keep statistics, scale and shift of all batch norms fixed, for fine-tuning pretrained weights."""
 
     prefix = "network."
 
@@ -85,7 +85,7 @@ class CommonSettings(Settings):
             self.operation_settings()
 
     def operation_settings(self, base: OperationSettings | None = None) -> OperationSettings:
-        """Settings of the operations: those of `base` (None: the defaults), changed by the fields that are not None."""
+        """Returns `base` (None: the defaults) with the fields that are not None."""
         given = {f.name: getattr(self, f.name, None) for f in dataclasses.fields(OperationSettings)}
         changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return dataclasses.replace(base or OperationSettings(), **changes)
@@ -96,8 +96,8 @@ class CellSettings(CommonSettings):
     """Settings of the cells of a genotype's network."""
 
     filter_multiplier: int | None = None
-    """F, 1 to 65536: operations work on F channels at level 0, twice as many each level up. None: that of the published
-    network, 20 for a genotype."""
+    """F, 1 to 65536: operations work on F channels at level 0, and on twice as many at each coarser level. None: that
+    of the published network, 20 for a genotype."""
     drop_path_keep: float = 1.0
     """Probability of keeping a branch of the last cell at the end of training, above 0 to 1; 1 drops nothing. Earlier
     cells and earlier steps keep more."""
@@ -118,7 +118,7 @@ class ASPPSettings(CommonSettings):
     aspp_channels: int = 256
     """Output channels of every branch of the ASPP and of the ASPP, 1 to 65536."""
     dropout: float = 0.1
-    """Probability with which dropout zeroes a value of the ASPP's output, 0 to below 1."""
+    """Dropout probability of the ASPP's output, 0 to below 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,21 +128,21 @@ class DecoderSettings(CommonSettings):
     decoder_channels: int = 256
     """Output channels of the decoder's two 3x3 convolutions, 1 to 65536."""
     low_level_channels: int = 48
-    """Channels that the decoder reduces its fine feature to, 1 to 65536."""
+    """Channels to which the decoder reduces its fine feature, 1 to 65536."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LISettings(CommonSettings):
-    """Settings of the lateral inhibitions; None: what the genotype's space says, if there is one."""
+    """Settings of the lateral inhibitions; None: that of the genotype's space, if there is one."""
 
     li_zone: int | None = None
-    """Side of the lateral inhibition zone in pixels, odd, from 3; None: 3, or what the genotype's space says."""
+    """Side of the lateral inhibition zone in pixels, odd, from 3; None: that of the genotype's space, or 3."""
     li_rate: int | None = None
-    """Dilation e of the zone, at least 1; None: 1, or what the genotype's space says."""
+    """Dilation e of the zone, at least 1; None: that of the genotype's space, or 1."""
     li_sigma: float | None = None
-    """Standard deviation of the inhibition's Gaussian in steps of the zone; None: 1, or what the space says."""
+    """Standard deviation of the inhibition's Gaussian in steps of the zone; None: that of the space, or 1."""
     li_init: tuple[float, float] | None = None
-    """Range in [0, 1] of the intensities W at the start; None: [0, 0], or what the genotype's space says."""
+    """Range in [0, 1] of the initial intensities W; None: that of the genotype's space, or [0, 0]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +151,9 @@ class SmoothingFilterSettings(CommonSettings):
 
     smoothing_window: SmoothingWindow | None = None
     """Side of the average and Gaussian windows at rate r: paper, 2 * floor(r / 2) + 1; official, r - 1 (nothing is
-    smoothed at rate 2). None: official in DeepLabv2, what the space says in a genotype's network."""
+    smoothed at rate 2). None: official in DeepLabv2, that of the space in a genotype's network."""
     smoothing_sigma: float | None = None
-    """Standard deviation of the Gaussian window in pixels, above 0; None: 1, or what the genotype's space says."""
+    """Standard deviation of the Gaussian window in pixels, above 0; None: that of the genotype's space, or 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +166,16 @@ class SmoothingSettings(SmoothingFilterSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FPLNetSettings(CommonSettings):
-    """Settings of FPL modules, and of FPLNet. (ESPNet has the common ones alone.)"""
+    """Settings of FPL modules, and of FPLNet. (ESPNet has only the common ones.)"""
 
     fpl_rates: tuple[int, ...] | None = None
-    """Dilation of each branch of an FPL module; None: [2, 4, 8, 16], or what the genotype's space says."""
+    """Dilation of each branch of an FPL module; None: that of the genotype's space, or [2, 4, 8, 16]."""
     fpl_fusion: FplFusion | None = None
     """Pairwise feature fusion in an FPL module: each branch with the first stage's output, pair by pair, or none; None:
-    stage1, or what the genotype's space says."""
+    that of the genotype's space, or stage1."""
 
 
-# Families: what the networks of a kind read.
+# Families: the settings that the networks of a kind read.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class DeepLabSettings(CellSettings, ASPPSettings, DecoderSettings, LISettings, S
     stem_channels: tuple[int, ...] = (64, 64, 128)
     """Output channels of the stem's 3x3 convolutions, 2 to 16."""
     aspp: Literal["atrous", "li"] = "atrous"
-    """ASPP of a genotype's network: atrous convolutions, or each behind a lateral inhibition (LI-ASPP)."""
+    """ASPP of a genotype's network: atrous convolutions, or each preceded by a lateral inhibition (LI-ASPP)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -202,7 +202,7 @@ class DeepLabV3Settings(BackboneSettings, ASPPSettings, DecoderSettings, LISetti
     """Settings of DeepLabv3 and DeepLabv3+."""
 
     li_blocks: tuple[int, ...] | None = None
-    """Residual bottlenecks 1..17 of a MobileNetV2 with a lateral inhibition behind the expansion; None: [10, 13, 16]
+    """Residual bottlenecks 1..17 of a MobileNetV2 with a lateral inhibition after the expansion; None: [10, 13, 16]
     where the network's name begins with li-mnv2."""
 
     def __post_init__(self) -> None:
@@ -217,25 +217,25 @@ class DeepLabV2Settings(BackboneSettings, SmoothingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig(DeepLabSettings, SearchedFPLNetSettings, DeepLabV3Settings, DeepLabV2Settings):
-    """The network that is trained. A field that is None is as the network's paper has it.
+    """The network that is trained. A field that is None has the value of the network's paper.
 
     Raises:
         ValueError: A field is outside its limits; the message names the value and what to give.
     """
 
     kind: Kind = "deeplab"
-    """What a genotype becomes: a DeepLab-style network (ASPP and decoder), or an FPLNet-style one (stages closed by FIR
+    """Network of a genotype: a DeepLab-style network (ASPP and decoder), or an FPLNet-style one (stages closed by FIR
     units, sequential decoder). `--network fplnet` is short for `--network.kind fplnet`."""
 
     def refuse_others(self, network: str, settings: Collection[str]) -> None:
-        """Refuses every field that is set and that the network does not read.
+        """Checks that the network reads every field that is set.
 
         Args:
-            network: Its name, for the message.
-            settings: The fields it reads.
+            network: Name of the network, for the message.
+            settings: The fields that it reads.
 
         Raises:
-            ValueError: A field is set that is not among them; the message lists those that are.
+            ValueError: A field is set that is not among them; the message lists them.
         """
         for name in self.changed():
             require(

@@ -1,8 +1,8 @@
-"""The walk along a path: what stands at each layer of a searched network, in front of its cells and behind them.
+"""The walk along a path: the cell at each layer of a searched network, and the parts before and after the cells.
 
-What a layer needs is settled by the state that the walk is in (where its last two features come from) and by the level
-that it goes to. A network follows the walk along its genotype's path and builds what stands there; the table of costs
-visits all states that any path may reach, and measures each part once. The walk of a kind of network is next to it.
+A layer is determined by the state of the walk (where its last two features come from) and by the level that it goes to.
+A network follows the walk along its genotype's path and builds its parts; the table of costs visits all states that any
+path may reach, and measures each part once. The walk of a kind of network is in its module.
 
 Shapes: one image of H x W pixels; at stride s a feature has ceil(H / s) x ceil(W / s).
 """
@@ -25,11 +25,11 @@ from search_spaces.space import SearchSpace
 __all__ = ["IMAGE", "Called", "Part", "State", "Step", "Walk"]
 
 IMAGE = FeatureInfo(3, 1)
-"""What a network is given."""
+"""Input of a network."""
 
 
 class State(Protocol):
-    """Where a walk stands: all that what comes next depends on."""
+    """State of a walk: everything that the next layers depend on."""
 
     @property
     def level(self) -> int: ...
@@ -39,7 +39,7 @@ S = TypeVar("S", bound=State)
 
 
 class Part(NamedTuple):
-    """A part of a network and what it is called with; parts of the same key are alike."""
+    """A part of a network and its arguments; parts with the same key are alike."""
 
     key: Hashable
     build: Callable[[], nn.Module]
@@ -48,27 +48,27 @@ class Part(NamedTuple):
 
 
 class Step(NamedTuple, Generic[S]):
-    """A layer: what its cell reads, and what stands between it and the layer before."""
+    """A layer: the inputs of its cell, and the parts between it and the layer before."""
 
     state: S
-    """Behind the layer."""
+    """State after the layer."""
     before: FeatureInfo
     """H^{l-2}."""
     last: FeatureInfo
     """H^{l-1}."""
     stride: int
-    """Of the cell, 1 or 2."""
+    """Stride of the cell, 1 or 2."""
     parts: tuple[Part, ...] = ()
-    """In front of the cell."""
+    """Parts in front of the cell."""
 
     @property
     def place(self) -> int:
-        """2 * level, and 1 more where the cell halves its inputs."""
+        """Index of the cell's kind: 2 * level, plus 1 where the cell halves its inputs."""
         return 2 * self.state.level + self.stride - 1
 
 
 class Called(nn.Module):
-    """Modules, and the function that calls them: one part where a network has several children."""
+    """Modules and the function that calls them, as one part."""
 
     def __init__(self, function: Callable[..., Tensor], *children: nn.Module) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Called(nn.Module):
 
 
 class _Strided(nn.Module):
-    """In place of an operation: its output's size, and no work."""
+    """A stand-in for an operation with the same output size and no work."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()
@@ -90,19 +90,17 @@ class _Strided(nn.Module):
 
 
 class Walk(Generic[S]):
-    """What all kinds of network have in common.
+    """Base class of the walks, one for each kind of network.
 
     Args:
-        space: The space of their genotypes.
+        space: The space of the genotypes.
         classes: Number of classes.
-        config: Of the networks. Settings of operations that are None are the space's.
+        config: Settings of the networks; the space's settings of operations replace those that are None.
         batch_norm: Factory for the batch norms of cells.
-
-    Attributes:
-        start: The state in front of the first layer.
     """
 
     start: S
+    """State in front of the first layer."""
 
     def __init__(self, space: SearchSpace, classes: int, config: CellSettings, batch_norm: BatchNormFactory) -> None:
         self.space, self.classes, self.frozen, self.batch_norm = space, classes, config.frozen_batch_norm, batch_norm
@@ -111,11 +109,11 @@ class Walk(Generic[S]):
         self.keep = config.drop_path_keep
 
     def step(self, state: S, level: int) -> Step[S]:
-        """The layer at `level` behind a state."""
+        """Returns the layer at `level` after a state."""
         raise NotImplementedError
 
     def end(self, state: S) -> tuple[Part, ...]:
-        """The parts behind the last layer; the stem, too, where it is the same for all paths."""
+        """Returns the parts after the last layer, and the stem where it is the same for all paths."""
         raise NotImplementedError
 
     def cells(self, genotype: Genotype) -> Iterator[tuple[Step[S], Cell]]:
@@ -133,11 +131,11 @@ class Walk(Generic[S]):
         return Cell(blocks, before, last, channels, step.stride, keep, self.batch_norm, self.settings)
 
     def feature(self, level: int) -> FeatureInfo:
-        """A cell's output."""
+        """Returns the output of a cell."""
         return FeatureInfo(self.space.blocks * self.multiplier * 2**level, self.space.strides[level])
 
     def frame(self, step: Step[S]) -> Part:
-        """All of a layer's cell but its operations: projections, resizing, sums and concatenation."""
+        """Returns the cell of a layer without its operations: projections, resizing, sums and concatenation."""
         blocks = (Block(CELL_INPUTS, (NONE, NONE)),) * self.space.blocks
 
         def build() -> nn.Module:
@@ -149,7 +147,7 @@ class Walk(Generic[S]):
         return self.part(key, build, step.before, step.last, stride)
 
     def operation(self, name: str, reads_input: bool, place: int) -> Part:
-        """An operation of a cell."""
+        """Returns an operation of a cell."""
         level, halves = divmod(place, 2)
         stride = 2 if halves and reads_input else 1
         channels = self.multiplier * 2**level
@@ -161,7 +159,7 @@ class Walk(Generic[S]):
         return self.part(("operation", name, stride, level), build, feature)
 
     def part(self, key: Hashable, build: Callable[[], nn.Module], *arguments: FeatureInfo | int | list[int]) -> Part:
-        """A part in eval mode, frozen as `build` freezes a network."""
+        """Returns a part in eval mode, frozen as `build` freezes a network."""
 
         def built() -> nn.Module:
             module = build().eval()
