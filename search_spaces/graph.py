@@ -17,14 +17,7 @@ from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = [
-    "Counts",
-    "cell_graph",
-    "count",
-    "count_paths",
-    "random_genotype",
-    "trellis_graph",
-]
+__all__ = ["Counts", "cell_graph", "count", "count_paths", "random_genotype", "trellis_graph"]
 
 
 def trellis_graph(space: SearchSpace) -> nx.DiGraph:

@@ -101,12 +101,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
     neighbours: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        zone: int = 3,
-        rate: int = 1,
-        sigma: float = 1.0,
-        init: tuple[float, float] = (0.0, 0.0),
+        self, channels: int, zone: int = 3, rate: int = 1, sigma: float = 1.0, init: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         super().__init__()
         try:

@@ -133,13 +133,7 @@ class ConvBatchNorm(nn.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        stride: int,
-        batch_norm: BatchNormFactory,
-        rate: int = 1,
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, batch_norm: BatchNormFactory, rate: int = 1
     ) -> None:
         super().__init__()
         padding = rate * (kernel // 2)

@@ -33,14 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "CONCAT",
-    "CellLayout",
-    "cell_layout",
-    "draw_cell",
-    "draw_legend",
-    "operation_families",
-]
+__all__ = ["CONCAT", "CellLayout", "cell_layout", "draw_cell", "draw_legend", "operation_families"]
 
 
 FAINT, STATE = "#CCCCCC", "#F2F2F2"
