@@ -28,7 +28,7 @@ from retrain.load import KIND, head_multipliers, initialize
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from search_spaces.genotype import load_genotype
-from search_spaces.messages import counted
+from search_spaces.validation import counted
 
 __all__ = ["TrainResult", "train"]
 
