@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--out is {values.out!r}, a file: name a folder")
     how = inference(values)
     from retrain.prediction import Outputs, predict
-    from search_spaces.messages import counted
+    from search_spaces.validation import counted
 
     outputs = Outputs(not values.no_overlay, values.probabilities)
     done = predict(

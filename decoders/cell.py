@@ -27,13 +27,7 @@ from decoders.exact import scaled
 from search_spaces.genotype import Block, state_names
 from search_spaces.operations import NONE
 
-__all__ = [
-    "BlockChoices",
-    "Choice",
-    "block_choices",
-    "checked_strengths",
-    "greedy_cell",
-]
+__all__ = ["BlockChoices", "Choice", "block_choices", "checked_strengths", "greedy_cell"]
 
 
 def greedy_cell(

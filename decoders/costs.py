@@ -22,17 +22,7 @@ import numpy as np
 
 from search_spaces.genotype import CELL_INPUTS, Block
 
-__all__ = [
-    "CostTable",
-    "Costs",
-    "Kind",
-    "Label",
-    "MAX_LABELS",
-    "Step",
-    "best_labels",
-    "check_effort",
-    "kinds_of",
-]
+__all__ = ["CostTable", "Costs", "Kind", "Label", "MAX_LABELS", "Step", "best_labels", "check_effort", "kinds_of"]
 
 
 Kind = tuple[str, bool]

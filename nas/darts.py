@@ -38,8 +38,8 @@ from nas.training.session import EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
-from search_spaces.messages import counted
 from search_spaces.space import SearchSpace, available, load
+from search_spaces.validation import counted
 
 __all__ = ["SearchResult", "check_levels", "make_steppers", "resolve_space", "search"]
 

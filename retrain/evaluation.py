@@ -23,8 +23,7 @@ from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
-from search_spaces.messages import counted
-from search_spaces.validation import to_plain
+from search_spaces.validation import counted, to_plain
 
 __all__ = ["Evaluation", "evaluate"]
 

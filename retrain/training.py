@@ -29,7 +29,7 @@ from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from retrain.pretrained import head_multipliers, initialize
 from search_spaces.genotype import load_genotype
-from search_spaces.messages import counted
+from search_spaces.validation import counted
 
 __all__ = ["TrainResult", "train"]
 

@@ -1,7 +1,4 @@
-"""Writing files so that the last good one is never missing: not after a kill, not on a full disk.
-
-Reading YAML and JSON, of which a stranger or a slip may have made something else than it seems.
-"""
+"""Atomic writes, which never lose the last good file, and strict readers of YAML and JSON."""
 
 from __future__ import annotations
 
@@ -9,22 +6,23 @@ import contextlib
 import json
 import os
 import re
-import tempfile
-import threading
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+from search_spaces.validation import raised_as
+
 __all__ = ["GENOTYPE", "YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
 
 GENOTYPE = "genotype.json"
-"""In a run folder: what was found, or what is trained."""
+"""The genotype in a run folder: the one that was found, or the one that is trained."""
 
 MAX_YAML_BYTES = 2**18
 MAX_DIGITS = 309
-"""A number of so many may not be a float."""
+"""A number with this many digits may not fit into a float."""
 
 
 class YamlError(ValueError):
@@ -32,7 +30,7 @@ class YamlError(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only, each written out: a few lines of aliases of aliases would unfold to more than any memory."""
+    """Loads plain values without aliases: a few lines of nested aliases would unfold to more than any memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -49,26 +47,26 @@ _Loader.add_implicit_resolver(  # 1e-3, which YAML 1.1 takes for a text
 
 
 def check_numbers(text: str) -> None:
-    """Refuses numbers in a text that YAML 1.1 reads as others: 010, which is 8 there, and 1:30, which is 90.
+    """Refuses numbers that YAML 1.1 reads differently from how they look: 010 is 8, and 1:30 is 90.
 
     Raises:
-        ValueError: There is one; the message says what to write.
+        ValueError: The text has such a number, or one with too many digits; the message says what to write.
     """
     if match := re.search(r"(?<![\w.+-])[-+]?0+_*([1-9][0-9_]*)(?![\w.])", text):
         digits = match[1][:40].replace("_", "")
         octal = "" if set(digits) & set("89") or digits == "1" else f"{int(digits, 8)} or "
         raise ValueError(f"a number that begins with 0 is octal in YAML: write {octal}{digits}")
     if re.search(r"(?<![\w.])[0-9_]+(:[0-9]+)+", text):
-        raise ValueError("numbers with a colon are to the base 60 in YAML: write it without, or a text in quotes")
+        raise ValueError("numbers with a colon are in base 60 in YAML: write it without, or quote it as text")
     if match := re.search(rf"[0-9]{{{MAX_DIGITS},}}", text):
         raise ValueError(f"a number has {len(match[0])} digits: write a smaller one")
 
 
 def parse_yaml(text: str) -> Any:
-    """Reads a YAML text of plain values: no tags that make objects, no aliases, no key twice.
+    """Parses YAML text that holds plain values only: no tags that make objects, no aliases, no repeated keys.
 
     Raises:
-        YamlError: It is something else.
+        YamlError: The text is anything else.
     """
     try:
         loader = _Loader(text)
@@ -87,7 +85,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check(node: yaml.Node, name: str) -> None:
-    """Refuses a key that stands twice in its mapping, and numbers that are read as others than they seem."""
+    """Refuses repeated keys, and numbers that YAML reads differently from how they look."""
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         lines: dict[tuple[str, str], int] = {}
@@ -109,33 +107,31 @@ def _check(node: yaml.Node, name: str) -> None:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Reads a YAML file as `parse_yaml` does, at most 256 KiB.
+    """Reads a YAML file of at most 256 KiB as `parse_yaml` does.
 
     Raises:
-        YamlError: It cannot be read, or is something else.
+        YamlError: The file cannot be read, is too large, or holds anything else.
     """
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
-            raise YamlError(f"{path} cannot be read: it is a folder, or no regular file")
+            raise YamlError(f"{path} cannot be read: it is a folder, or not a regular file")
         if path.stat().st_size > MAX_YAML_BYTES:
-            raise YamlError(f"{path} is larger than {MAX_YAML_BYTES >> 10} KiB, which no settings and no space are")
+            raise YamlError(f"{path} is larger than {MAX_YAML_BYTES >> 10} KiB: no settings or space needs that much")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise YamlError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise YamlError(f"{path} is not readable as YAML: {_one_line(error)}") from error
-    try:
+    with raised_as(YamlError, f"{path} is not readable as YAML: "):
         return parse_yaml(text)
-    except YamlError as error:
-        raise YamlError(f"{path} is not readable as YAML: {error}") from error
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Reads a JSON text, UTF-8, in which each key stands once in its object.
+    """Parses JSON text (bytes are read as UTF-8) and refuses repeated keys.
 
     Raises:
-        ValueError: It is none; the message says where.
+        ValueError: The text is not valid; the message says where.
     """
     text = text.decode("utf-8") if isinstance(text, bytes) else text
 
@@ -151,8 +147,8 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def _repeated_key(text: str) -> str:
-    """Where the first key stands that is twice in its object of a JSON text."""
-    keys: list[dict[str, int]] = []  # of the objects that are open: where each stands
+    """A message that gives the line of the first repeated key in a JSON text."""
+    keys: list[dict[str, int]] = []  # the position of each key, for every open object
     for token in re.finditer(r'("(?:[^"\\]|\\.)*")\s*(:?)|[{}]', text):
         line = text.count("\n", 0, token.start()) + 1
         if token[0] == "{":
@@ -172,7 +168,7 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[IO[bytes
     """Writes `content` to a temporary file in the same folder, flushes it to disk and moves it into place.
 
     Args:
-        path: The file; its folder is made if it is missing.
+        path: The file; its folder is created if it is missing.
         content: Text (as UTF-8), bytes, or a function that writes to the binary file it is given.
 
     Returns:
@@ -183,32 +179,22 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[IO[bytes
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        file = temporary.open("xb")  # readable by others as the umask allows; mkstemp would make it private
     except OSError as error:  # name the file that was asked for, not the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from error
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with file:
             if callable(content):
                 content(file)
             else:
                 file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes files private; ours are to be read by others
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
+            temporary.unlink()
         raise
     return path
-
-
-_UMASK_LOCK = threading.Lock()
-
-
-def _umask() -> int:
-    with _UMASK_LOCK:  # the mask is read by setting it: two threads at it would leave the process without one
-        mask = os.umask(0)
-        os.umask(mask)
-    return mask

@@ -26,8 +26,8 @@ import numpy as np
 
 from search_spaces.files import GENOTYPE, parse_json, write_atomically
 from search_spaces.operations import NONE
-from search_spaces.space import SearchSpace, SpaceError
-from search_spaces.validation import short
+from search_spaces.space import SearchSpace
+from search_spaces.validation import raised_as, short
 
 __all__ = [
     "CELL_INPUTS",
@@ -37,11 +37,12 @@ __all__ = [
     "load_genotype",
     "package_version",
     "state_names",
+    "check_shapes",
     "transition_mask",
 ]
 
 CELL_INPUTS = ("l-2", "l-1")
-"""Names of the outputs of the cells two layers and one layer before."""
+"""Names of the outputs of the cells two layers and one layer earlier."""
 
 FORMAT, VERSION = "nas-genotype", 1
 MAX_FILE_BYTES = 8 * 2**20
@@ -49,7 +50,7 @@ PROBABILITY_TOLERANCE = 1e-3
 
 
 class GenotypeError(ValueError):
-    """A genotype that cannot be: the message names the field and what was expected."""
+    """An invalid genotype: the message names the field and what was expected."""
 
 
 def state_names(blocks: int) -> tuple[str, ...]:
@@ -58,7 +59,7 @@ def state_names(blocks: int) -> tuple[str, ...]:
 
 
 def package_version() -> str:
-    """The installed version of this toolkit, or "unknown" when it runs from a folder."""
+    """The installed version of this toolkit, or "unknown" when it is not installed."""
     try:
         return version("nas-segmentation")
     except PackageNotFoundError:
@@ -70,7 +71,7 @@ class Block:
     """One block of a decoded cell: the sum of two operations on two inputs."""
 
     inputs: tuple[str, str]
-    """Names of the two states it reads."""
+    """Names of the two states that it reads."""
     operations: tuple[str, str]
     """Names of the operations on them."""
 
@@ -85,7 +86,7 @@ class Genotype:
 
     space: SearchSpace
     cell: tuple[Block, ...]
-    """One entry a block."""
+    """One entry per block."""
     path: tuple[int, ...]
     """Stride of each layer's cell, in pixels of the image."""
     alpha: np.ndarray | None = None
@@ -94,20 +95,23 @@ class Genotype:
     """Probabilities [layers, levels, 3]: of the step from layer l-1 at that level to the finer, the same and the
     coarser level in layer l; zero where the trellis has no such edge. Or None."""
     edge_weights: np.ndarray | None = None
-    """Weights [edges] in the order of `space.edges`, sum 1 over the edges into a block; decoding ranks a block's inputs
-    by weight times alpha. Or None: they were not weighed, and alpha alone ranks them."""
+    """Weights [edges] in the order of `space.edges`, with sum 1 over the edges into a block; decoding ranks a block's
+    inputs by weight times alpha. None if the search did not weigh edges: alpha alone ranks them."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """Where it comes from: package version, data set, seed, epoch, metrics."""
+    """Origin: package version, data set, seed, epoch, metrics."""
 
     def __post_init__(self) -> None:
         _check_cell(self.space, self.cell)
         _check_path(self.space, self.path)
+        if self.edge_weights is not None and self.alpha is None:
+            raise GenotypeError("edge_weights is there, but alpha is not: expected both, or neither")
+        check_shapes(self.space, self.alpha, self.beta, self.edge_weights)
         if self.alpha is not None:
-            _check_alpha(self.space, self.alpha)
+            _check_distributions("alpha", self.alpha)
         if self.beta is not None:
             _check_beta(self.space, self.beta)
         if self.edge_weights is not None:
-            _check_edge_weights(self.space, self.edge_weights, self.alpha)
+            _check_edge_weights(self.space, self.edge_weights)
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -115,7 +119,7 @@ class Genotype:
         return tuple(self.space.strides.index(stride) for stride in self.path)
 
     def to_json(self) -> str:
-        """The text of the file, laid out for reading: a block, a row of alpha and a layer of beta a line."""
+        """The text of the file, with one block, one row of alpha, or one layer of beta on each line."""
         lines = [
             f'"format": {json.dumps(FORMAT)}',
             f'"version": {VERSION}',
@@ -133,7 +137,7 @@ class Genotype:
         return "{\n  " + ",\n  ".join(lines) + "\n}\n"
 
     def save(self, path: str | Path) -> Path:
-        """Writes the file; the one that was there stays until the new one is whole."""
+        """Writes the file atomically."""
         return write_atomically(path, self.to_json())
 
     @classmethod
@@ -143,21 +147,21 @@ class Genotype:
         Raises:
             GenotypeError: A field is missing, unknown or wrong.
         """
-        fields = _object("the genotype", data, required=("format", "version", "space", "cell", "path"))
-        known = {"format", "version", "space", "cell", "path", "alpha", "beta", "edge_weights", "provenance"}
-        for name in fields:
-            if name not in known:
-                expected = ", ".join(sorted(known))
-                raise GenotypeError(f"the genotype has an unknown field {short(name)}: expected {expected}")
+        required, optional = (
+            ("format", "version", "space", "cell", "path"),
+            ("alpha", "beta", "edge_weights", "provenance"),
+        )
+        fields = _object("the genotype", data, required, optional)
         if fields["format"] != FORMAT:
             raise GenotypeError(f"format is {short(fields['format'])}: expected {FORMAT!r}")
         version = fields["version"]
-        if isinstance(version, bool) or not isinstance(version, int) or version != VERSION:
+        if type(version) is not int or version != VERSION:
             raise GenotypeError(f"version is {short(version)}: expected {VERSION}, the one that this release reads")
-        try:
+        with raised_as(GenotypeError, "space: "):
             space = SearchSpace.from_dict(fields["space"])
-        except SpaceError as error:
-            raise GenotypeError(f"space: {error}") from None
+        provenance = fields.get("provenance", {})
+        if not isinstance(provenance, Mapping):
+            raise GenotypeError(f"provenance is {short(provenance)}: expected an object {{...}}")
         return cls(
             space=space,
             cell=tuple(_block(number, entry) for number, entry in enumerate(_list("cell", fields["cell"]))),
@@ -165,7 +169,7 @@ class Genotype:
             alpha=_array("alpha", fields.get("alpha")),
             beta=_array("beta", fields.get("beta")),
             edge_weights=_array("edge_weights", fields.get("edge_weights")),
-            provenance=dict(_object("provenance", fields.get("provenance", {}))),
+            provenance=dict(provenance),
         )
 
 
@@ -173,7 +177,7 @@ def load_genotype(path: str | Path) -> Genotype:
     """Reads and validates a genotype file.
 
     Raises:
-        GenotypeError: The file is missing, too large, not JSON, or a field is wrong; one line that names the file.
+        GenotypeError: The file is missing, too large, or not JSON, or a field is wrong; the message names the file.
     """
     path = Path(path)
     if path.is_dir():
@@ -181,32 +185,34 @@ def load_genotype(path: str | Path) -> Genotype:
         raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else f'a {GENOTYPE} file'}")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no genotype is")
+            raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB: no genotype is that large")
         text = path.read_bytes()
     except OSError as error:
         raise GenotypeError(f"{path}: cannot be read: {error.strerror}. Name a genotype.json file") from error
     try:
         data = parse_json(text)
-    except ValueError as error:  # not UTF-8, not JSON, a key twice, a number of thousands of digits
+    except ValueError as error:  # not UTF-8, not JSON, a repeated key, a number with thousands of digits
         raise GenotypeError(
-            f"{path}: not valid JSON: {error}. Mend that place, or take a whole copy if the file was cut short"
+            f"{path}: not valid JSON: {error}. Fix that place, or take a complete copy if the file was cut short"
         ) from error
-    try:
+    with raised_as(GenotypeError, f"{path}: "):
         return Genotype.from_dict(data)
-    except GenotypeError as error:
-        raise GenotypeError(f"{path}: {error}") from None
 
 
 def _rows(name: str, rows: Sequence[object]) -> str:
     return f'"{name}": [\n    ' + ",\n    ".join(json.dumps(row) for row in rows) + "\n  ]"
 
 
-def _object(where: str, value: object, required: Sequence[str] = ()) -> Mapping[str, Any]:
+def _object(where: str, value: object, required: Sequence[str], optional: Sequence[str] = ()) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise GenotypeError(f"{where} is {short(value)}: expected an object {{...}}")
     for name in required:
         if name not in value:
             raise GenotypeError(f"{where} has no field {name!r}: expected {', '.join(required)}")
+    for name in value:
+        if name not in (*required, *optional):
+            expected = ", ".join(sorted((*required, *optional)))
+            raise GenotypeError(f"{where} has an unknown field {short(name)}: expected {expected}")
     return value
 
 
@@ -224,9 +230,6 @@ def _block(number: int, value: object) -> Block:
         if len(pair) != 2 or not all(isinstance(entry, str) for entry in pair):
             raise GenotypeError(f"cell[{number}].{name} is {short(pair)}: expected two names")
         pairs.append((pair[0], pair[1]))
-    for name in fields:
-        if name not in ("inputs", "operations"):
-            raise GenotypeError(f"cell[{number}] has an unknown field {short(name)}: expected inputs, operations")
     return Block(*pairs)
 
 
@@ -251,16 +254,11 @@ def _check_cell(space: SearchSpace, cell: tuple[Block, ...]) -> None:
     allowed = [name for name in space.operations if name != NONE]
     for number, block in enumerate(cell):
         for branch in range(2):
-            if block.inputs[branch] not in states[: 2 + number]:
-                raise GenotypeError(
-                    f"cell[{number}].inputs[{branch}] is {short(block.inputs[branch])}: "
-                    f"expected one of {', '.join(states[: 2 + number])}"
-                )
-            if block.operations[branch] not in allowed:
-                raise GenotypeError(
-                    f"cell[{number}].operations[{branch}] is {short(block.operations[branch])}: "
-                    f"expected one of {', '.join(allowed)}"
-                )
+            for field_, choices in (("inputs", states[: 2 + number]), ("operations", allowed)):
+                value = getattr(block, field_)[branch]
+                if value not in choices:
+                    where = f"cell[{number}].{field_}[{branch}]"
+                    raise GenotypeError(f"{where} is {short(value)}: expected one of {', '.join(choices)}")
 
 
 def _check_path(space: SearchSpace, path: tuple[int, ...]) -> None:
@@ -269,7 +267,7 @@ def _check_path(space: SearchSpace, path: tuple[int, ...]) -> None:
     level = 0
     for number, stride in enumerate(path):
         reachable = [space.strides[target] for target in space.transitions(number, level)]
-        if isinstance(stride, bool) or not isinstance(stride, int) or stride not in reachable:
+        if type(stride) is not int or stride not in reachable:
             raise GenotypeError(f"path[{number}] is {short(stride)}: expected one of {', '.join(map(str, reachable))}")
         level = space.strides.index(stride)
 
@@ -284,17 +282,24 @@ def transition_mask(space: SearchSpace) -> np.ndarray:
     return mask
 
 
-def _check_alpha(space: SearchSpace, alpha: np.ndarray) -> None:
-    shape = (len(space.edges), len(space.operations))
-    if alpha.shape != shape:
-        raise GenotypeError(f"alpha has shape {list(alpha.shape)}: expected [edges, operations] = {list(shape)}")
-    _check_distributions("alpha", alpha, np.ones(len(alpha), dtype=bool))
+def check_shapes(
+    space: SearchSpace, alpha: np.ndarray | None, beta: np.ndarray | None, edge_weights: np.ndarray | None
+) -> None:
+    """Checks that the arrays of a genotype, where there are any, have the shapes that `space` asks for.
+
+    Raises:
+        GenotypeError: A shape is wrong.
+    """
+    for name, array, axes, shape in (
+        ("alpha", alpha, "[edges, operations]", (len(space.edges), len(space.operations))),
+        ("beta", beta, "[layers, levels, 3]", (space.layers, space.levels, 3)),
+        ("edge_weights", edge_weights, "[edges]", (len(space.edges),)),
+    ):
+        if array is not None and array.shape != shape:
+            raise GenotypeError(f"{name} has shape {list(array.shape)}: expected {axes} = {list(shape)}")
 
 
 def _check_beta(space: SearchSpace, beta: np.ndarray) -> None:
-    shape = (space.layers, space.levels, 3)
-    if beta.shape != shape:
-        raise GenotypeError(f"beta has shape {list(beta.shape)}: expected [layers, levels, 3] = {list(shape)}")
     exists = transition_mask(space)
     _check_distributions("beta", beta, np.any(exists, axis=2))
     if np.any(beta[~exists] != 0):
@@ -302,11 +307,7 @@ def _check_beta(space: SearchSpace, beta: np.ndarray) -> None:
         raise GenotypeError(f"beta[{layer}][{level}][{step}] is not 0: expected 0, as the trellis has no such edge")
 
 
-def _check_edge_weights(space: SearchSpace, weights: np.ndarray, alpha: np.ndarray | None) -> None:
-    if alpha is None:
-        raise GenotypeError("edge_weights is there, but alpha is not: expected both, or neither")
-    if weights.shape != (len(space.edges),):
-        raise GenotypeError(f"edge_weights has shape {list(weights.shape)}: expected [edges] = [{len(space.edges)}]")
+def _check_edge_weights(space: SearchSpace, weights: np.ndarray) -> None:
     _check_probabilities("edge_weights", weights)
     blocks = np.array([block for _, block in space.edges])
     for block in range(space.blocks):
@@ -320,7 +321,7 @@ def _check_probabilities(name: str, array: np.ndarray) -> None:
         raise GenotypeError(f"{name} has an entry that is not a probability: expected numbers from 0 to 1")
 
 
-def _check_distributions(name: str, array: np.ndarray, used: np.ndarray) -> None:
+def _check_distributions(name: str, array: np.ndarray, used: np.ndarray | bool = True) -> None:
     _check_probabilities(name, array)
     wrong = np.argwhere(used & (np.abs(array.sum(axis=-1) - 1) > PROBABILITY_TOLERANCE))
     if len(wrong):

@@ -1,8 +1,6 @@
-"""A space as networkx graphs, and what can be counted on them.
+"""A space as networkx graphs, its counts, and random genotypes, which a search has to beat.
 
 networkx describes and checks the space; it is never in a forward pass.
-
-Random genotypes of a space: what a search has to beat.
 """
 
 from __future__ import annotations
@@ -17,14 +15,7 @@ from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = [
-    "Counts",
-    "cell_graph",
-    "count",
-    "count_paths",
-    "random_genotype",
-    "trellis_graph",
-]
+__all__ = ["Counts", "cell_graph", "count", "count_paths", "random_genotype", "trellis_graph"]
 
 
 def trellis_graph(space: SearchSpace) -> nx.DiGraph:
@@ -55,14 +46,15 @@ def count_paths(space: SearchSpace, first_fixed: bool = False) -> int:
         first_fixed: Count the paths whose first node is at the finest level only. The paper's 2.9e4 is 28,657, counted
             like this; its text, which lets the first node be at stride 4 or 8, gives 75,025.
     """
-    graph = trellis_graph(space)
-    start = (1, 0) if first_fixed else (0, 0)
-    walks = dict.fromkeys(graph, 0)
-    walks[start] = 1
-    for node in nx.topological_sort(graph):
-        for successor in graph.successors(node):
-            walks[successor] += walks[node]
-    return sum(number for (layer, _), number in walks.items() if layer == space.layers)
+    return _continuations(space)[(1, 0) if first_fixed else (0, 0)]
+
+
+def _continuations(space: SearchSpace) -> dict[tuple[int, int], int]:
+    """The exact number of paths from each node of the trellis to the last layer."""
+    graph, onward = trellis_graph(space), dict[tuple[int, int], int]()
+    for node in reversed(list(nx.topological_sort(graph))):
+        onward[node] = 1 if node[0] == space.layers else sum(onward[s] for s in graph.successors(node))
+    return onward
 
 
 @dataclass(frozen=True)
@@ -74,9 +66,9 @@ class Counts:
     paths_first_fixed: int
     """Paths whose first node is at the finest level: the paper's printed 2.9e4."""
     cells: int
-    """Cells by the paper's counting: any two inputs, a repetition allowed, and any operations, `none` included."""
+    """Cells as the paper counts them: any two inputs, even equal ones, and any operations, `none` included."""
     cells_decodable: int
-    """Cells that decoding can give: two distinct inputs, operations other than `none`."""
+    """Cells that decoding can produce: two distinct inputs, operations other than `none`."""
     nodes: int
     """Nodes of the trellis, the stem not counted."""
     transitions: int
@@ -105,12 +97,7 @@ def count(space: SearchSpace) -> Counts:
 
 
 def random_genotype(space: SearchSpace, seed: int) -> Genotype:
-    """Draws a genotype of `space`: uniformly among the cells that decoding can give, and among all paths.
-
-    Args:
-        space: The search space.
-        seed: The same seed gives the same genotype.
-    """
+    """Draws a genotype uniformly from all decodable cells and all paths; the same seed gives the same genotype."""
     rng = np.random.default_rng(seed)
     names = state_names(space.blocks)
     operations = [name for name in space.operations if name != NONE]
@@ -119,22 +106,10 @@ def random_genotype(space: SearchSpace, seed: int) -> Genotype:
         first, second = sorted(rng.choice(2 + block, size=2, replace=False).tolist())
         chosen = rng.integers(len(operations), size=2).tolist()
         cell.append(Block((names[first], names[second]), (operations[chosen[0]], operations[chosen[1]])))
-    return Genotype(
-        space, tuple(cell), _random_path(space, rng), provenance={"method": "drawn at random", "seed": seed}
-    )
-
-
-def _random_path(space: SearchSpace, rng: np.random.Generator) -> tuple[int, ...]:
-    """A path, all being equally likely: each step is drawn by the number of paths that go on from there."""
-    graph = trellis_graph(space)
-    onward: dict[tuple[int, int], float] = {}
-    for node in reversed(list(nx.topological_sort(graph))):
-        # Divided by 3 a layer, as 3**1000 is no float; only the ratios within a layer count.
-        onward[node] = sum(onward[s] for s in graph.successors(node)) / 3 if node[0] < space.layers else 1.0
-    node, path = (0, 0), []
-    while node[0] < space.layers:
-        successors = sorted(graph.successors(node))
-        weights = np.array([onward[s] for s in successors])
-        node = successors[int(rng.choice(len(successors), p=weights / weights.sum()))]
-        path.append(space.strides[node[1]])
-    return tuple(path)
+    onward, level, path = _continuations(space), 0, []
+    for layer in range(space.layers):  # each step in proportion to the paths that continue from there
+        targets = space.transitions(layer, level)
+        weights = [onward[layer + 1, target] / onward[layer, level] for target in targets]
+        level = targets[int(rng.choice(len(targets), p=weights))]
+        path.append(space.strides[level])
+    return Genotype(space, tuple(cell), tuple(path), provenance={"method": "drawn at random", "seed": seed})

@@ -1,10 +1,10 @@
-"""Lateral inhibition: a pixel's activation is lowered by its neighbours'. The layer, and convolutions behind it.
+"""Lateral inhibition: neighbouring pixels lower each other's activation. The layer, and convolutions behind it.
 
 Shapes: N images, C channels, H x W pixels, z the side of the inhibition zone.
 
 Source: Dilated Convolutions with Lateral Inhibitions for Semantic Image Segmentation (Wang et al., 2020), section 3,
-equations 4 and 5, and the authors' code, which says what the paper leaves open: where the ReLUs stand, that distances
-are counted in steps of the zone, and that the intensities are clipped after each step of the optimiser.
+equations 4 and 5. The paper leaves open where the ReLUs are, that distances are counted in steps of the zone, and that
+the intensities are clipped after each optimiser step; these follow the authors' code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.module_protocols import Projected, Reporting
-from search_spaces.modules import AtrousConvolution, BatchNormFactory, DilatedSeparableConvolution
+from search_spaces.modules import AtrousConvolution, BatchNormFactory, DilatedSeparableConvolution, filter_channels
 from search_spaces.settings import OperationSettings
 
 __all__ = [
@@ -27,16 +27,15 @@ __all__ = [
     "LateralInhibition",
     "inhibition_kernel",
     "lateral_inhibition",
-    "sum_neighbours",
 ]
 
 ConvolutionKind = Literal["full", "depthwise", "separable"]
 
 
 def inhibition_kernel(zone: int, sigma: float) -> Tensor:
-    """The share of its activation, times the intensity, that each neighbour in the zone takes away: [z, z].
+    """The inhibition of a pixel by each neighbour in the zone at intensity 1: [z, z].
 
-    exp(-d^2 / (2 sigma^2)) at distance d from the centre in steps of the zone, whatever its rate; 0 in the centre.
+    exp(-d^2 / (2 sigma^2)) at distance d from the centre in steps of the zone, at any rate; 0 in the centre.
     """
     steps = torch.arange(zone, dtype=torch.float64) - zone // 2
     squares = steps[:, None] ** 2 + steps**2  # [z, z]
@@ -44,11 +43,10 @@ def inhibition_kernel(zone: int, sigma: float) -> Tensor:
 
 
 class _Inhibit(torch.autograd.Function):
-    """x - W * (K x), with K the neighbours' kernel, and W one number per channel.
+    """x - W * (K x), where K is the neighbours' kernel and W has one number per channel.
 
-    Autograd alone would keep K x for the gradient of W. The zone is symmetric, so the inner product of a gradient g and
-    K x is that of x and K g, and K g is needed anyway for the gradient of x: nothing but x is kept, and the backward
-    pass is one more convolution with K.
+    Autograd alone would save K x for the gradient of W. The zone is symmetric, so <g, K x> = <K g, x> for a gradient g,
+    and the gradient of x needs K g anyway: only x is saved, and the backward pass is one convolution with K.
     """
 
     @staticmethod
@@ -56,34 +54,23 @@ class _Inhibit(torch.autograd.Function):
         ctx.save_for_backward(x, intensity, neighbours)
         ctx.rate = rate
         # In this form W = 0 leaves x as it is, bit for bit, in whatever precision a device convolves.
-        return torch.addcmul(x, intensity.to(x.dtype)[:, None, None], sum_neighbours(x, neighbours, rate), value=-1)
+        return torch.addcmul(x, intensity.to(x.dtype)[:, None, None], filter_channels(x, neighbours, rate), value=-1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (gradient,) = gradients
         x, intensity, neighbours = ctx.saved_tensors
-        received = sum_neighbours(gradient, neighbours, ctx.rate)
+        received = filter_channels(gradient, neighbours, ctx.rate)
         of_x = torch.addcmul(gradient, intensity.to(gradient.dtype)[:, None, None], received, value=-1)
         return of_x, -(x * received).sum((0, 2, 3), dtype=intensity.dtype), None, None
-
-
-def sum_neighbours(x: Tensor, neighbours: Tensor, rate: int) -> Tensor:
-    """K x: every channel of (N, C, H, W) filtered with [1, 1, z, z], zeros around."""
-    channels, zone = x.shape[1], neighbours.shape[-1]
-    # One depthwise convolution whose filters are the same memory: far faster than one of N * C images of a channel.
-    kernel = neighbours.to(x.dtype).expand(channels, -1, -1, -1)
-    return F.conv2d(x, kernel, padding=rate * (zone // 2), dilation=rate, groups=channels)
 
 
 class LateralInhibition(nn.Module, Projected, Reporting):
     """ReLU, inhibition by the neighbours, ReLU: (N, C, H, W) -> (N, C, H, W).
 
-    In between, a depthwise kernel of side `zone` is applied: 1 in the centre and -W exp(-d^2 / (2 sigma^2)) at distance
-    d (equation 5), with one learned intensity W per channel. A pixel at the border has fewer neighbours and is
-    inhibited less.
-
-    W lies in [0, 1]: `project` puts it back after a step of an optimiser (`search_spaces.module_protocols.project`
-    calls it).
+    The inhibition is a depthwise kernel of side `zone`: 1 in the centre and -W exp(-d^2 / (2 sigma^2)) at distance d
+    (equation 5), with one learned intensity W per channel. A pixel at the border has fewer neighbours and is inhibited
+    less. After each optimiser step, `search_spaces.module_protocols.project` puts W back into [0, 1].
 
     Args:
         channels: C.
@@ -101,12 +88,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
     neighbours: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        zone: int = 3,
-        rate: int = 1,
-        sigma: float = 1.0,
-        init: tuple[float, float] = (0.0, 0.0),
+        self, channels: int, zone: int = 3, rate: int = 1, sigma: float = 1.0, init: tuple[float, float] = (0.0, 0.0)
     ) -> None:
         super().__init__()
         try:
@@ -115,7 +97,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
             raise ValueError(str(error).removeprefix("li_")) from None
         self.zone, self.rate, self.sigma = zone, rate, sigma
         self.intensity = nn.Parameter(torch.full((channels,), float(init[0])))
-        if init[0] < init[1]:  # else nothing is drawn, and the weights around it are those of the plain network
+        if init[0] < init[1]:  # otherwise draw nothing: other weights are then initialised as in the plain network
             nn.init.uniform_(self.intensity, *init)
         self.register_buffer("neighbours", inhibition_kernel(zone, sigma)[None, None], persistent=False)
 
@@ -125,7 +107,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
 
     @torch.no_grad()
     def project(self) -> None:
-        """Clips the intensities to [0, 1], in place."""
+        """Clips the intensities to [0, 1] in place."""
         self.intensity.clamp_(0, 1)
 
     @torch.no_grad()
@@ -138,7 +120,7 @@ class LateralInhibition(nn.Module, Projected, Reporting):
 
 
 def lateral_inhibition(channels: int, settings: OperationSettings) -> LateralInhibition:
-    """The lateral inhibition of C channels that the settings describe."""
+    """Builds the lateral inhibition that the settings describe."""
     return LateralInhibition(channels, settings.li_zone, settings.li_rate, settings.li_sigma, settings.li_init)
 
 

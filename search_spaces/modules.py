@@ -29,6 +29,7 @@ __all__ = [
     "repeating",
     "SeparableConvolution",
     "Skip",
+    "filter_channels",
     "resize",
     "strided",
 ]
@@ -38,7 +39,7 @@ _repeated = ContextVar("repeated", default=False)
 
 @contextmanager
 def repeated_pass() -> Iterator[None]:
-    """Within it a forward pass is repeated: batch norms have seen the batch, and leave running statistics alone."""
+    """Marks a repeated forward pass: batch norms have seen the batch and keep their running statistics."""
     before = _repeated.set(True)
     try:
         yield
@@ -47,7 +48,7 @@ def repeated_pass() -> Iterator[None]:
 
 
 def repeating() -> bool:
-    """Whether this is a `repeated_pass`."""
+    """Whether the current forward pass is a `repeated_pass`."""
     return _repeated.get()
 
 
@@ -62,10 +63,18 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-def strided(size: Sequence[int], stride: int) -> tuple[int, int]:
-    """(H, W) behind a stride, each side rounded up: that of a strided convolution whose padding keeps the size.
+def filter_channels(x: Tensor, kernel: Tensor, rate: int = 1) -> Tensor:
+    """Filters every channel of (N, C, H, W) with one kernel [1, 1, k, k], k odd, dilated by `rate`, zero-padded."""
+    channels, side = x.shape[1], kernel.shape[-1]
+    # A depthwise convolution whose filters share memory is far faster than a convolution of N * C one-channel images.
+    shared = kernel.to(x.dtype).expand(channels, -1, -1, -1)
+    return F.conv2d(x, shared, padding=rate * (side // 2), dilation=rate, groups=channels)
 
-    Written without negative numbers: an exported graph divides towards zero, where Python rounds down.
+
+def strided(size: Sequence[int], stride: int) -> tuple[int, int]:
+    """(H, W) behind a stride, rounded up, as of a strided convolution whose padding keeps the size.
+
+    Avoids negative numbers: an exported graph rounds a quotient towards zero, Python rounds down.
     """
     height, width = size
     return (height - 1) // stride + 1, (width - 1) // stride + 1
@@ -74,12 +83,12 @@ def strided(size: Sequence[int], stride: int) -> tuple[int, int]:
 class BatchNorm(nn.BatchNorm2d, Synchronizable):
     """Batch norm of an operation whose weights several source tensors share.
 
-    Each source is normalised by its own statistics and keeps its own running ones; scale and shift, if any, are shared.
-    With one source it is `nn.BatchNorm2d`, state dict included; with K, the running buffers are [K, C].
+    Each source has its own statistics and running statistics; scale and shift, if any, are shared. With one source it
+    equals `nn.BatchNorm2d`, state dict included; with K sources, the running buffers are [K, C].
 
     Args:
         channels: C.
-        sources: K, the number of tensors that take turns in going through.
+        sources: K, the number of source tensors.
         affine: Whether there are a scale and a shift.
         eps: Added to the variance.
         momentum: Weight of the newest batch in the running statistics.
@@ -96,7 +105,7 @@ class BatchNorm(nn.BatchNorm2d, Synchronizable):
         self.frozen = False
 
     def freeze(self) -> None:
-        """Keeps statistics, scale and shift as they are, in training too: for fine-tuning."""
+        """Keeps statistics, scale and shift fixed, even in training mode, for fine-tuning."""
         self.frozen = True
         self.requires_grad_(False).eval()
 
@@ -104,7 +113,7 @@ class BatchNorm(nn.BatchNorm2d, Synchronizable):
         return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
-        # Outside training it does not count, and `repeating` would break the graph of a compiled network.
+        # Momentum does not matter outside training, where `repeating` would break a compiled network's graph.
         momentum = self.momentum if self.training and self.momentum is not None and not repeating() else 0.0
         if self.sources == 1:
             if self.training and not repeating():
@@ -133,13 +142,7 @@ class ConvBatchNorm(nn.Module):
     """
 
     def __init__(
-        self,
-        channels_in: int,
-        channels_out: int,
-        kernel: int,
-        stride: int,
-        batch_norm: BatchNormFactory,
-        rate: int = 1,
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, batch_norm: BatchNormFactory, rate: int = 1
     ) -> None:
         super().__init__()
         padding = rate * (kernel // 2)
@@ -177,7 +180,7 @@ class _DepthwiseSeparable(nn.Module):
 class SeparableConvolution(nn.Module):
     """Auto-DeepLab's separable convolution: ReLU, depthwise, pointwise, batch norm, applied twice.
 
-    Nothing stands between depthwise and pointwise; a stride is the first depthwise convolution's.
+    The first depthwise convolution has the stride.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
@@ -199,7 +202,7 @@ class DilatedSeparableConvolution(_DepthwiseSeparable):
 class AtrousConvolution(nn.Module):
     """Auto-DeepLab's atrous convolution: ReLU, full convolution at rate 2, batch norm.
 
-    At stride s > 1 the authors' code shrinks the tensor bilinearly first and convolves it at rate 1.
+    At stride s > 1 the tensor is first shrunk bilinearly, then convolved at rate 1, as in the authors' code.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, batch_norm: BatchNormFactory) -> None:
@@ -215,15 +218,12 @@ class AtrousConvolution(nn.Module):
 
 
 class Pooling(nn.Module):
-    """Average or max pooling; the padding never counts in an average."""
+    """Average or max pooling; averages leave out the padding."""
 
     def __init__(self, kind: str, kernel: int, stride: int) -> None:
         super().__init__()
-        self.pool: nn.Module
-        if kind == "max":
-            self.pool = nn.MaxPool2d(kernel, stride, kernel // 2)
-        else:
-            self.pool = nn.AvgPool2d(kernel, stride, kernel // 2, count_include_pad=False)
+        average = nn.AvgPool2d(kernel, stride, kernel // 2, count_include_pad=False)
+        self.pool = nn.MaxPool2d(kernel, stride, kernel // 2) if kind == "max" else average
 
     def forward(self, x: Tensor, source: int = 0) -> Tensor:
         return self.pool(x)
@@ -241,7 +241,7 @@ class Skip(nn.Module):
 
 
 class NoConnection(nn.Module):
-    """Zeros. The search never computes it; it stands here so that every registered name can be built."""
+    """Zeros. The search never computes it; it exists so that every registered name can be built."""
 
     def __init__(self, stride: int) -> None:
         super().__init__()

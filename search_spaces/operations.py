@@ -1,12 +1,11 @@
 """Candidate operations of a cell: the registry and its records. The modules are in `modules.py`.
 
-This file does not import torch: a space is described, validated, counted and drawn without it. A record's `build`
-imports the module when it is called. Operations from outside the package are registered in the same way: see
-docs/extending.md.
+This file does not import torch: spaces are described, validated, counted and drawn without it. A record's `build`
+imports the module when it is called. docs/extending.md explains how to register operations outside the package.
 
-Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network code, which says what "separable" and
-"atrous" mean there; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations; the papers named in
-`lateral_inhibition.py`, `smoothing.py` and `factorized.py` for the operations that are built there.
+Sources: Auto-DeepLab (Liu et al., 2019), section 3.1, and the authors' network code, which defines "separable" and
+"atrous"; DARTS (Liu et al., 2019) for the dilated depthwise-separable operations; the papers named in
+`lateral_inhibition.py`, `smoothing.py` and `factorized.py` for the others.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ if TYPE_CHECKING:
 __all__ = ["NONE", "OPERATIONS", "SKIP", "Cost", "Operation", "register_operation"]
 
 NONE, SKIP = "none", "skip"
-"""Name of the operation that means "no connection": it has a probability, is never computed and never decoded."""
+"""`none` means "no connection": it has a probability, but is never computed and never decoded."""
 
 DEFAULTS = OperationSettings()
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What an operation, a cell or a network costs for one image."""
+    """Cost of an operation, a cell or a network for one image."""
 
     parameters: int = 0
     """Trainable parameters."""
@@ -63,30 +62,30 @@ class Build(Protocol):
 
 @dataclass(frozen=True)
 class Operation:
-    """One candidate operation: all that the rest of the toolkit knows of it.
+    """Record of a candidate operation: all that the rest of the toolkit knows about it.
 
     Raises:
-        ValueError: A field cannot be; the message names it and what to give.
+        ValueError: A field is wrong; the message names it and says what to give.
     """
 
     name: str
-    """In spaces and genotypes: letters, digits and underscores."""
+    """Name in spaces and genotypes: letters, digits and underscores."""
     build: Build
     """`build(channels, stride, batch_norm, settings)` -> module that maps `channels` to `channels`; its forward takes
-    the tensor and `source`, the number of the tensor's origin, by which batch norms choose their running statistics."""
+    the tensor and `source`, the index of the tensor's origin, by which batch norms choose their running statistics."""
     has_weights: bool
     """Whether it has trainable weights at stride 1."""
     cost: CostFunction
-    """`cost(channels, height, width, stride)`: input size in pixels; settings as by default; affine batch norms are
-    counted."""
+    """`cost(channels, height, width, stride)` with the input size in pixels and the default settings; affine batch
+    norms are counted."""
     label: str
-    """Short name, for pictures and tables: at most 11 characters."""
+    """Short name in pictures and tables: at most 11 characters."""
     color: str
-    """Colour in pictures, `#RRGGBB`: one hue a family, safe for colour-blind readers (Okabe and Ito's palette)."""
+    """Colour in pictures, `#RRGGBB`: one hue per family, safe for colour-blind readers (Okabe and Ito's palette)."""
     ends_in: str | None = None
-    """How the search batches it: the path of the batch norm that ends its module at stride 1, where all that the module
-    does treats channels alike or is done by children that `nas.supernet.engine.batched_modules` knows. The modules of
-    many edges are then computed as one. None: they are computed one by one (those without weights, once for all)."""
+    """Path of the batch norm that ends the module at stride 1: the search then computes the modules of many edges as
+    one. The module must treat all channels alike, except in children that `nas.supernet.engine.batched_modules` knows.
+    None: they are computed one by one (those without weights, once for all)."""
 
     def __post_init__(self) -> None:
         for field, expected, good in (
@@ -103,7 +102,7 @@ class Operation:
 
 
 LABEL_LENGTH = 11
-"""What a box in the picture of a cell has room for."""
+"""Characters that fit into a box of a cell's picture."""
 
 OPERATIONS: Registry[Operation] = Registry("candidate operation", HINT)
 
@@ -113,18 +112,12 @@ Builder = TypeVar("Builder", bound=Build)
 def register_operation(
     name: str, *, label: str, color: str, cost: CostFunction, has_weights: bool = True, ends_in: str | None = None
 ) -> Callable[[Builder], Builder]:
-    """Decorates what builds an operation's module, a class or a function, so that spaces can name the operation.
+    """Registers the decorated class or function, which builds the module, as a candidate operation.
 
-    Args:
-        name: In spaces and genotypes.
-        label: As all below, see `Operation`.
-        color: See there.
-        cost: See there.
-        has_weights: See there.
-        ends_in: See there.
+    The arguments are fields of `Operation`. `build` may take `settings` or not.
 
     Raises:
-        ValueError: The name is taken, or a field cannot be.
+        ValueError: The name is taken, or a field is wrong.
     """
 
     def register(build: Builder) -> Builder:
@@ -135,21 +128,14 @@ def register_operation(
 
 
 def _with_settings(build: Any) -> Build:
-    """What is built without `settings` need not name them."""
+    """Adds the argument `settings` to a builder that does not take it."""
     if not callable(build):
-        return build  # refused by its record
+        return build  # its record refuses it
     try:
         signature(build).bind("channels", "stride", "batch_norm", "settings")
         return build
     except TypeError:  # one argument too many
-        pass
-
-    def without(
-        channels: int, stride: int, batch_norm: BatchNormFactory, settings: OperationSettings = DEFAULTS
-    ) -> nn.Module:
-        return build(channels, stride, batch_norm)
-
-    return without
+        return lambda channels, stride, batch_norm, settings=DEFAULTS: build(channels, stride, batch_norm)
 
 
 def _register(
@@ -164,9 +150,9 @@ def _register(
     ends_in: str | None = None,
     **arguments: Any,
 ) -> None:
-    """Registers the class at `where`, "module:class" in this package; it is imported when one is built.
+    """Registers the class at `where`, "module:class" in this package, which is imported when it is first built.
 
-    It is given those of the arguments of `Build` that `takes` names, and `arguments`.
+    The class is called with the arguments of `Build` that `takes` names, and with `arguments`.
     """
 
     @register_operation(name, label=label, color=color, cost=cost, has_weights=has_weights, ends_in=ends_in)
@@ -181,27 +167,29 @@ def _pixels(height: int, width: int, stride: int) -> int:
     return -(-height // stride) * -(-width // stride)
 
 
-def _separable_cost(kernel: int, times: int) -> CostFunction:
+def _convolution_cost(dense: int, depthwise: int = 0, vectors: int = 2, times: int = 1) -> CostFunction:
+    """Cost of convolutions at the output's size that are applied `times` times.
+
+    For C channels: dense * C**2 + depthwise * C weights, and `vectors` * C parameters, such as scale and shift.
+    """
+
     def cost(channels: int, height: int, width: int, stride: int) -> Cost:
-        weights = kernel * kernel * channels + channels * channels
-        return Cost(times * (weights + 2 * channels), times * weights * _pixels(height, width, stride))
+        weights = times * (dense * channels + depthwise) * channels
+        return Cost(weights + times * vectors * channels, weights * _pixels(height, width, stride))
 
     return cost
+
+
+def _separable_cost(kernel: int, times: int) -> CostFunction:
+    return _convolution_cost(1, kernel**2, times=times)
 
 
 def _atrous_cost(kernel: int) -> CostFunction:
-    def cost(channels: int, height: int, width: int, stride: int) -> Cost:
-        weights = kernel * kernel * channels * channels
-        return Cost(weights + 2 * channels, weights * _pixels(height, width, stride))
-
-    return cost
+    return _convolution_cost(kernel**2)
 
 
 def _skip_cost(channels: int, height: int, width: int, stride: int) -> Cost:
-    if stride == 1:
-        return Cost()
-    weights = channels * channels
-    return Cost(weights + 2 * channels, weights * _pixels(height, width, stride))
+    return Cost() if stride == 1 else _convolution_cost(1)(channels, height, width, stride)
 
 
 def _free(channels: int, height: int, width: int, stride: int) -> Cost:
@@ -209,7 +197,7 @@ def _free(channels: int, height: int, width: int, stride: int) -> Cost:
 
 
 def _inhibited(cost: CostFunction, strided_before: bool) -> CostFunction:
-    """Cost of an operation with a 3x3 lateral inhibition in front, at the input's size or at the output's."""
+    """Cost of an operation behind a 3x3 lateral inhibition at the output's size or at the input's."""
 
     def inhibited(channels: int, height: int, width: int, stride: int) -> Cost:
         pixels = _pixels(height, width, stride if strided_before else 1)
@@ -219,18 +207,13 @@ def _inhibited(cost: CostFunction, strided_before: bool) -> CostFunction:
 
 
 def _smoothed(cost: CostFunction, learned: int) -> CostFunction:
-    """Cost of an operation with a 3x3 filter, of which so many numbers are learned, in front at stride 1."""
+    """Cost of an operation behind a 3x3 filter at stride 1, which has `learned` parameters."""
 
     def smoothed(channels: int, height: int, width: int, stride: int) -> Cost:
         filtering = Cost(learned, 9 * channels * height * width) if stride == 1 else Cost()
         return cost(channels, height, width, stride) + filtering
 
     return smoothed
-
-
-def _factorized_cost(channels: int, height: int, width: int, stride: int) -> Cost:
-    weights = 2 * 3 * channels * channels
-    return Cost(weights + 3 * channels, weights * _pixels(height, width, stride))  # a PReLU and a batch norm
 
 
 def _fpl_cost(channels: int, height: int, width: int, stride: int) -> Cost:
@@ -301,7 +284,7 @@ _register(
     "factorized_atrous_3x3",
     "fac atr 3x3",
     color=FACTORIZED,
-    cost=_factorized_cost,
+    cost=_convolution_cost(2 * 3, vectors=3),  # a PReLU's slope, a batch norm's scale and shift
     where="factorized:FactorizedAtrousConvolution",
     ends_in="batch_norm",
 )

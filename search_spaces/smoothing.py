@@ -1,13 +1,13 @@
-"""Dilated convolutions whose input or output is smoothed, against gridding.
+"""Dilated convolutions with smoothed input or output, which reduces gridding.
 
 Shapes: N images, C channels, H x W pixels, r the dilation rate, k the side of a smoothing window.
 
 Sources: Efficient Smoothing of Dilated Convolutions for Image Segmentation (Ziegler et al., 2019), section III, for the
 average, Gaussian and aggregated filters; Smoothed Dilated Convolutions for Improved Dense Prediction (Wang and Ji,
-2018) for SS conv and G interact. The authors' code of both says what the papers leave open.
+2018) for SS conv and G interact. What both papers leave open follows the authors' code.
 
 The smoothing in front of a convolution is one small filter that all channels share. An aggregated one is a sum of such
-filters, and so is itself one: it costs what SS conv costs.
+filters, so it is one, too, and costs as much as SS conv.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.module_protocols import Reporting
-from search_spaces.modules import AtrousConvolution, BatchNormFactory
+from search_spaces.modules import AtrousConvolution, BatchNormFactory, filter_channels
 from search_spaces.settings import OperationSettings, Smoothing, SmoothingWindow
 
 __all__ = [
@@ -47,7 +47,7 @@ READERS: dict[str, tuple[Smoothing, ...]] = {
 
 
 def window_arguments(smoothing: Smoothing, settings: OperationSettings) -> dict[str, Any]:
-    """`window` and `sigma` of `SmoothedConv2d` as settings have them, those that the smoothing reads."""
+    """Those of the arguments `window` and `sigma` of `SmoothedConv2d` that the smoothing reads, from the settings."""
     given = {"window": settings.smoothing_window, "sigma": settings.smoothing_sigma}
     return {name: value for name, value in given.items() if smoothing in READERS[name]}
 
@@ -56,7 +56,7 @@ def window_side(rate: int, window: SmoothingWindow) -> int:
     """Side k of the average and Gaussian windows at dilation `rate`.
 
     paper: 2 * floor(r / 2) + 1, the window |n| <= floor(r / 2) of section III-B. official: r - 1, as in the authors'
-    code; it smooths nothing at rate 2.
+    code, which smooths nothing at rate 2.
     """
     return 2 * (rate // 2) + 1 if window == "paper" else max(1, rate - 1)
 
@@ -69,7 +69,7 @@ def average_kernel(side: int) -> Tensor:
 def gaussian_kernel(side: int, sigma: float) -> Tensor:
     """exp(-d^2 / (2 sigma^2)) at distance d in pixels, normalised to sum 1: [side, side].
 
-    The authors' code normalises its sigma away: it is sqrt(1 / 2) there, whatever is set. Here it acts.
+    In the authors' code, sigma cancels out and is always sqrt(1 / 2). Here it acts.
     """
     steps = torch.arange(side, dtype=torch.float64) - (side - 1) // 2
     weights = torch.exp(-(steps[:, None] ** 2 + steps**2) / (2 * sigma**2))  # [side, side]
@@ -83,13 +83,6 @@ def _centred(kernel: Tensor, side: int) -> Tensor:
     return F.pad(kernel, (before, after, before, after))
 
 
-def _filter(x: Tensor, kernel: Tensor) -> Tensor:
-    """Filters every channel of (N, C, H, W) with the kernel [k, k], k odd, zeros around."""
-    channels, side = x.shape[1], kernel.shape[-1]
-    # One depthwise convolution whose filters are the same memory: far faster than one of N * C images of a channel.
-    return F.conv2d(x, kernel.expand(channels, 1, -1, -1), padding=side // 2, groups=channels)
-
-
 class _FixedFilter(nn.Module):
     """Filters all channels with a kernel [k, k] that is not learned: (N, C, H, W) -> (N, C, H, W)."""
 
@@ -101,7 +94,7 @@ class _FixedFilter(nn.Module):
         self.register_buffer("kernel", _centred(kernel, self.side // 2 * 2 + 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if self.side == 1 else _filter(x, self.kernel)
+        return x if self.side == 1 else filter_channels(x, self.kernel[None, None])
 
     def extra_repr(self) -> str:
         return f"{self.side}x{self.side}"
@@ -132,7 +125,7 @@ class GaussianFilter(_FixedFilter):
 class SharedFilter(nn.Module):
     """SS conv's filter: one learned kernel of side 2r - 1 for all channels, the identity at the start.
 
-    (N, C, H, W) -> (N, C, H, W). `weight` [2r - 1, 2r - 1] is what is added to the identity.
+    (N, C, H, W) -> (N, C, H, W). `weight` [2r - 1, 2r - 1] is added to the identity.
     """
 
     undecayed = ("weight",)
@@ -149,7 +142,7 @@ class SharedFilter(nn.Module):
         return self.weight + self.identity
 
     def forward(self, x: Tensor) -> Tensor:
-        return _filter(x, self.kernel())
+        return filter_channels(x, self.kernel()[None, None])
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[-1]}"
@@ -200,7 +193,7 @@ class AggregatedFilter(nn.Module):
         kernels = [torch.ones(1, 1), average_kernel(side), gaussian_kernel(side, sigma)]
         fixed = torch.stack([_centred(kernel, 2 * rate - 1) for kernel in kernels])
         self.register_buffer("fixed", fixed, persistent=False)  # [3, 2r - 1, 2r - 1]
-        # A tuple keeps a shared module out of this one's children: its parameter has one name in a state dict.
+        # A tuple keeps a shared module out of the children, so that its parameter has one name in a state dict.
         self.own = AggregationCoefficients() if coefficients is None else None
         self.shared: tuple[AggregationCoefficients, ...] = () if coefficients is None else (coefficients,)
 
@@ -215,15 +208,15 @@ class AggregatedFilter(nn.Module):
         return (self.coefficients()[:, None, None] * filters).sum(0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _filter(x, self.kernel())
+        return filter_channels(x, self.kernel()[None, None])
 
 
 class GroupInteraction(nn.Module):
     """G interact: mixes the r * r interleaved groups of pixels that a convolution at rate r keeps apart.
 
     (N, C, H, W) -> (N, C, H, W), H and W multiples of r. A pixel's group is (row mod r) * r + (column mod r); group i
-    becomes sum_j weight[j, i] * group j. The authors' code leaves group 0 out of the others' sums, which their paper
-    does not: here all take part. At the start the weight is the identity.
+    becomes sum_j weight[j, i] * group j. As in the paper, all groups take part; the authors' code leaves group 0 out of
+    the other groups' sums. The initial weight is the identity.
     """
 
     undecayed = ("weight",)
@@ -247,9 +240,8 @@ class GroupInteraction(nn.Module):
 class SmoothedConv2d(nn.Conv2d):
     """A dilated convolution with smoothing: (N, C_in, H, W) -> (N, C_out, H, W).
 
-    It is an `nn.Conv2d` with zero padding that keeps the size; its weight has the same name, so that the weights of a
-    plain network load. At rate 1 no pixel is left out between the taps and there is nothing to smooth: it is a plain
-    convolution then.
+    An `nn.Conv2d` with zero padding that keeps the size; its weight has the same name, so that weights of a plain
+    network load. At rate 1 there are no gaps between the taps and nothing to smooth: it is a plain convolution.
 
     Args:
         channels_in: C_in.
@@ -257,14 +249,14 @@ class SmoothedConv2d(nn.Conv2d):
         kernel: Side of the square kernel, odd.
         rate: Dilation r.
         smoothing: none; in front of the convolution average, gaussian, ss_conv (one learned filter of side 2r - 1 for
-            all channels) or aggregated (a learned convex combination of identity and these three); behind it
+            all channels) or aggregated (a learned convex combination of the identity and these three); behind it
             g_interact (a learned r^2 x r^2 mixture of the groups of pixels).
         window: Side of the average and Gaussian windows: paper, 2 * floor(r / 2) + 1; official, r - 1. None: paper.
         sigma: Standard deviation of the Gaussian in pixels, above 0. None: 1.
         bias: Whether the convolution has a bias.
         groups: Of the convolution.
-        coefficients: Those of an aggregated filter, if several layers share them: they are no child of the layer, and
-            whoever shares them registers them, once. None: the layer has its own.
+        coefficients: Coefficients of an aggregated filter that several layers share. They are not a child of the layer:
+            the caller registers them once. None: the layer has its own.
 
     Raises:
         ValueError: An argument is outside its limits, or window, sigma or coefficients are given to a smoothing that

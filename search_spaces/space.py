@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.files import YamlError, read_yaml
+from search_spaces.files import read_yaml
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
 from search_spaces.validation import Settings, from_plain, raised_as, short, to_plain
@@ -22,13 +22,13 @@ __all__ = ["Head", "SearchSpace", "SpaceError", "Stem", "available", "load"]
 
 SHIPPED = Path(__file__).parent / "spaces"
 
-# A file from a stranger must not make us allocate without bound: far above any use, far below any harm.
+# An untrusted file must not make us allocate without bound: far above any use, far below any harm.
 MAX_LAYERS, MAX_LEVELS, MAX_BLOCKS, MAX_CHANNELS = 1000, 10, 30, 65536
-MAX_CANDIDATES = 2_000_000  # that of Auto-DeepLab has 7,680; a supernet may have fewer still
+MAX_CANDIDATES = 2_000_000  # Auto-DeepLab's space has 7,680; the limit of a supernet is lower
 
 
 class SpaceError(ValueError):
-    """A search space that cannot be: the message names the field, the value and what is allowed."""
+    """An invalid search space: the message names the field, the value and what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Stem(Settings):
     strides: tuple[int, ...] = (2, 2)
     """Stride of each convolution, 1 or 2; their product is the stride of level 0."""
     channels: tuple[int, ...] | None = None
-    """Output channels of each; None: B x F x s / s0, the width of the trellis continued to finer strides."""
+    """Output channels of each; None: B x F x s / s0, which extends the trellis's width to finer strides."""
 
     prefix = "stem."
     error = SpaceError
@@ -64,7 +64,7 @@ class Head(Settings):
     reach: tuple[int, ...] = (96,)
     """Reach of each atrous 3x3 branch in pixels of the image: its rate at stride s is reach / s, at least 1."""
     image_pooling: bool = True
-    """Whether there is a branch of the image's mean."""
+    """Whether there is an image pooling branch."""
 
     prefix = "head."
     error = SpaceError
@@ -77,14 +77,14 @@ class Head(Settings):
 
 @dataclass(frozen=True)
 class SearchSpace(Settings):
-    """What may be built. Every number is free; nothing elsewhere assumes particular ones.
+    """A search space. Every number is free; nothing elsewhere assumes particular ones.
 
     Raises:
-        SpaceError: A field has a value that cannot be; the message names it.
+        SpaceError: A field has a wrong value; the message names it.
     """
 
     name: str
-    """For messages and files."""
+    """Name in messages and files."""
     layers: int = 12
     """L, the number of cells on a path, 1 to 1000."""
     levels: int = 4
@@ -98,13 +98,13 @@ class SearchSpace(Settings):
     stem: Stem = field(default_factory=Stem)
     head: Head = field(default_factory=Head)
     settings: OperationSettings = field(default_factory=OperationSettings)
-    """Of the operations that have any, such as the zone of lateral inhibitions."""
+    """Settings of the operations that have any, such as the zone of lateral inhibitions."""
 
     error = SpaceError
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = self.name  # becomes part of a folder's name, and is shown on the screen
+        name = self.name  # becomes part of a folder's name, and is shown on screen
         if not 1 <= len(name) <= 100 or not name.isprintable() or set(name) & set("/\\"):
             raise SpaceError(f"name is {short(name)}: give a text of 1 to 100 characters, without / and \\")
         self.limit("layers", least=1, most=MAX_LAYERS)
@@ -142,10 +142,10 @@ class SearchSpace(Settings):
         return tuple((state, block) for block in range(self.blocks) for state in range(2 + block))
 
     def check_candidates(self, most: int) -> None:
-        """Refuses a space of more candidate operations.
+        """Checks that the space has at most `most` candidate operations.
 
         Raises:
-            SpaceError: There are more.
+            SpaceError: It has more.
         """
         candidates = self.layers * self.levels * len(self.edges) * len(self.operations)
         if candidates > most:
@@ -182,12 +182,9 @@ class SearchSpace(Settings):
         return tuple(target for target in (level - 1, level, level + 1) if 0 <= target < self.levels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers, ready for YAML and JSON; settings of operations only where they are not the defaults."""
-        data: dict[str, Any] = to_plain(self)
-        data["settings"] = self.settings.changed()
-        if not data["settings"]:
-            del data["settings"]
-        return data
+        """Plain containers for YAML and JSON; includes only those settings of operations that are not the defaults."""
+        data: dict[str, Any] = to_plain(self) | {"settings": self.settings.changed()}
+        return {name: value for name, value in data.items() if name != "settings" or value}
 
     def to_yaml(self) -> str:
         """The YAML text that `load` reads."""
@@ -198,7 +195,7 @@ class SearchSpace(Settings):
         """Builds a space from plain containers.
 
         Raises:
-            SpaceError: An unknown field, a missing one, or a value that cannot be.
+            SpaceError: A field is unknown, missing, or has a wrong value.
         """
         with raised_as(SpaceError):
             return from_plain(cls, data)
@@ -213,18 +210,14 @@ def load(name_or_file: str | Path) -> SearchSpace:
     """Loads a shipped space by name, or one from a YAML file.
 
     Raises:
-        SpaceError: No such space or file, broken YAML, or a field that cannot be; one line.
+        SpaceError: There is no such space or file, the YAML is broken, or a field is wrong.
     """
     path = SHIPPED / f"{name_or_file}.yaml" if str(name_or_file) in available() else Path(name_or_file)
     if not path.is_file():
         raise SpaceError(
             f"no search space {str(name_or_file)!r}: choose one of {', '.join(available())}, or name a YAML file"
         )
-    try:
+    with raised_as(SpaceError):
         data = read_yaml(path)
-    except YamlError as error:
-        raise SpaceError(str(error)) from error
-    try:
+    with raised_as(SpaceError, f"{path}: "):
         return SearchSpace.from_dict(data)
-    except SpaceError as error:
-        raise SpaceError(f"{path}: {error}") from None

@@ -1,6 +1,6 @@
-"""The validator: whether plain values, from YAML, JSON, options or checkpoints, are what a setting takes.
+"""The validator of plain values from YAML, JSON, command lines and checkpoints. No torch.
 
-Config dataclasses derive from `Settings`, which checks every field's type; `limit` checks ranges. No torch.
+Config dataclasses derive from `Settings`, which checks every field's type; `limit` checks ranges.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = [
     "Interval",
     "Settings",
     "choice",
+    "counted",
     "did_you_mean",
     "differences",
     "expected",
     "fits",
     "from_plain",
     "hints",
-    "number",
     "raised_as",
     "require",
     "short",
@@ -38,9 +38,9 @@ __all__ = [
 Config = TypeVar("Config")
 
 MAX_ENTRIES = 256
-"""Of a list."""
+"""Longest list that is accepted."""
 MAX_QUOTED = 200
-"""Characters of a value in a message."""
+"""Longest quotation of a value in a message, in characters."""
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "null"}
 _REPR = reprlib.Repr()
@@ -49,14 +49,14 @@ _REPR.maxlist = _REPR.maxtuple = 16  # entries
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises ValueError with `message` unless `condition`: the one way in which settings refuse a value."""
+    """Raises ValueError with `message` unless `condition` holds."""
     if not condition:
         raise ValueError(message)
 
 
 @contextmanager
 def raised_as(kind: type[ValueError], where: str = "") -> Iterator[None]:
-    """Turns a ValueError from within into one of `kind`, with `where` in front of its message."""
+    """Turns a ValueError raised inside the block into one of `kind`, with `where` in front of its message."""
     try:
         yield
     except ValueError as error:
@@ -65,19 +65,24 @@ def raised_as(kind: type[ValueError], where: str = "") -> Iterator[None]:
         raise
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 epoch", "40 epochs"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def short(value: object) -> str:
-    """A value for messages, as YAML has it, in one line of at most 200 characters."""
+    """A value as YAML writes it, for messages: one line of at most 200 characters."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     try:
         text = _REPR.repr(value)
-    except ValueError:  # a number of thousands of digits, which Python refuses to print
+    except ValueError:  # Python refuses to print such a number
         text = "a number of thousands of digits"
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
 
 
 class Interval(NamedTuple):
-    """Limits of a number; None: there is none."""
+    """Limits of a number; None means no limit."""
 
     least: float | None = None
     most: float | None = None
@@ -85,7 +90,7 @@ class Interval(NamedTuple):
     below: float | None = None
 
     def holds(self, value: Any) -> bool:
-        """Whether a number is within the limits."""
+        """Whether `value` is within the limits."""
         return (
             (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
@@ -100,38 +105,28 @@ class Interval(NamedTuple):
 
 
 def whole(name: str, value: object, low: int | None = None, high: int | None = None, note: str = "") -> None:
-    """Checks that a value is a whole number from `low` to `high`; true and false are none.
+    """Checks that a value is a whole number (not a bool) from `low` to `high`.
 
     Raises:
-        ValueError: It is not; the message has the name, the value, what to give, and `note`.
+        ValueError: It is not; the message names the setting, the value and the limits, and ends with `note`.
     """
     limits = Interval(low, high)
     good = fits(value, int) and limits.holds(value)
     require(good, f"{name} is {short(value)}: give a whole number{limits}{note}")
 
 
-def number(name: str, value: object, note: str = "", **limits: float) -> None:
-    """Checks that a value is a finite number within the limits of an `Interval`; true and false are none.
-
-    Raises:
-        ValueError: It is not; the message has the name, the value, what to give, and `note`.
-    """
-    good = fits(value, float) and Interval(**limits).holds(value)
-    require(good, f"{name} is {short(value)}: give a number{Interval(**limits)}{note}")
-
-
 def choice(name: str, value: object, choices: Collection[str], note: str = "") -> None:
-    """Checks that a value is one of the texts.
+    """Checks that a value is one of the `choices`.
 
     Raises:
-        ValueError: It is not; the message lists them, and has `note`.
+        ValueError: It is not; the message lists the choices and ends with `note`.
     """
     good = isinstance(value, str) and value in choices
     require(good, f"{name} is {short(value)}: give one of {', '.join(choices)}{note}")
 
 
 def fits(value: object, hint: Any) -> bool:
-    """Whether a plain value is of the type of a field; numbers are finite and below 2**63, lists up to 256 long."""
+    """Whether a plain value has a field's type; numbers are finite, integers below 2**63, lists at most 256 long."""
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return True
@@ -154,7 +149,7 @@ def fits(value: object, hint: Any) -> bool:
 
 
 def expected(hint: Any) -> str:
-    """The values that `fits` takes, in words."""
+    """The values that `fits` accepts, in words."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is tuple:
         if parts[-1] is Ellipsis:
@@ -168,7 +163,7 @@ def expected(hint: Any) -> str:
 
 
 def _refusal(name: str, value: object, hint: Any) -> str:
-    """What to say of a value that does not fit; of a list, the first entry that does not."""
+    """The message about a value that does not fit, or about the first such entry of a list."""
     parts = next((get_args(part) for part in (hint, *get_args(hint)) if get_origin(part) is tuple), ())
     if isinstance(value, list | tuple) and parts and len(value) <= MAX_ENTRIES:
         for number, (entry, part) in enumerate(zip(value, parts[:1] * len(value), strict=True)):
@@ -188,15 +183,15 @@ hints: Callable[[Any], dict[str, Any]] = functools.cache(_hints)
 
 @dataclass(frozen=True)
 class Settings:
-    """Base of the config dataclasses: every field is of the type that its hint says, and lists become tuples.
+    """Base class of the config dataclasses: checks the type of every field and turns lists into tuples.
 
-    Dataclasses do not look at types: a value of another one would be found in the middle of a run, or never.
+    Dataclasses do not check types: a wrong one would surface in the middle of a run, or never.
     """
 
     prefix: ClassVar[str] = ""
-    """In front of the fields' names in messages, such as "loader."; names on the command line are dotted, too."""
+    """Prefix of the fields' names in messages, such as "loader."."""
     error: ClassVar[type[ValueError]] = ValueError
-    """What is raised."""
+    """Exception to raise."""
 
     def __post_init__(self) -> None:
         for name, hint in hints(type(self)).items():
@@ -207,7 +202,7 @@ class Settings:
                 object.__setattr__(self, name, tuple(value))
 
     def limit(self, *names: str, note: str = "", **limits: float) -> None:
-        """Checks that the numbers in these fields, also in lists, are within an `Interval`; None is left alone."""
+        """Checks that the numbers in these fields, alone or in lists, are within an `Interval`; skips None."""
         for name in names:
             hint, value = hints(type(self))[name], getattr(self, name)
             word = "a number" if "float" in str(hint) else "a whole number"
@@ -218,18 +213,14 @@ class Settings:
                     raise self.error(f"{where} is {short(entry)}: give {word}{Interval(**limits)}{note}{null}")
 
     def changed(self) -> dict[str, Any]:
-        """The fields that differ from the defaults, which all have, in plain containers."""
-        defaults = type(self)()
-        return {
-            name: to_plain(getattr(self, name))
-            for name in hints(type(self))
-            if getattr(self, name) != getattr(defaults, name)
-        }
+        """The fields that differ from their defaults, in plain containers; every field must have a default."""
+        own, defaults = to_plain(self), to_plain(type(self)())
+        return {name: value for name, value in own.items() if value != defaults[name]}
 
     def entries(
         self, name: str, least: int = 1, most: int = MAX_ENTRIES, note: str = "", distinct: bool = False
     ) -> None:
-        """Checks how many entries the list in this field has, and that none is there twice; None is left alone."""
+        """Checks the number of entries of the list in this field, and that they are distinct; skips None."""
         given = getattr(self, name)
         count = least if given is None else len(given)
         if not least <= count <= most:
@@ -241,7 +232,7 @@ class Settings:
 
 
 def to_plain(config: Any) -> Any:
-    """A config dataclass as plain containers for YAML, JSON and checkpoints (paths as text, tuples as lists)."""
+    """Turns a config dataclass into plain containers for YAML, JSON or checkpoints (paths to text, tuples to lists)."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Mapping):
@@ -252,10 +243,10 @@ def to_plain(config: Any) -> Any:
 
 
 def from_plain(config: type[Config], data: object, where: str = "") -> Config:
-    """Builds a config dataclass, whose classes derive from `Settings`, from the plain containers that `to_plain` gives.
+    """Builds a config dataclass from the plain containers that `to_plain` gives.
 
     Raises:
-        ValueError: An unknown setting, a missing one, or a value that is refused.
+        ValueError: A setting is unknown, missing, or has a wrong value.
     """
     name = where.rstrip(".") or "the content"
     if not isinstance(data, Mapping):
@@ -287,9 +278,10 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """A question with the names like `name`: with the same last part (lr for optimizer.lr), else spelt almost the same.
+    """Asks whether a similar name was meant: one with a similar spelling, or the same last part (lr, optimizer.lr).
 
-    Empty if there is none.
+    Returns:
+        The question, or an empty text if no name is similar.
     """
     names = list(names)
     by_end: dict[str, list[str]] = {}

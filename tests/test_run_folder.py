@@ -21,7 +21,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import search_spaces.files
 from nas.config import (
     ArchitectureConfig,
     AugmentConfig,
@@ -59,7 +58,12 @@ class FullDisk(io.FileIO):
 
 
 def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_spaces.files.os, "fdopen", lambda descriptor, mode: FullDisk(descriptor, mode))
+    really_open = Path.open
+
+    def open_full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        return FullDisk(path, mode) if mode == "xb" else really_open(path, mode, *rest, **options)
+
+    monkeypatch.setattr(Path, "open", open_full)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -36,7 +36,6 @@ from search_spaces.validation import (
     fits,
     from_plain,
     hints,
-    number,
     raised_as,
     short,
     whole,
@@ -269,20 +268,19 @@ def test_a_key_twice_in_files_and_options(tmp_path: Path, capsys: pytest.Capture
 
 def test_checks_by_hand() -> None:
     whole("n", 3, 1, 3)
-    number("x", 0.5, above=0, below=1)
     choice("c", "a", ("a", "b"))
     for check, message in (
         (lambda: whole("n", 4, 1, 3, ", or less"), "n is 4: give a whole number from 1 to 3, or less"),
         (lambda: whole("n", True), "n is true: give a whole number"),
         (lambda: whole("n", 2.0, 1), "n is 2.0: give a whole number from 1"),
-        (lambda: number("x", 0, above=0), "x is 0: give a number above 0"),
-        (lambda: number("x", 1, least=0, below=1), "x is 1: give a number from 0 to below 1"),
-        (lambda: number("x", math.nan, above=0, most=4), "x is nan: give a number above 0 up to 4"),
         (lambda: choice("c", ["a"], ("a", "b")), "c is ['a']: give one of a, b"),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             check()
     assert Interval(least=0, most=1).holds(1) and not Interval(above=0).holds(0)
+    assert str(Interval(above=0)) == " above 0"
+    assert str(Interval(least=0, below=1)) == " from 0 to below 1"
+    assert str(Interval(above=0, most=4)) == " above 0 up to 4"
 
 
 def test_types_in_words_and_values_in_short() -> None:

@@ -22,7 +22,7 @@ from nas.config import AugmentConfig
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
 from nas.data.prefetch import Loader
-from search_spaces.messages import counted
+from search_spaces.validation import counted
 
 __all__ = [
     "VIDEO_BLOCKS",

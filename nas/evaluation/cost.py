@@ -19,8 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas.config import Precision
 from nas.training.devices import autocast
-from search_spaces.messages import counted
 from search_spaces.operations import Cost
+from search_spaces.validation import counted
 
 __all__ = [
     "Cost",

@@ -30,8 +30,7 @@ from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import write_atomically
-from search_spaces.messages import counted
-from search_spaces.validation import differences, to_plain
+from search_spaces.validation import counted, differences, to_plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,10 +1,8 @@
-"""A genotype's cell as a graph.
+"""Picture of a genotype's cell as a graph.
 
-Where the parts of a decoded cell go in a picture: columns by dependency, lanes for what passes a column.
-
-A layered layout (Sugiyama et al., 1981): a block stands one column right of the last of its inputs. A state that is
+The layout is layered (Sugiyama et al., 1981): a block is one column right of the last of its inputs. A state that is
 read further right gets a lane, a slot of its own, in every column that it passes, so that no line runs behind a block;
-all that read it share the lane. Heights then follow from the order within each column.
+all its readers share the lane. Heights follow from the order within each column.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,14 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "CONCAT",
-    "CellLayout",
-    "cell_layout",
-    "draw_cell",
-    "draw_legend",
-    "operation_families",
-]
+__all__ = ["CONCAT", "CellLayout", "cell_layout", "draw_cell", "draw_legend", "operation_families"]
 
 
 FAINT, STATE = "#CCCCCC", "#F2F2F2"
@@ -55,12 +46,12 @@ def draw_cell(genotype: Genotype, path: str | Path | None = None, title: str | N
     """Draws the decoded cell: inputs at the left, a block right of the blocks it reads, the output at the right.
 
     An operation is a coloured box where its edge enters the block. Lines of one state share a lane; it is faint where
-    it only goes on to the output.
+    it only leads to the output.
 
     Args:
-        genotype: Whose cell to draw.
+        genotype: Genotype whose cell is drawn.
         path: If given, `save_figure` writes the picture there.
-        title: In place of the space's name and "cell".
+        title: Replaces the space's name and "cell".
     """
     from matplotlib.patches import Circle
 
@@ -87,9 +78,8 @@ def draw_cell(genotype: Genotype, path: str | Path | None = None, title: str | N
         for state in layout.columns[number]:
             height = y(state, number)
             if layout.column[state] < number:
-                draw_curve(
-                    axes, (left[number], height), (right[number], height), *_lane(layout.last_read[state] > number)
-                )
+                style = _lane(layout.last_read[state] > number)
+                draw_curve(axes, (left[number], height), (right[number], height), *style)
             elif state in blocks:
                 block = blocks[state]
                 sources = [y(source, number - 1) for source in block.inputs]
@@ -102,20 +92,9 @@ def draw_cell(genotype: Genotype, path: str | Path | None = None, title: str | N
                     where = (left[number] + OPERATION_WIDTH / 2, port)
                     draw_box(axes, where, OPERATION_WIDTH, OPERATION_HEIGHT, color, OPERATIONS[operation].label)
                     axes.add_patch(Circle((right[number - 1], start), 0.035, color=LINE, zorder=3, linewidth=0))
-                draw_box(
-                    axes, (join + BOX_WIDTH / 2, height), BOX_WIDTH, BOX_HEIGHT, STATE, state, LINE, STATE_ROUNDING
-                )
-            else:
-                draw_box(
-                    axes,
-                    (left[number] + BOX_WIDTH / 2, height),
-                    BOX_WIDTH,
-                    BOX_HEIGHT,
-                    STATE,
-                    state,
-                    LINE,
-                    STATE_ROUNDING,
-                )
+            if layout.column[state] == number:
+                center = (right[number] - BOX_WIDTH / 2, height)
+                draw_box(axes, center, BOX_WIDTH, BOX_HEIGHT, STATE, state, LINE, STATE_ROUNDING)
             if number < last and state in layout.columns[number + 1] and state != CONCAT:
                 style = _lane(layout.last_read[state] > number + 1)
                 draw_curve(axes, (right[number], height), (left[number + 1], y(state, number + 1)), *style)
@@ -134,9 +113,9 @@ def _lane(still_read: bool) -> tuple[str, float]:
 
 
 def operation_families(genotype: Genotype) -> list[tuple[str, str]]:
-    """(colour, names) of the space's families of operations: those of one colour, without their kernel sizes.
+    """(colour, names) of the space's families of operations: a family has one colour; kernel sizes are left out.
 
-    Names that end alike are one: average smoothed atrous, Gaussian smoothed atrous, ... are smoothed atrous.
+    Names with the same ending become one: average smoothed atrous, Gaussian smoothed atrous, ... -> smoothed atrous.
     """
     families: dict[str, list[str]] = {}
     for name in genotype.space.operations:
@@ -149,24 +128,18 @@ def operation_families(genotype: Genotype) -> list[tuple[str, str]]:
 
 
 def _common_ending(names: list[str]) -> str:
-    """The words with which all names end."""
-    ending: list[str] = []
-    for words in zip(*(reversed(name.split()) for name in names), strict=False):
-        if len(set(words)) > 1:
-            break
-        ending.insert(0, words[0])
-    return " ".join(ending)
+    """The words that all names end in."""
+    columns = zip(*(reversed(name.split()) for name in names), strict=False)
+    common = [words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns)]
+    return " ".join(reversed(common))
 
 
 def draw_legend(axes: Axes, families: list[tuple[str, str]], width: float) -> None:
-    """A row of colours and names at the bottom of a canvas that is `width` inches wide."""
-    from matplotlib.patches import FancyBboxPatch
-
+    """Draws a row of colours and names at the bottom of a canvas that is `width` inches wide."""
     sizes = [0.5 + 0.074 * len(names) for _, names in families]
     x = (width - sum(sizes)) / 2
     for (color, names), size in zip(families, sizes, strict=True):
-        style = "round,pad=0,rounding_size=0.04"
-        axes.add_patch(FancyBboxPatch((x, 0.2), 0.16, 0.16, boxstyle=style, facecolor=color, edgecolor="none"))
+        draw_box(axes, (x + 0.08, 0.28), 0.16, 0.16, color, "", rounding=0.04)
         draw_text(axes, (x + 0.22, 0.28), names, size=10, align="left")
         x += size
 
@@ -179,17 +152,16 @@ BLOCK_HEIGHT, LANE_HEIGHT, SWEEPS = 1.0, 0.4, 12
 
 @dataclass(frozen=True)
 class CellLayout:
-    """Columns from left to right: 0 holds the cell's inputs, the last one its output."""
+    """Columns from left to right: column 0 holds the cell's inputs, the last one its output."""
 
     columns: tuple[tuple[str, ...], ...]
-    """The states in each column from bottom to top, those on lanes included; the output is `CONCAT`."""
+    """States in each column from bottom to top, including those on lanes; the output is `CONCAT`."""
     heights: tuple[dict[str, float], ...]
-    """For each column, the height of each of its states' centres."""
+    """Height of the centre of each state, for each column."""
     column: dict[str, int]
-    """The column where each state is made; elsewhere it is on a lane."""
+    """Column that computes each state; in others it is on a lane."""
     last_read: dict[str, int]
-    """The last column where a block reads the state, its own column if none does; further right it only goes to the
-    output."""
+    """Last column where a block reads the state, else its own column; further right it only leads to the output."""
 
 
 def cell_layout(genotype: Genotype) -> CellLayout:
@@ -225,7 +197,7 @@ def cell_layout(genotype: Genotype) -> CellLayout:
 def _readers(
     state: str, number: int, column: dict[str, int], inputs: dict[str, Sequence[str]], columns: list[list[str]]
 ) -> list[str]:
-    """What the line of `state` leads to in the column after `number`: its next lane and the blocks that read it."""
+    """The targets of the line of `state` in the column after `number`: its next lane and the blocks that read it."""
     if number + 1 == len(columns):
         return []
     return [

@@ -32,10 +32,7 @@ Sample = tuple[float, float, float, str, float]
 
 
 def draw_trellis(
-    genotype: Genotype,
-    path: str | Path | None = None,
-    others: Sequence[Sequence[int]] = (),
-    title: str | None = None,
+    genotype: Genotype, path: str | Path | None = None, others: Sequence[Sequence[int]] = (), title: str | None = None
 ) -> Figure:
     """Draws the trellis with the genotype's path: layers from left to right, the finest level at the top.
 

@@ -25,9 +25,9 @@ from nas.supernet.engine.memory_format import from_columns, from_rows, to_column
 from nas.supernet.engine.pass_context import NodePass, PassContext, StateView
 from nas.supernet.engine.stacked_tensors import StackedTensors
 from search_spaces.factorized import AddChannels, JoinChannels, Residual
-from search_spaces.lateral_inhibition import LateralInhibition, sum_neighbours
+from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.module_protocols import Projected, Reporting
-from search_spaces.modules import BatchNorm, repeating
+from search_spaces.modules import BatchNorm, filter_channels, repeating
 from search_spaces.smoothing import AggregatedFilter, AggregationCoefficients, SharedFilter, SmoothedConv2d
 from search_spaces.synchronized import Synchronizable, batch_norm_of_all
 
@@ -204,7 +204,7 @@ class BatchedLateralInhibition(BatchedModule, Projected, Reporting):
     def forward(self, x: Tensor) -> Tensor:
         view = self.context.view
         x = view.relu(x)
-        received = view.cached("received", x, partial(sum_neighbours, neighbours=self.neighbours, rate=self.rate))
+        received = view.cached("received", x, partial(filter_channels, kernel=self.neighbours, rate=self.rate))
         intensity = view.own(self.intensity).to(x.dtype).view(-1, self.channels)  # [m, C]
         return view.relu(view.recomputable(partial(_inhibited, view.sources), x, received, intensity))
 
