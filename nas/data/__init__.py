@@ -1,8 +1,8 @@
 """Data sets, augmentation and loaders; the class of each data set is in `nas.data.readers`.
 
-Names are resolved on first use: :class:`AugmentConfig` costs neither NumPy nor torch (command line help stays
+Names are resolved on first use: `AugmentConfig` costs neither NumPy nor torch (command line help stays
 quick), the data sets need NumPy and Pillow only, and torch is imported for the loaders alone. The function
-``augment`` is taken from its module, ``nas.data.augment``, whose name it shares.
+`augment` is taken from its module, `nas.data.augment`, whose name it shares.
 """
 
 from typing import TYPE_CHECKING

@@ -128,7 +128,7 @@ def augment(
     rng: np.random.Generator,
     mirror: Mapping[int, int] = UNCHANGED,
 ) -> Sample:
-    """Scale, crop and mirror one sample; where it is smaller than the crop, the rest is padded with :data:`PAD_GREY`.
+    """Scale, crop and mirror one sample; where it is smaller than the crop, the rest is padded with `PAD_GREY`.
 
     Args:
         image: uint8 [H, W, 3].

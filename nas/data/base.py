@@ -1,7 +1,7 @@
 """What a segmentation data set is, the registry of data sets, and wrappers around them.
 
 Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A label holds a class id in
-0..classes-1 or :data:`IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
+0..classes-1 or `IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ IGNORE = 255
 """Label of pixels that count neither in the loss nor in the metrics (void, padding)."""
 
 MAX_CLASSES = 255
-"""Ids 0..254: labels are 8-bit and 255 is taken by :data:`IGNORE`."""
+"""Ids 0..254: labels are 8-bit and 255 is taken by `IGNORE`."""
 
 UNCHANGED: Mapping[int, int] = MappingProxyType({})
 """No class becomes another in a mirror image."""
@@ -65,7 +65,7 @@ class SegmentationDataset(ABC):
     """Name of the data set, as in the registry."""
 
     split: str
-    """Name of the split, such as ``train``."""
+    """Name of the split, such as `train`."""
 
     classes: tuple[str, ...]
     """Class names; the position is the id in the labels."""
@@ -91,7 +91,7 @@ class SegmentationDataset(ABC):
             index: 0..len-1.
 
         Returns:
-            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and :data:`IGNORE`). The arrays
+            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and `IGNORE`). The arrays
             may be read-only or shared: callers copy before they write.
 
         Raises:
@@ -108,9 +108,9 @@ class SegmentationDataset(ABC):
         return f"{self.name} {self.split} {self.sample_name(index)}"
 
     def identity(self, index: int) -> list[Any]:
-        """All that determines what :meth:`read` gives, found without reading: a kept copy holds while it is the same.
+        """All that determines what `read` gives, found without reading: a kept copy holds while it is the same.
 
-        A data set with options, or with files besides the one that :meth:`where` names, adds them.
+        A data set with options, or with files besides the one that `where` names, adds them.
 
         Returns:
             Plain values, as JSON has them.
@@ -158,13 +158,13 @@ Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
 def register_dataset(
     name: str, *, needs_root: bool, summary: str, splits: Callable[..., Sequence[str]] | None = None
 ) -> Callable[[Opener], Opener]:
-    """Decorate a class (or function) so that :func:`open_dataset` knows it.
+    """Decorate a class (or function) so that `open_dataset` knows it.
 
     Args:
         name: What users write.
         needs_root: Whether the opener takes a root folder as its first argument.
         summary: One line for help texts.
-        splits: Which splits there are, see :class:`DatasetEntry`.
+        splits: Which splits there are, see `DatasetEntry`.
 
     Raises:
         ValueError: The name is taken, or the class lacks a method.
@@ -184,9 +184,9 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
     """Open one split of a data set by name.
 
     Args:
-        name: A name in :data:`DATASETS`.
+        name: A name in `DATASETS`.
         root: Folder of the data set; None where none is needed.
-        split: Such as ``train``; which ones exist depends on the data set.
+        split: Such as `train`; which ones exist depends on the data set.
         **options: Options of the data set, by name.
 
     Raises:
@@ -209,7 +209,7 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
 
 
 def _complete(name: str, dataset: SegmentationDataset) -> SegmentationDataset:
-    """Checks what every reader says of itself, here, and not far from the cause."""
+    """Check what every reader says of itself, here, and not far from the cause."""
     missing = [field for field in ("name", "split", "classes", "colors") if not hasattr(dataset, field)]
     if missing:
         raise DataError(f"data set {name!r} does not set {', '.join(missing)}: see SegmentationDataset")
@@ -251,7 +251,7 @@ class Wrapper(SegmentationDataset):
 
 
 class Resized(Wrapper):
-    """Reads at another resolution, as a search on half-resolution Cityscapes does.
+    """Read at another resolution, as a search on half-resolution Cityscapes does.
 
     Images are resized bilinearly with Pillow's antialiasing, labels by nearest neighbour; sides are rounded
     to whole pixels, at least 1.
@@ -285,7 +285,7 @@ class Resized(Wrapper):
 
 
 def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint8]:
-    """Resizes uint8 [H, W, 3] by a factor, bilinearly with Pillow's antialiasing; sides are at least 1 pixel."""
+    """Resize uint8 [H, W, 3] by a factor, bilinearly with Pillow's antialiasing; sides are at least 1 pixel."""
     height, width = (max(1, round(side * resolution)) for side in image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image

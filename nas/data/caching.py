@@ -3,7 +3,7 @@
 The file: images and labels one after the other as they are in memory (uint8, image before label), then a table, int64
 [samples, 6], of each sample's start, height and width of image and label, and CRC-32, then a trailer. It is written
 once and never changed, so that any number of processes may map it; they share its pages. Shapes as in
-:mod:`nas.data.base`.
+`nas.data.base`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ ABANDONED = 3600.0
 
 
 class Cached(Wrapper):
-    """Keeps decoded samples in memory after the first read; for data sets that fit.
+    """Keep decoded samples in memory after the first read; for data sets that fit.
 
-    A loader worker is a copy, and what it reads is in its own memory: call :meth:`fill` before workers are started.
+    A loader worker is a copy, and what it reads is in its own memory: call `fill` before workers are started.
     Arrays are read-only, because every reader of a sample gets the same ones.
     """
 
@@ -84,7 +84,7 @@ class Cached(Wrapper):
 
 
 class DiskCached(Wrapper):
-    """Keeps decoded samples in one memory-mapped file, which is built when it is not there yet.
+    """Keep decoded samples in one memory-mapped file, which is built when it is not there yet.
 
     The file is named by a digest of all that determines the samples, so that it is found again, and never taken for
     another data set's. It is moved into place when it is whole: of two processes that build it at once, either's will
@@ -138,7 +138,7 @@ class DiskCached(Wrapper):
         self._map()
 
     def _map(self) -> None:
-        """Maps the file; `_table` is None if it is missing, cut short, or another's."""
+        """Map the file; `_table` is None if it is missing, cut short, or another's."""
         self._table: NDArray[np.int64] | None = None
         try:
             self._data = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))
@@ -186,7 +186,7 @@ class DiskCached(Wrapper):
 
 
 def default_folder() -> Path:
-    """Where files of :class:`DiskCached` go: below the user's cache directory.
+    """Where files of `DiskCached` go: below the user's cache directory.
 
     Raises:
         DataError: The user has no home directory.
@@ -223,7 +223,7 @@ def _size(count: int) -> str:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed while they wrote have left."""
+    """Remove what processes that were killed while they wrote have left."""
     for path in folder.glob(f".*{SUFFIX}.*.tmp"):
         with contextlib.suppress(OSError):  # another process may be at the same
             if time.time() - path.stat().st_mtime > ABANDONED:

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 VIDEO_BLOCKS = 8
-"""Blocks per part into which :func:`split_dataset` cuts video: few, so that frames keep their neighbours."""
+"""Blocks per part into which `split_dataset` cuts video: few, so that frames keep their neighbours."""
 
 # Last word of a generator's seed: the streams of a sample end in (an implied) 0, these must differ from all
 # of them.
@@ -57,7 +57,7 @@ def image_to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def _scale(image: np.ndarray, out: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] to float32 [3, H, W]."""
+    """Write uint8 [H, W, 3] to float32 [3, H, W]."""
     out[...] = image.transpose(2, 0, 1)
     out /= np.float32(127.5)
     out -= np.float32(1)
@@ -69,7 +69,7 @@ def label_to_tensor(label: np.ndarray) -> torch.Tensor:
 
 
 class _TrainingSamples:
-    """Makes augmented batches."""
+    """Make augmented batches."""
 
     def __init__(self, dataset: SegmentationDataset, augment: AugmentConfig, seed: int) -> None:
         self.dataset = dataset
@@ -90,7 +90,7 @@ class _TrainingSamples:
 
 
 def _seed_globals(words: list[int]) -> None:
-    """Seeds the global generators of a worker, for data sets of others that draw from them; nothing here does."""
+    """Seed the global generators of a worker, for data sets of others that draw from them; nothing here does."""
     seed = int(np.random.SeedSequence([*words, _GLOBAL]).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -98,7 +98,7 @@ def _seed_globals(words: list[int]) -> None:
 
 
 class _WholeSamples:
-    """Makes batches of one sample as it is, with its index."""
+    """Make batches of one sample as it is, with its index."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
@@ -158,11 +158,11 @@ def training_loader(
 
     Args:
         dataset: What to read.
-        plan: (epoch, index) of each sample of each batch, as :func:`epoch_batches` gives them.
+        plan: (epoch, index) of each sample of each batch, as `epoch_batches` gives them.
         augment: How samples are varied.
         seed: 0 or above; with epoch and index it determines a sample's variation.
         workers: Processes that read; 0 reads in this one. The batches are the same for any number.
-        prefetch: Batches made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
+        prefetch: Batches made ahead, by each worker or a thread; see `nas.data.prefetch.Loader`.
         pin_memory: Put batches into pinned memory, for copies to a GPU.
 
     Returns:
@@ -188,7 +188,7 @@ def evaluation_loader(
     Args:
         dataset: What to read.
         workers: Processes that read; 0 reads in this one.
-        prefetch: Images made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
+        prefetch: Images made ahead, by each worker or a thread; see `nas.data.prefetch.Loader`.
         pin_memory: Put them into pinned memory, for copies to a GPU.
         indices: Which ones; None: all.
 
@@ -202,9 +202,9 @@ def evaluation_loader(
 def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = None) -> tuple[Indices, ...]:
     """Deal 0..count-1 into disjoint parts that together are complete; a pure function of the arguments.
 
-    Without ``blocks``, samples are dealt at random and the sizes of the parts differ by one at most. With it
+    Without `blocks`, samples are dealt at random and the sizes of the parts differ by one at most. With it
     (video), the range is cut into that many contiguous blocks of equal length (to one sample), and blocks are
-    dealt in rounds: of each run of ``parts`` neighbouring blocks, every part gets one, which one is random.
+    dealt in rounds: of each run of `parts` neighbouring blocks, every part gets one, which one is random.
     So all parts see all of the video, neighbouring frames end up in different parts only where two blocks
     meet, and the sizes of the parts differ by one block at most.
 
@@ -212,7 +212,7 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
         count: Number of samples.
         seed: 0 or above.
         parts: Number of parts, at least 1.
-        blocks: Number of contiguous blocks, from ``parts`` to ``count``; None to deal single samples.
+        blocks: Number of contiguous blocks, from `parts` to `count`; None to deal single samples.
 
     Returns:
         One increasing int64 array per part.
@@ -240,7 +240,7 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
 def split_dataset(dataset: SegmentationDataset, seed: int, parts: int = 2) -> tuple[Indices, ...]:
     """Deal a data set into parts: at random, or by blocks of frames where it is video.
 
-    Video is cut into :data:`VIDEO_BLOCKS` blocks per part, or into single frames if there are not enough.
+    Video is cut into `VIDEO_BLOCKS` blocks per part, or into single frames if there are not enough.
 
     Raises:
         ValueError: There are fewer samples than parts.

@@ -25,7 +25,7 @@ LESS = "give --loader.workers 0, or fewer workers, a smaller --loader.prefetch o
 
 
 class Loader(Generic[Batch]):
-    """Makes batches as planned; each `iter` goes through the plan once, as far as the plan can be gone through again.
+    """Make batches as planned; each `iter` goes through the plan once, as far as the plan can be gone through again.
 
     Workers start with the first pass and live until `close`, through any number of passes, one at a time. A thread
     lives as long as its pass: to the end, to an error, to `close`, or until the iterator is dropped. An error is raised
@@ -86,7 +86,7 @@ class Loader(Generic[Batch]):
         return batches
 
     def close(self) -> None:
-        """Ends the workers and the thread; there are no more batches."""
+        """End the workers and the thread; there are no more batches."""
         batches = self._pass()
         if batches is not None:
             batches.close()
@@ -175,7 +175,7 @@ class _Entries(Dataset[Any]):
 
 
 def _shared(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Puts a batch where the main process reads it; later, in a thread of torch's, a failure would be heard by nobody.
+    """Put a batch where the main process reads it; later, in a thread of torch's, a failure would be heard by nobody.
 
     Raises:
         DataError: There is no room.

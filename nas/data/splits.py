@@ -44,7 +44,7 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def open_split(
     config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
 ) -> SegmentationDataset:
-    """Opens one split: `limit` samples spread evenly over it, at the run's resolution.
+    """Open one split: `limit` samples spread evenly over it, at the run's resolution.
 
     With `resize_labels` off, only images are brought to the run's resolution.
 

@@ -43,7 +43,7 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: str | Path, kind: str, state: Mapping[str, Any]) -> None:
-    """Writes `state` (nested dicts, lists, numbers, text, tensors) to `path`.
+    """Write `state` (nested dicts, lists, numbers, text, tensors) to `path`.
 
     Args:
         path: The file; the one that was there stays until the new one is whole on disk.
@@ -57,7 +57,7 @@ def save_checkpoint(path: str | Path, kind: str, state: Mapping[str, Any]) -> No
 
 
 def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU.
 
     Nothing in the file is executed: it is read with `weights_only=True`.
 
@@ -105,7 +105,7 @@ def fitting(path: str | Path) -> Iterator[None]:
 
 
 def read_plain(path: str | Path) -> Any:
-    """Reads what `torch.save` wrote, onto the CPU, if it is tensors, numbers and text in dicts, lists and tuples.
+    """Read what `torch.save` wrote, onto the CPU, if it is tensors, numbers and text in dicts, lists and tuples.
 
     Raises:
         ValueError: It is something else, or would take more memory than the file suggests.
@@ -139,7 +139,7 @@ def _check_zip(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _check_names(file: IO[bytes]) -> None:
-    """Reads a pickle without executing it, and checks what it names; the file is left behind its end."""
+    """Read a pickle without executing it, and checks what it names; the file is left behind its end."""
     for instruction, name, _ in pickletools.genops(file):
         if instruction.name in NAMING and not PLAIN.fullmatch(str(name)):
             raise ValueError(f"it names {name or 'something'}, which is neither a tensor nor a plain container")

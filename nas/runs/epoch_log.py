@@ -20,18 +20,14 @@ from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.module_protocols import reported
 
-__all__ = [
-    "record_epoch",
-    "report_epoch",
-    "show_history",
-]
+__all__ = ["record_epoch", "report_epoch", "show_history"]
 
 RECORDED = 32
 """With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
 
 
 def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
-    """Writes an epoch's numbers to metrics.jsonl and TensorBoard, with those that modules report as "modules/...".
+    """Write an epoch's numbers to metrics.jsonl and TensorBoard, with those that modules report as "modules/...".
 
     Args:
         run: The open run folder.
@@ -58,7 +54,7 @@ def report_epoch(
     samples: SampleKeeper,
     colors: np.ndarray,
 ) -> None:
-    """Writes an epoch of a search to the record, TensorBoard, the pictures and the screen.
+    """Write an epoch of a search to the record, TensorBoard, the pictures and the screen.
 
     Args:
         run: The open run folder.

@@ -95,7 +95,7 @@ def has_begun(folder: Path) -> bool:
 
 
 def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -> None:
-    """Checks that a checkpoint is of a run with these settings and as many training samples.
+    """Check that a checkpoint is of a run with these settings and as many training samples.
 
     Args:
         saved: The checkpoint, with `config` (plain), `state` and `samples`.
@@ -125,7 +125,7 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
 
 
 class _Screen(logging.StreamHandler[Any]):
-    """Writes to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
+    """Write to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
@@ -201,7 +201,7 @@ class RunFolder:
         return self._board
 
     def record(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Appends one line to metrics.jsonl and the numbers in it to TensorBoard.
+        """Append one line to metrics.jsonl and the numbers in it to TensorBoard.
 
         Nested mappings become scalars named by their path: {"loss": {"weights": 1.0}} is "loss/weights".
         """
@@ -210,19 +210,19 @@ class RunFolder:
             self.board.add_scalar(name, value, epoch)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
-        """Appends a line, which has its `epoch`, to metrics.jsonl or genotypes.jsonl."""
+        """Append a line, which has its `epoch`, to metrics.jsonl or genotypes.jsonl."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
-        """Shows images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
+        """Show images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
         from nas.runs.pictures import prediction_strip
 
         for number, sample in enumerate(samples.kept):
             self.board.add_image(f"samples/{number}", prediction_strip(*sample, colors), epoch, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes TensorBoard and closes the log."""
+        """Flush TensorBoard and closes the log."""
         try:
             if self._board is not None:
                 self._board.close()  # fails on a full disk
@@ -284,7 +284,7 @@ LOCK = ".lock"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps it for this process; one in which no run was begun is removed at the end.
+    """Make the folder and keeps it for this process; one in which no run was begun is removed at the end.
 
     The lock is the process's and goes with it, however it ends. (POSIX record locks, and not those of `flock` or of
     the package filelock: loader workers would inherit them, and hold them for seconds after their parent was killed.)

@@ -6,12 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = [
-    "ADVICE",
-    "available_memory",
-    "is_out_of_memory",
-    "left_in_container",
-]
+__all__ = ["ADVICE", "available_memory", "is_out_of_memory", "left_in_container"]
 
 
 ADVICE = (

@@ -51,7 +51,7 @@ class Snapshot:
 
 
 def record_genotype(run: RunFolder, epoch: int, genotype: Genotype) -> None:
-    """Appends an epoch's genotype to genotypes.jsonl.
+    """Append an epoch's genotype to genotypes.jsonl.
 
     Args:
         run: The open run folder.
@@ -102,7 +102,7 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def draw_history(history: Sequence[Snapshot]) -> Figure:
-    """Draws path and cell after up to eight epochs, which are counted from 1.
+    """Draw path and cell after up to eight epochs, which are counted from 1.
 
     Raises:
         ValueError: There is none.
@@ -111,7 +111,7 @@ def draw_history(history: Sequence[Snapshot]) -> Figure:
 
 
 def save_animation(history: Sequence[Snapshot], path: str | Path) -> Path:
-    """Writes trellis and cell of up to 60 epochs as an animated GIF that runs once.
+    """Write trellis and cell of up to 60 epochs as an animated GIF that runs once.
 
     Raises:
         ValueError: There is no epoch.

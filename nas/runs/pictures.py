@@ -15,22 +15,14 @@ from search_spaces.genotype import Genotype
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "PATHS",
-    "SampleKeeper",
-    "colorize",
-    "draw_paths",
-    "figure_to_array",
-    "heat_map",
-    "prediction_strip",
-]
+__all__ = ["PATHS", "SampleKeeper", "colorize", "draw_paths", "figure_to_array", "heat_map", "prediction_strip"]
 
 PATHS = 5
 """Paths on a trellis, the genotype's own among them."""
 
 
 class SampleKeeper:
-    """Keeps the first few batches of an evaluation: (images, labels, predictions), to be shown."""
+    """Keep the first few batches of an evaluation: (images, labels, predictions), to be shown."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -75,7 +67,7 @@ def heat_map(matrix: np.ndarray, pixels: int = 16) -> np.ndarray:
 
 
 def figure_to_array(figure: Figure) -> np.ndarray:
-    """Draws a matplotlib figure: uint8 [H, W, 3]."""
+    """Draw a matplotlib figure: uint8 [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -84,7 +76,7 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def draw_paths(genotype: Genotype, paths: int = PATHS, title: str | None = None) -> Figure:
-    """Draws the trellis with the genotype's path and, in grey, the others of its most probable paths.
+    """Draw the trellis with the genotype's path and, in grey, the others of its most probable paths.
 
     They are exact (`decoders.best_paths`). A genotype without beta has none: its path is drawn alone.
 

@@ -1,6 +1,6 @@
 """Looking a data set through before a run does: every file is read, all that is wrong is listed, classes are counted.
 
-:func:`open_splits` opens what is there, :func:`check` reads it. A file that is wrong does not end the check. The memory
+`open_splits` opens what is there, `check` reads it. A file that is wrong does not end the check. The memory
 that is needed does not grow with the number of images, but for the list of files itself and of what is wrong.
 """
 
@@ -47,7 +47,7 @@ class Problem:
     """One line that names the file."""
 
     values: Mapping[int, int] = field(default_factory=dict)
-    """Of kind ``values``: those that stand for nothing, and their pixels."""
+    """Of kind `values`: those that stand for nothing, and their pixels."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Report:
 
 
 def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str] | None = None) -> Opened:
-    """Opens splits of a data set, those too that have files without a partner.
+    """Open splits of a data set, those too that have files without a partner.
 
     Args:
         name: A name in the registry.
@@ -129,7 +129,7 @@ def _splits_there(entry: DatasetEntry, root: Path | None) -> Sequence[str]:
 
 
 def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda text: None) -> Report:
-    """Reads all samples, lists what is wrong with them, and counts those that can be read.
+    """Read all samples, lists what is wrong with them, and counts those that can be read.
 
     Args:
         opened: Splits of a data set.

@@ -40,7 +40,7 @@ Picture = NDArray[np.uint8]
 
 
 def write_contact_sheet(splits: Sequence[SegmentationDataset], samples: int, path: str | Path) -> None:
-    """Draws a contact sheet and writes it as a PNG.
+    """Draw a contact sheet and writes it as a PNG.
 
     Raises:
         OSError: The file cannot be written.
@@ -50,7 +50,7 @@ def write_contact_sheet(splits: Sequence[SegmentationDataset], samples: int, pat
 
 
 def draw_contact_sheet(splits: Sequence[SegmentationDataset], samples: int) -> Image.Image:
-    """Draws samples, evenly spread over all splits from the first to the last one, and a legend of the classes.
+    """Draw samples, evenly spread over all splits from the first to the last one, and a legend of the classes.
 
     Args:
         splits: Of one data set.

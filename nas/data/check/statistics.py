@@ -1,7 +1,7 @@
 """What is counted in the samples of a split: pixels of each class, sizes, mean and standard deviation, equal images.
 
 Counts are whole numbers, so that they do not depend on the order of the samples; they take the same memory for any
-number of them, but for 8 bytes a sample in :attr:`SplitCounts.digests`.
+number of them, but for 8 bytes a sample in `SplitCounts.digests`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SampleCounts:
 
 
 def count_sample(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> SampleCounts:
-    """Counts an image [H, W, 3] and its label [H, W]."""
+    """Count an image [H, W, 3] and its label [H, W]."""
     # Pillow's histograms count bytes, where those of NumPy turn them into 64-bit numbers first.
     channels = np.array(Image.fromarray(image).histogram(), dtype=np.int64).reshape(3, 256)
     labels = np.array(Image.fromarray(label).histogram(), dtype=np.int64)
@@ -82,7 +82,7 @@ class SplitCounts:
         self.digests = np.zeros(self.samples, dtype=np.uint64)
 
     def add(self, index: int, sample: SampleCounts) -> None:
-        """Counts in the sample of that index."""
+        """Count in the sample of that index."""
         height, width = sample.size
         there = sample.labels > 0
         self.counted += 1

@@ -24,6 +24,6 @@ DATA_SETS = tuple(name.lower() for name in __all__)
 
 
 def load_readers() -> None:
-    """Imports the readers, each of which registers its data set."""
+    """Import the readers, each of which registers its data set."""
     for name in DATA_SETS:
         import_module(f"{__name__}.{name}")

@@ -4,7 +4,7 @@
     ROOT/annotations/{training,validation}/NAME.png     0 is other things, ignored; 1..150 are the classes
 
 Images differ in size. The labels of the test images are not public. Source of names and their order:
-``objectInfo150.txt`` of github.com/CSAILVision/sceneparsing, the first name of each; colours: its ``color150``.
+`objectInfo150.txt` of github.com/CSAILVision/sceneparsing, the first name of each; colours: its `color150`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Ade20k(PairedDataset):
 
     Args:
         root: The folder ADEChallengeData2016.
-        split: ``train`` (20,210 images), ``val`` (2,000) or ``trainval``.
+        split: `train` (20,210 images), `val` (2,000) or `trainval`.
 
     Raises:
         DataError: Root or split are not as expected, or files do not pair up.

@@ -2,9 +2,9 @@
 
 Two layouts are read:
 
-- ``images/{train,val,test}/NAME.jpg|png`` and ``labels/{train,val,test}/NAME.png``, 255 = void, with an
-  optional ``classes.json``;
-- SegNet's own: ``train/``, ``trainannot/`` and so on, PNG, 11 = void.
+- `images/{train,val,test}/NAME.jpg|png` and `labels/{train,val,test}/NAME.png`, 255 = void, with an
+  optional `classes.json`;
+- SegNet's own: `train/`, `trainannot/` and so on, PNG, 11 = void.
 
 Frames are video: neighbours within a split are correlated. Source: G. Brostow, J. Fauqueur, R. Cipolla,
 "Semantic object classes in video", Pattern Recognition Letters 30(2), 2009.
@@ -35,7 +35,7 @@ CLASSES = (
     "Pedestrian",
     "Bicyclist",
 )
-"""In the order of SegNet's ``Scripts/test_segmentation_camvid.py``."""
+"""In the order of SegNet's `Scripts/test_segmentation_camvid.py`."""
 
 COLORS = (
     (128, 128, 128),
@@ -70,20 +70,17 @@ def find_splits(root: Path) -> tuple[str, ...]:
 
 
 @register_dataset(
-    "camvid",
-    needs_root=True,
-    summary="CamVid, 11 classes, 480x360 video frames (SegNet split)",
-    splits=find_splits,
+    "camvid", needs_root=True, summary="CamVid, 11 classes, 480x360 video frames (SegNet split)", splits=find_splits
 )
 class CamVid(PairedDataset):
     """CamVid read from disk, sorted by name, so that contiguous indices are contiguous frames.
 
     Args:
         root: Folder with one of the two layouts.
-        split: ``train``, ``val``, ``test`` or ``trainval`` (train, then val).
+        split: `train`, `val`, `test` or `trainval` (train, then val).
 
     Raises:
-        DataError: Root or split are not as expected, ``classes.json`` lists other classes, or files do not
+        DataError: Root or split are not as expected, `classes.json` lists other classes, or files do not
             pair up.
     """
 

@@ -5,8 +5,8 @@
     ROOT/CelebAMask-HQ-mask-anno/{0..14}/NNNNN_PART.png     the release's masks, one a part, 2,000 images a folder;
     ROOT/CelebAMask-HQ-mask/N.png                           or label maps made of them (see LABEL_FOLDERS)
 
-Parts, their order, colours and the split: ``face_parsing/Data_preprocessing`` of
-github.com/switchablenorms/CelebAMask-HQ (``g_mask.py``, ``g_color.py``, ``g_partition.py``).
+Parts, their order, colours and the split: `face_parsing/Data_preprocessing` of
+github.com/switchablenorms/CelebAMask-HQ (`g_mask.py`, `g_color.py`, `g_partition.py`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import DataError, file_state, register_dataset
-from nas.data.readers.pairs import (
-    Pair,
-    PairedDataset,
-    by_stem,
-    check_root,
-    listed_pairs,
-    parts_of_split,
-)
+from nas.data.readers.pairs import Pair, PairedDataset, by_stem, check_root, listed_pairs, parts_of_split
 from nas.data.readers.reading import read_image, read_text
 
 __all__ = ["CLASSES", "COLORS", "LABEL_FOLDERS", "SPLITS", "CelebAMask"]
@@ -87,7 +80,7 @@ MIRROR = {
 """What left and right become in a mirror image."""
 
 FIRST_VAL, FIRST_TEST = 162_771, 182_638
-"""Numbers in CelebA from which an image is of ``val`` and of ``test``, as in ``g_partition.py``."""
+"""Numbers in CelebA from which an image is of `val` and of `test`, as in `g_partition.py`."""
 
 SPLITS = {
     "train": range(FIRST_VAL),
@@ -119,8 +112,8 @@ class CelebAMask(PairedDataset):
     """CelebAMask-HQ read from disk, sorted by number; images are brought to the size of their masks.
 
     Args:
-        root: Folder with ``CelebA-HQ-img``, masks and ``CelebA-HQ-to-CelebA-mapping.txt``.
-        split: ``train`` (24,183 images), ``val`` (2,993), ``test`` (2,824) or ``trainval``.
+        root: Folder with `CelebA-HQ-img`, masks and `CelebA-HQ-to-CelebA-mapping.txt`.
+        split: `train` (24,183 images), `val` (2,993), `test` (2,824) or `trainval`.
 
     Raises:
         DataError: Root, split or mapping are not as expected, or an image or its masks are missing.

@@ -4,7 +4,7 @@
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png
     ROOT/gtCoarse/SPLIT/CITY/CITY_SEQ_FRAME_gtCoarse_labelIds.png     only for the splits that name it
 
-Source of names, ids and colours: ``helpers/labels.py`` of github.com/mcordts/cityscapesScripts.
+Source of names, ids and colours: `helpers/labels.py` of github.com/mcordts/cityscapesScripts.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def find_splits(root: Path) -> tuple[str, ...]:
 class Cityscapes(PairedDataset):
     """Cityscapes read from disk, sorted by name.
 
-    The official release has no labels for ``test``: its label files mark the car and the border alone, so that every
+    The official release has no labels for `test`: its label files mark the car and the border alone, so that every
     pixel is ignored, and measuring on it is refused. Predictions can be made.
 
     Args:
-        root: Folder with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
-        split: ``train`` (2,975 images), ``val`` (500), ``test`` (1,525), ``trainval``; with coarse labels
-            ``train_coarse`` (the images of ``train``) and ``train_extra`` (19,998 others); and ``train+train_extra`` or
-            ``trainval+train_extra``, fine labels, then coarse ones.
+        root: Folder with `leftImg8bit` and `gtFine` (or `gtCoarse`).
+        split: `train` (2,975 images), `val` (500), `test` (1,525), `trainval`; with coarse labels
+            `train_coarse` (the images of `train`) and `train_extra` (19,998 others); and `train+train_extra` or
+            `trainval+train_extra`, fine labels, then coarse ones.
 
     Raises:
         DataError: Root or split are not as expected, or files do not pair up.

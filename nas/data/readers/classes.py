@@ -1,4 +1,4 @@
-"""Class files, ``classes.txt`` and ``classes.json``, and colours for classes that come without."""
+"""Class files, `classes.txt` and `classes.json`, and colours for classes that come without."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def default_colors(count: int) -> NDArray[np.uint8]:
 def read_class_file(path: Path) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
     """Read class names and colours.
 
-    ``classes.txt``: one class a line, ``name`` or ``name R G B``; empty lines and lines that start with ``#``
-    are passed over. ``classes.json``: a list, or an object with a list under ``classes``, of names or of
-    objects with ``name`` and, if wanted, ``color`` ([R, G, B]) and ``id``. Ids, where given, must be 0, 1, 2,
+    `classes.txt`: one class a line, `name` or `name R G B`; empty lines and lines that start with `#`
+    are passed over. `classes.json`: a list, or an object with a list under `classes`, of names or of
+    objects with `name` and, if wanted, `color` ([R, G, B]) and `id`. Ids, where given, must be 0, 1, 2,
     ... in any order; an entry with id 255 describes the ignored pixels and is passed over. Classes without a
     colour get one.
 

@@ -107,8 +107,8 @@ def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
 
     Args:
         name: Name of the data set, for messages.
-        image_folder: Folder with images (:data:`IMAGE_SUFFIXES`).
-        label_folder: Folder with labels (:data:`LABEL_SUFFIXES`).
+        image_folder: Folder with images (`IMAGE_SUFFIXES`).
+        label_folder: Folder with labels (`LABEL_SUFFIXES`).
 
     Raises:
         DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
@@ -242,8 +242,8 @@ class PairedDataset(SegmentationDataset):
         classes: Class names, 1 to 255 of them.
         colors: uint8 [classes, 3].
         pairs: The files, in order.
-        ids: What each value in the label files stands for: a class id or :data:`IGNORE`; every other value is an error.
-            None: the class ids themselves, and 255 for :data:`IGNORE`.
+        ids: What each value in the label files stands for: a class id or `IGNORE`; every other value is an error.
+            None: the class ids themselves, and 255 for `IGNORE`.
         video: Neighbouring samples are correlated frames.
     """
 
@@ -313,7 +313,7 @@ class PairedDataset(SegmentationDataset):
         return image
 
     def unknown_values(self, index: int) -> dict[int, int]:
-        """Values in the label file of a sample that stand neither for a class nor for :data:`IGNORE`, and their pixels.
+        """Values in the label file of a sample that stand neither for a class nor for `IGNORE`, and their pixels.
 
         Raises:
             DataError: The file cannot be read.
@@ -322,7 +322,7 @@ class PairedDataset(SegmentationDataset):
         return _counts(values[self._classes(values) == _UNKNOWN])
 
     def _classes(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
+        """Class ids, `IGNORE` and _UNKNOWN for values of a label file; same shape."""
         return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
 
     def expected_values(self) -> str:
@@ -377,7 +377,7 @@ def collecting() -> Iterator[list[LoneFile]]:
 
 
 def left_out(files: Iterable[LoneFile]) -> bool:
-    """Lists files without a partner and says so, where they are collected; else they are errors."""
+    """List files without a partner and says so, where they are collected; else they are errors."""
     found = _found.get()
     if found is not None:
         found.extend(files)

@@ -38,7 +38,7 @@ def read_text(kind: str, path: Path) -> str:
         path: The file.
 
     Raises:
-        DataError: The file is missing, not text, or longer than :data:`TEXT_LIMIT`.
+        DataError: The file is missing, not text, or longer than `TEXT_LIMIT`.
     """
     try:
         with path.open("rb") as file:

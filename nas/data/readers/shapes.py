@@ -42,9 +42,9 @@ class Shapes(SegmentationDataset):
     """Drawn shapes.
 
     Args:
-        split: ``train``, ``val`` or ``test``; they never share a sample.
+        split: `train`, `val` or `test`; they never share a sample.
         size: Height and width of every sample, at least 24 each.
-        count: Number of samples of this split; None for :data:`COUNTS`.
+        count: Number of samples of this split; None for `COUNTS`.
         seed: 0 or above; another seed gives another data set of the same kind.
 
     Raises:

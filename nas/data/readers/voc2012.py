@@ -42,7 +42,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
-"""In the order of the ids; the colours are :func:`nas.data.readers.classes.default_colors`."""
+"""In the order of the ids; the colours are `nas.data.readers.classes.default_colors`."""
 
 SPLITS = {
     "train": (("train.txt",), "SegmentationClass"),
@@ -72,8 +72,8 @@ class Voc2012(PairedDataset):
 
     Args:
         root: The folder VOC2012, or VOCdevkit, or the one above it.
-        split: ``train`` (1,464 images), ``val`` (1,449), ``trainval``, or ``train_aug`` (10,582, of which none is in
-            ``val``). A line of a list is a name, or, as in some lists of ``train_aug``, the paths of image and label.
+        split: `train` (1,464 images), `val` (1,449), `trainval`, or `train_aug` (10,582, of which none is in
+            `val`). A line of a list is a name, or, as in some lists of `train_aug`, the paths of image and label.
 
     Raises:
         DataError: Root, split or list are not as expected, or a listed file is missing.
