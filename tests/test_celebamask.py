@@ -42,7 +42,7 @@ def joined(tree: Path, number: int) -> np.ndarray:
 
 
 def test_classes() -> None:
-    assert len(CLASSES) == len(set(COLORS)) == 19
+    assert len(CLASSES) == len(set(COLORS.values())) == 19
     assert [CLASSES.index(name) for name in ("background", "skin", "l_eye", "hair", "ear_r", "cloth")] == [
         *(0, 1, 4, 13, 15, 18)
     ]

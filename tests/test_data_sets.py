@@ -275,7 +275,7 @@ def test_camvid_itself() -> None:
     contract(dataset)
     assert dataset.read(0)[1].shape == (360, 480)
     listed = json.loads((CAMVID / "classes.json").read_text())["classes"]
-    assert [tuple(entry["color"]) for entry in listed][:11] == list(CAMVID_COLORS)
+    assert [tuple(entry["color"]) for entry in listed][:11] == list(CAMVID_COLORS.values())
 
 
 # --- roots --------------------------------------------------------------------------------------------------

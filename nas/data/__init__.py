@@ -1,8 +1,7 @@
 """Data sets, augmentation and loaders; the class of each data set is in `nas.data.readers`.
 
-Names are resolved on first use: :class:`AugmentConfig` costs neither NumPy nor torch (command line help stays
-quick), the data sets need NumPy and Pillow only, and torch is imported for the loaders alone. The function
-``augment`` is taken from its module, ``nas.data.augment``, whose name it shares.
+Names are resolved on first use: `AugmentConfig` needs neither NumPy nor torch, the data sets only NumPy and Pillow, and
+only the loaders import torch. The function `augment` is imported from its module, `nas.data.augment`.
 """
 
 from typing import TYPE_CHECKING

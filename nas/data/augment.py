@@ -1,7 +1,7 @@
-"""Random scale, crop and mirroring of an image with its label.
+"""Random scaling, cropping and mirroring of an image and its label.
 
 Pure functions of (image, label, settings, generator): no global random state. NumPy and Pillow, no torch. Only the
-part of an image that the crop shows is resized: most of one that is scaled up would be thrown away.
+part of an image that the crop shows is resized.
 Shapes: image uint8 [H, W, 3], label uint8 [H, W].
 """
 
@@ -19,8 +19,8 @@ from nas.data.base import IGNORE, UNCHANGED, Sample
 __all__ = ["PAD_GREY", "augment", "random_flip", "random_size", "random_window", "resized_window"]
 
 PAD_GREY = 127
-"""Value of padding in images: next to 0 once an image is scaled to [-1, 1]. This is the mean padding of DeepLab's code,
-whose mean pixel for this scaling is 127.5, so that padding is 0. Padding in labels is IGNORE."""
+"""Padding of images: close to 0 once an image is scaled to [-1, 1]. DeepLab's code pads with the mean pixel, 127.5.
+Labels are padded with IGNORE."""
 
 Slices = tuple[slice, slice]
 """Rows and columns."""
@@ -29,9 +29,9 @@ Slices = tuple[slice, slice]
 def random_size(
     size: tuple[int, int], scale: tuple[float, float], rng: np.random.Generator, step: float = 0.0
 ) -> tuple[int, int]:
-    """Height and width times one factor from scale[0] to scale[1]; whole pixels, at least 1.
+    """Height and width times one random factor from scale[0] to scale[1]; whole pixels, at least 1.
 
-    The factor is drawn uniformly: from all in between, or, with a step above 0, from scale[0], scale[0] + step, ...
+    The factor is drawn uniformly from the interval or, with a step above 0, from scale[0], scale[0] + step, ...
     """
     if step:
         factor = scale[0] + step * float(rng.integers(math.floor((scale[1] - scale[0]) / step + 1e-9) + 1))
@@ -42,16 +42,16 @@ def random_size(
 
 
 def random_window(size: tuple[int, int], crop: tuple[int, int], rng: np.random.Generator) -> tuple[Slices, Slices]:
-    """A window of crop = (height, width) pixels on an image of `size`, placed uniformly.
+    """A window of crop = (height, width) pixels, placed uniformly on an image of `size`.
 
-    A side that is shorter than the window lies wholly inside it, at a random place.
+    A side that is shorter than the window lies entirely inside it, at a random position.
 
     Returns:
-        What the window shows of the image, and where that lies in the window; of equal size.
+        The visible part of the image, and its place in the window; both have the same size.
     """
     source, target = [], []
     for have, want in zip(size, crop, strict=True):
-        # Start of the window in the image; negative where the image is shorter and starts inside the window.
+        # Start of the window in the image; negative if the image is shorter and starts inside the window.
         start = int(rng.integers(min(0, have - want), max(0, have - want) + 1))
         source.append(slice(max(0, start), min(have, start + want)))
         target.append(slice(max(0, -start), min(want, have - start)))
@@ -59,11 +59,11 @@ def random_window(size: tuple[int, int], crop: tuple[int, int], rng: np.random.G
 
 
 def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], window: Slices) -> Sample:
-    """What a window shows of an image and a label that are resized; the rest of them is not computed.
+    """A window of a resized image and label; only the window is computed.
 
-    The image is resized bilinearly (antialiased where it shrinks), the label by nearest neighbour. Both are as if
-    Pillow resized all and the window were cut out, but that values of the image may differ by 1, seldom by 2: Pillow
-    takes the borders of what it resizes in single precision.
+    The image is resized bilinearly (antialiased when it shrinks), the label by nearest neighbour. The result is what
+    resizing with Pillow and then cropping gives, except that image values may differ by 1, rarely by 2, because Pillow
+    rounds the borders of the source region to single precision.
 
     Args:
         image: uint8 [H, W, 3].
@@ -72,7 +72,7 @@ def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], 
         window: Rows and columns of the resized image.
 
     Returns:
-        Image, uint8 [rows, columns, 3], and label, uint8 [rows, columns]; views where nothing is resized.
+        Image, uint8 [rows, columns, 3], and label, uint8 [rows, columns]; views if nothing is resized.
     """
     if size == label.shape:
         return image[window], label[window]
@@ -85,16 +85,16 @@ def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], 
 
 
 def _source(have: int, want: int, window: slice) -> tuple[slice, tuple[float, float]]:
-    """Along one side: the pixels that a window of the resized image is made of, and its begin and end in them."""
+    """Source pixels of a window along one side, and the window's start and end within them."""
     step = have / want
-    reach = max(1.0, step) + 1  # of Pillow's filter, and one to be sure
+    reach = max(1.0, step) + 1  # Pillow's filter, plus a margin of one pixel
     first = max(0, math.floor(window.start * step - reach))
     last = min(have, math.ceil(window.stop * step + reach))
     return slice(first, last), (window.start * step - first, min(window.stop * step - first, last - first))
 
 
 def _nearest(have: int, want: int, window: slice) -> np.ndarray:
-    """Along one side: the pixels that Pillow takes by nearest neighbour; like it, it adds up steps."""
+    """Pixels that Pillow's nearest neighbour takes along one side; like Pillow, this accumulates steps."""
     steps = np.full(want, have / want)
     steps[0] /= 2
     return np.add.accumulate(steps).astype(np.intp)[window]
@@ -103,13 +103,13 @@ def _nearest(have: int, want: int, window: slice) -> np.ndarray:
 def random_flip(
     image: np.ndarray, label: np.ndarray, rng: np.random.Generator, mirror: Mapping[int, int] = UNCHANGED
 ) -> Sample:
-    """Mirror left and right with probability one half; the result may be a view.
+    """Mirror left and right with probability 0.5; the result may be a view.
 
     Args:
         image: uint8 [H, W, 3].
         label: uint8 [H, W].
         rng: Source of the choice.
-        mirror: Class ids that become others, as a left eye becomes a right one.
+        mirror: Class ids that change in a mirror image, as a left eye becomes a right one.
     """
     if rng.random() >= 0.5:
         return image, label
@@ -128,14 +128,14 @@ def augment(
     rng: np.random.Generator,
     mirror: Mapping[int, int] = UNCHANGED,
 ) -> Sample:
-    """Scale, crop and mirror one sample; where it is smaller than the crop, the rest is padded with :data:`PAD_GREY`.
+    """Scale, crop and mirror one sample; padded if it is smaller than the crop.
 
     Args:
         image: uint8 [H, W, 3].
         label: uint8 [H, W].
-        config: What to do.
-        rng: Source of every random choice; the result is a function of its state and the other arguments.
-        mirror: Class ids that become others in a mirror image.
+        config: Scales, crop and flip.
+        rng: Source of every random choice; the result depends only on its state and the other arguments.
+        mirror: Class ids that change in a mirror image.
 
     Returns:
         Image, uint8 [crop height, crop width, 3], and label, uint8 [crop height, crop width].

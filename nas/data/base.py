@@ -1,7 +1,7 @@
-"""What a segmentation data set is, the registry of data sets, and wrappers around them.
+"""The interface of segmentation data sets, their registry, and wrappers around them.
 
-Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A label holds a class id in
-0..classes-1 or :data:`IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
+Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A label holds class ids in 0..classes-1 or
+`IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
 """
 
 from __future__ import annotations
@@ -42,30 +42,30 @@ __all__ = [
 ]
 
 IGNORE = 255
-"""Label of pixels that count neither in the loss nor in the metrics (void, padding)."""
+"""Label of pixels that neither the loss nor the metrics count (void, padding)."""
 
 MAX_CLASSES = 255
-"""Ids 0..254: labels are 8-bit and 255 is taken by :data:`IGNORE`."""
+"""Ids 0..254: labels are 8-bit, and 255 is `IGNORE`."""
 
 UNCHANGED: Mapping[int, int] = MappingProxyType({})
-"""No class becomes another in a mirror image."""
+"""No class changes in a mirror image."""
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """An image [H, W, 3] and its label [H, W]."""
 
 
 class DataError(ValueError):
-    """Data on disk, or the way it was asked for, is not as expected; the message is one line."""
+    """The data on disk, or the request for it, is not as expected; the message is one line."""
 
 
 class SegmentationDataset(ABC):
-    """One split of a data set, read by index. Instances are picklable: loader workers get a copy."""
+    """One split of a data set, read by index. Picklable: each loader worker gets a copy."""
 
     name: str
     """Name of the data set, as in the registry."""
 
     split: str
-    """Name of the split, such as ``train``."""
+    """Name of the split, such as `train`."""
 
     classes: tuple[str, ...]
     """Class names; the position is the id in the labels."""
@@ -74,10 +74,10 @@ class SegmentationDataset(ABC):
     """Colour of each class in pictures, [classes, 3], RGB."""
 
     video: bool = False
-    """Neighbouring samples are correlated frames: a split into parts must go by contiguous blocks."""
+    """Neighbouring samples are correlated frames: only contiguous blocks may be split off."""
 
     mirror: Mapping[int, int] = UNCHANGED
-    """Classes that a mirror image turns into others, such as left and right: from class id to class id."""
+    """Class ids that change in a mirror image, such as left and right."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -91,38 +91,38 @@ class SegmentationDataset(ABC):
             index: 0..len-1.
 
         Returns:
-            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and :data:`IGNORE`). The arrays
-            may be read-only or shared: callers copy before they write.
+            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and `IGNORE`). The arrays may be read-only
+            or shared: callers copy before they write.
 
         Raises:
             DataError: A file is broken or its content is not as expected; the message names the file.
-            IndexError: There is no such sample.
+            IndexError: The index is out of range.
         """
 
     @abstractmethod
     def sample_name(self, index: int) -> str:
-        """Name of a sample without folder and extension: the stem for predicted files. Unique in a split."""
+        """Name of a sample without folder and extension, unique in the split; the stem of predicted files."""
 
     def where(self, index: int) -> str:
-        """Where a sample comes from, for messages: a path where there is one."""
+        """Origin of a sample for messages; its path if it has one."""
         return f"{self.name} {self.split} {self.sample_name(index)}"
 
     def identity(self, index: int) -> list[Any]:
-        """All that determines what :meth:`read` gives, found without reading: a kept copy holds while it is the same.
+        """Everything that determines the result of `read`, found without reading; the key of cached copies.
 
-        A data set with options, or with files besides the one that :meth:`where` names, adds them.
+        A data set adds its options, and all files other than the one that `where` names.
 
         Returns:
-            Plain values, as JSON has them.
+            Plain values that JSON can hold.
         """
         return [self.name, self.split, self.sample_name(index), *file_state(self.where(index))]
 
 
 def file_state(path: str | Path) -> list[Any]:
-    """A file's absolute path, size in bytes and time of change in nanoseconds; nothing where there is none."""
+    """A file's absolute path, size in bytes and modification time in nanoseconds; empty if it does not exist."""
     try:
         state = Path(path).stat()
-    except (OSError, ValueError):  # ValueError: a text that cannot be a path
+    except (OSError, ValueError):  # ValueError: the text cannot be a path
         return []
     return [str(Path(path).absolute()), state.st_size, state.st_mtime_ns]
 
@@ -132,20 +132,20 @@ class DatasetEntry:
     """One data set of the registry."""
 
     opener: Callable[..., SegmentationDataset]
-    """Called as opener(root, split, **options), or opener(split, **options) where no root is needed."""
+    """Called as opener(root, split, **options), or opener(split, **options) if no root is needed."""
 
     needs_root: bool
-    """The samples are files below a folder that the user names."""
+    """The samples are files in a folder that the user names."""
 
     summary: str
     """One line for help texts."""
 
     splits: Callable[..., Sequence[str]] | None = None
-    """Called as splits(root), or splits() where no root is needed: the splits that are there, each sample in one of
-    them; none where the root is not laid out as expected. None: not known, as train, val and test are not sure."""
+    """Called as splits(root), or splits() if no root is needed: the splits that exist, without overlap; empty if the
+    layout of the root is not as expected. None if the splits are unknown."""
 
     def options(self) -> tuple[str, ...]:
-        """Names of the options that the opener takes besides root and split."""
+        """Names of the opener's options besides root and split."""
         return tuple(name for name in inspect.signature(self.opener).parameters if name not in ("root", "split"))
 
 
@@ -158,13 +158,7 @@ Opener = TypeVar("Opener", bound=Callable[..., SegmentationDataset])
 def register_dataset(
     name: str, *, needs_root: bool, summary: str, splits: Callable[..., Sequence[str]] | None = None
 ) -> Callable[[Opener], Opener]:
-    """Decorate a class (or function) so that :func:`open_dataset` knows it.
-
-    Args:
-        name: What users write.
-        needs_root: Whether the opener takes a root folder as its first argument.
-        summary: One line for help texts.
-        splits: Which splits there are, see :class:`DatasetEntry`.
+    """Register the decorated class (or function) as a data set; see `DatasetEntry` for the arguments.
 
     Raises:
         ValueError: The name is taken, or the class lacks a method.
@@ -184,15 +178,15 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
     """Open one split of a data set by name.
 
     Args:
-        name: A name in :data:`DATASETS`.
-        root: Folder of the data set; None where none is needed.
-        split: Such as ``train``; which ones exist depends on the data set.
-        **options: Options of the data set, by name.
+        name: A name in `DATASETS`.
+        root: Folder of the data set; None if it needs none.
+        split: Such as `train`; the choices depend on the data set.
+        **options: Options of the data set.
 
     Raises:
         ValueError: Unknown name; the message lists the choices.
-        DataError: The root is missing, not needed, or not laid out as expected; the split does not exist; an
-            option does not exist; images and labels do not pair up.
+        DataError: The root is missing, not needed, or not laid out as expected; the split or an option does not exist;
+            images and labels do not pair up.
     """
     entry = DATASETS.get(name)
     unknown = sorted(set(options) - set(entry.options()))
@@ -209,7 +203,7 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
 
 
 def _complete(name: str, dataset: SegmentationDataset) -> SegmentationDataset:
-    """Checks what every reader says of itself, here, and not far from the cause."""
+    """Check that the reader has set its attributes."""
     missing = [field for field in ("name", "split", "classes", "colors") if not hasattr(dataset, field)]
     if missing:
         raise DataError(f"data set {name!r} does not set {', '.join(missing)}: see SegmentationDataset")
@@ -223,7 +217,7 @@ def _complete(name: str, dataset: SegmentationDataset) -> SegmentationDataset:
 
 
 class Wrapper(SegmentationDataset):
-    """A data set that passes everything on to another one; subclasses change what they are for."""
+    """A data set that delegates everything to another one; the base of subsets, caches and the like."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
         self.dataset = dataset
@@ -237,29 +231,33 @@ class Wrapper(SegmentationDataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def index_inside(self, index: int) -> int:
+        """Index of a sample in the wrapped data set."""
+        return index
+
     def read(self, index: int) -> Sample:
-        return self.dataset.read(index)
+        return self.dataset.read(self.index_inside(index))
 
     def sample_name(self, index: int) -> str:
-        return self.dataset.sample_name(index)
+        return self.dataset.sample_name(self.index_inside(index))
 
     def where(self, index: int) -> str:
-        return self.dataset.where(index)
+        return self.dataset.where(self.index_inside(index))
 
     def identity(self, index: int) -> list[Any]:
-        return self.dataset.identity(index)
+        return self.dataset.identity(self.index_inside(index))
 
 
 class Resized(Wrapper):
-    """Reads at another resolution, as a search on half-resolution Cityscapes does.
+    """A data set at another resolution, as in a search on half-resolution Cityscapes.
 
-    Images are resized bilinearly with Pillow's antialiasing, labels by nearest neighbour; sides are rounded
-    to whole pixels, at least 1.
+    Images are resized bilinearly with Pillow's antialiasing, labels by nearest neighbour; sides are rounded to whole
+    pixels, at least 1.
 
     Args:
-        dataset: What to read.
+        dataset: The data set to read.
         resolution: Factor on both sides, above 0; 0.5 is half resolution.
-        labels: Resize labels too; without, they stay at their own size, for predictions that are brought up to it.
+        labels: Resize labels too; otherwise they keep their size, for predictions that are upsampled to it.
 
     Raises:
         ValueError: The factor is not a finite number above 0.
@@ -285,7 +283,7 @@ class Resized(Wrapper):
 
 
 def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint8]:
-    """Resizes uint8 [H, W, 3] by a factor, bilinearly with Pillow's antialiasing; sides are at least 1 pixel."""
+    """Resize uint8 [H, W, 3] by a factor, bilinearly and antialiased; sides are at least 1 pixel."""
     height, width = (max(1, round(side * resolution)) for side in image.shape[:2])
     if (height, width) == image.shape[:2]:
         return image
@@ -293,11 +291,11 @@ def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint
 
 
 class Subset(Wrapper):
-    """Some samples of a data set, in the order given.
+    """Some samples of a data set, in the given order.
 
     Args:
-        dataset: What to read.
-        indices: Which samples, 0..len-1.
+        dataset: The data set to read.
+        indices: Indices of the samples, 0..len-1.
 
     Raises:
         IndexError: An index is out of range.
@@ -313,14 +311,5 @@ class Subset(Wrapper):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def read(self, index: int) -> Sample:
-        return self.dataset.read(self.indices[index])
-
-    def sample_name(self, index: int) -> str:
-        return self.dataset.sample_name(self.indices[index])
-
-    def where(self, index: int) -> str:
-        return self.dataset.where(self.indices[index])
-
-    def identity(self, index: int) -> list[Any]:
-        return self.dataset.identity(self.indices[index])
+    def index_inside(self, index: int) -> int:
+        return self.indices[index]

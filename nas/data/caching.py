@@ -1,9 +1,8 @@
-"""Keeping decoded samples: in memory, or on disk in a memory-mapped file.
+"""Caches of decoded samples: in memory, or on disk in a memory-mapped file.
 
-The file: images and labels one after the other as they are in memory (uint8, image before label), then a table, int64
-[samples, 6], of each sample's start, height and width of image and label, and CRC-32, then a trailer. It is written
-once and never changed, so that any number of processes may map it; they share its pages. Shapes as in
-:mod:`nas.data.base`.
+The file holds the samples (uint8, each image before its label), then a table, int64 [samples, 6], with each sample's
+offset, the heights and widths of image and label, and the CRC-32, then a trailer. It is written once and never changed:
+any number of processes may map it, and they share its pages. Shapes as in `nas.data.base`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from search_spaces.files import write_atomically
 __all__ = ["Cached", "DiskCached", "default_folder"]
 
 FORMAT = 1
-"""Of the file. To be raised, too, when the package reads or draws samples otherwise than before."""
+"""Version of the file. Also raised when the package reads or draws samples differently than before."""
 
 SUFFIX = ".samples"
 MAGIC = b"NAS-SEGM"
@@ -38,19 +37,19 @@ TRAILER = struct.Struct("<8s32sQI")  # magic, key, samples, CRC-32 of the table
 COLUMNS = 6
 
 ESTIMATED_FROM = 4
-"""Samples from whose size that of all is estimated."""
+"""Number of samples from which the total size is estimated."""
 
 ADVICE = "name another folder by XDG_CACHE_HOME, or give --loader.cache none"
 
 ABANDONED = 3600.0
-"""Seconds without a write after which a temporary file is that of a process that was killed."""
+"""Seconds without a write after which a temporary file counts as left behind by a killed process."""
 
 
 class Cached(Wrapper):
-    """Keeps decoded samples in memory after the first read; for data sets that fit.
+    """A data set that keeps decoded samples in memory after the first read.
 
-    A loader worker is a copy, and what it reads is in its own memory: call :meth:`fill` before workers are started.
-    Arrays are read-only, because every reader of a sample gets the same ones.
+    A loader worker fills a copy of its own: call `fill` before starting workers. Arrays are read-only, because all
+    readers of a sample share them.
     """
 
     def __init__(self, dataset: SegmentationDataset) -> None:
@@ -63,13 +62,13 @@ class Cached(Wrapper):
         return self._samples[index]
 
     def fill(self, copies: int = 1) -> None:
-        """Read every sample now.
+        """Read all samples now.
 
         Args:
-            copies: Processes that will hold all samples, where workers do not share this one's memory.
+            copies: Processes that each hold all samples, because they do not share memory.
 
         Raises:
-            DataError: By the size of the first samples, all of them would take more than half of the free memory.
+            DataError: All samples, estimated by the first ones, would take more than half of the free memory.
         """
         available = available_memory()
         for index in range(len(self)):
@@ -84,16 +83,15 @@ class Cached(Wrapper):
 
 
 class DiskCached(Wrapper):
-    """Keeps decoded samples in one memory-mapped file, which is built when it is not there yet.
+    """A data set that keeps decoded samples in one memory-mapped file, built on first use.
 
-    The file is named by a digest of all that determines the samples, so that it is found again, and never taken for
-    another data set's. It is moved into place when it is whole: of two processes that build it at once, either's will
-    do. A file that is broken is built anew; so is one whose samples are found broken later, by the next run, while this
-    one reads those samples from the data set. Arrays are read-only.
+    The file name holds a digest of everything that determines the samples. The file is moved into place when it is
+    complete, so two processes may build it at once. A broken file is rebuilt. If a sample is found broken later, it is
+    read from the data set, and the next run rebuilds the file. Arrays are read-only.
 
     Args:
-        dataset: What to read.
-        folder: Folder of the file, made if it is missing.
+        dataset: The data set to read.
+        folder: Folder of the file, created if it is missing.
 
     Raises:
         DataError: The file cannot be written, or a sample cannot be read.
@@ -103,7 +101,7 @@ class DiskCached(Wrapper):
         super().__init__(dataset)
         self._key = _key(dataset)
         self.path = Path(folder) / f"{self.name}-{self.split}-{self._key.hex()[:16]}{SUFFIX}"
-        self._checked = bytearray(len(self))  # samples whose CRC-32 was right: once a process is enough
+        self._checked = bytearray(len(self))  # samples whose CRC-32 was right: one check per process suffices
         self._map()
         if self._table is None:
             self._build()
@@ -124,21 +122,21 @@ class DiskCached(Wrapper):
             within = min(start, height, width, label_height, label_width) >= 0 and end <= len(self._data)
             if not within or zlib.crc32(data.data) != checksum:
                 with contextlib.suppress(OSError):
-                    self.path.unlink()  # mapped as it is by those who use it; the next run builds another
+                    self.path.unlink()  # those who have mapped it keep it; the next run builds another
                 return _read_only(self.dataset.read(index))
             self._checked[index] = 1
         image, label = data[: middle - start], data[middle - start :]
         return image.reshape(height, width, 3), label.reshape(label_height, label_width)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_data": None, "_table": None}  # a map is not copied: it is opened again
+        return {**self.__dict__, "_data": None, "_table": None}  # a copy opens the map again
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._map()
 
     def _map(self) -> None:
-        """Maps the file; `_table` is None if it is missing, cut short, or another's."""
+        """Map the file; `_table` is None if it is missing, truncated, or of other data."""
         self._table: NDArray[np.int64] | None = None
         try:
             self._data = np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))
@@ -186,45 +184,44 @@ class DiskCached(Wrapper):
 
 
 def default_folder() -> Path:
-    """Where files of :class:`DiskCached` go: below the user's cache directory.
+    """Folder for the files of `DiskCached`, in the user's cache directory.
 
     Raises:
         DataError: The user has no home directory.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        # A relative path there is to be ignored (XDG Base Directory Specification).
+        # The XDG Base Directory Specification says to ignore relative paths.
         return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "nas-segmentation"
     except RuntimeError as error:
         raise DataError("there is no home directory to keep a cache in: name one by XDG_CACHE_HOME") from error
 
 
 def _key(dataset: SegmentationDataset) -> bytes:
-    """SHA-256 of all that determines the samples; Pillow decodes and resizes them."""
+    """SHA-256 of everything that determines the samples; Pillow decodes and resizes them."""
     content = [FORMAT, PIL.__version__, [dataset.identity(index) for index in range(len(dataset))]]
     return hashlib.sha256(json.dumps(content).encode()).digest()
 
 
 def _read_only(sample: Sample) -> Sample:
-    image, label = (array.view() for array in sample)  # the flag below is for the views, not for the owner
+    image, label = (array.view() for array in sample)  # the owner stays writable
     image.setflags(write=False)
     label.setflags(write=False)
     return image, label
 
 
 def _estimate(first: list[Sample], samples: int) -> int:
-    """Bytes of all samples, if they are as the first ones on average."""
+    """Bytes of all samples, estimated by the mean of the first ones."""
     return sum(array.nbytes for sample in first for array in sample) * samples // max(1, len(first))
 
 
 def _size(count: int) -> str:
-    """A number of bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Removes what processes that were killed while they wrote have left."""
+    """Remove temporary files of processes that were killed while writing."""
     for path in folder.glob(f".*{SUFFIX}.*.tmp"):
-        with contextlib.suppress(OSError):  # another process may be at the same
+        with contextlib.suppress(OSError):  # another process may remove it, too
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()

@@ -1,8 +1,7 @@
 """Batches whose content is a pure function of (seed, epoch, index).
 
-Neither order nor augmentation depends on any state: not on the number of workers, not on what is read ahead, not on the
-global generators, not on what was read before. A run that was cut off goes on exactly where it was by asking for the
-rest of its plan; nothing needs saving.
+Order and augmentation depend on no state: not on the number of workers, prefetching, global generators, or earlier
+reads. An interrupted run resumes exactly by requesting the rest of its plan; nothing needs saving.
 
 Shapes: a training batch is (images float32 [N, 3, h, w] in [-1, 1], labels int64 [N, h, w]).
 """
@@ -11,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,89 +36,75 @@ __all__ = [
 ]
 
 VIDEO_BLOCKS = 8
-"""Blocks per part into which :func:`split_dataset` cuts video: few, so that frames keep their neighbours."""
+"""Blocks per part into which `split_dataset` cuts video: few, so that frames keep their neighbours."""
 
-# Last word of a generator's seed: the streams of a sample end in (an implied) 0, these must differ from all
-# of them.
+# Last word of a generator's seed. The seed of a sample's stream ends in an implied 0; these must differ from it.
 _ORDER, _SPLIT, _GLOBAL = 1, 2, 3
 
 Indices = NDArray[np.int64]
 Key = tuple[int, int]
-"""Epoch and index in the data set: with the run's seed they determine an augmented sample."""
+"""Epoch and index in the data set; with the run's seed they determine an augmented sample."""
 TrainingBatch = tuple[torch.Tensor, torch.Tensor]
 WholeBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def image_to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Turn uint8 [H, W, 3] into float32 [3, H, W] in [-1, 1], as DeepLab's code does: x / 127.5 - 1."""
+    """Convert uint8 [H, W, 3] to float32 [3, H, W] in [-1, 1], as DeepLab's code does: x / 127.5 - 1."""
     scaled = np.empty((3, *image.shape[:2]), dtype=np.float32)
     _scale(image, scaled)
     return torch.from_numpy(scaled)
 
 
 def _scale(image: np.ndarray, out: np.ndarray) -> None:
-    """Writes uint8 [H, W, 3] to float32 [3, H, W]."""
     out[...] = image.transpose(2, 0, 1)
     out /= np.float32(127.5)
     out -= np.float32(1)
 
 
 def label_to_tensor(label: np.ndarray) -> torch.Tensor:
-    """Turn uint8 [H, W] into int64 [H, W]."""
+    """Convert uint8 [H, W] to int64 [H, W]."""
     return torch.from_numpy(label.astype(np.int64, order="C"))
 
 
-class _TrainingSamples:
-    """Makes augmented batches."""
-
-    def __init__(self, dataset: SegmentationDataset, augment: AugmentConfig, seed: int) -> None:
-        self.dataset = dataset
-        self.augment = augment
-        self.seed = seed
-
-    def __call__(self, keys: Sequence[Key]) -> TrainingBatch:
-        images = np.empty((len(keys), 3, *self.augment.crop), dtype=np.float32)
-        labels = np.empty((len(keys), *self.augment.crop), dtype=np.int64)
-        for position, (epoch, index) in enumerate(keys):
-            if get_worker_info() is not None:
-                _seed_globals([self.seed, epoch, index])
-            image, label = self.dataset.read(index)
-            rng = np.random.default_rng([self.seed, epoch, index])
-            image, labels[position] = augment_sample(image, label, self.augment, rng, self.dataset.mirror)
-            _scale(image, images[position])
-        return torch.from_numpy(images), torch.from_numpy(labels)
+def _training_batch(
+    dataset: SegmentationDataset, augment: AugmentConfig, seed: int, keys: Sequence[Key]
+) -> TrainingBatch:
+    images = np.empty((len(keys), 3, *augment.crop), dtype=np.float32)
+    labels = np.empty((len(keys), *augment.crop), dtype=np.int64)
+    for position, (epoch, index) in enumerate(keys):
+        _seed_globals_of_worker([seed, epoch, index])
+        image, label = dataset.read(index)
+        rng = np.random.default_rng([seed, epoch, index])
+        image, labels[position] = augment_sample(image, label, augment, rng, dataset.mirror)
+        _scale(image, images[position])
+    return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def _seed_globals(words: list[int]) -> None:
-    """Seeds the global generators of a worker, for data sets of others that draw from them; nothing here does."""
+def _whole_sample(dataset: SegmentationDataset, index: int) -> WholeBatch:
+    _seed_globals_of_worker([0, 0, index])
+    image, label = dataset.read(index)
+    return image_to_tensor(image)[None], label_to_tensor(label)[None], torch.tensor([index])
+
+
+def _seed_globals_of_worker(words: list[int]) -> None:
+    """Seed a worker's global generators, for users' data sets that draw from them; nothing here does."""
+    if get_worker_info() is None:
+        return
     seed = int(np.random.SeedSequence([*words, _GLOBAL]).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
-class _WholeSamples:
-    """Makes batches of one sample as it is, with its index."""
-
-    def __init__(self, dataset: SegmentationDataset) -> None:
-        self.dataset = dataset
-
-    def __call__(self, index: int) -> WholeBatch:
-        if get_worker_info() is not None:
-            _seed_globals([0, 0, index])
-        image, label = self.dataset.read(index)
-        return image_to_tensor(image)[None], label_to_tensor(label)[None], torch.tensor([index])
-
-
 def epoch_batches(
     indices: Sequence[int] | NDArray[np.integer[Any]], batch_size: int, seed: int, epoch: int
 ) -> list[list[Key]]:
-    """The plan of one epoch: every index once, in an order drawn from (seed, epoch).
+    """The plan of one epoch: each index once, in an order drawn from (seed, epoch).
 
-    The last incomplete batch is dropped: batch norm on one or two samples would be worse than missing them once.
+    An incomplete last batch is dropped: batch norm on one or two samples does more harm than skipping them once.
 
     Args:
-        indices: Which samples (a part of a split, or all).
+        indices: Indices of the samples.
         batch_size: Samples per batch, at least 1.
         seed: 0 or above.
         epoch: 0 or above.
@@ -154,15 +140,15 @@ def training_loader(
     prefetch: int = 2,
     pin_memory: bool = False,
 ) -> Loader[TrainingBatch]:
-    """Augmented batches, as planned; one loader may go through all epochs of a run, so that workers start once.
+    """Augmented batches of a plan; one loader can serve all epochs of a run, so that workers start once.
 
     Args:
-        dataset: What to read.
-        plan: (epoch, index) of each sample of each batch, as :func:`epoch_batches` gives them.
-        augment: How samples are varied.
-        seed: 0 or above; with epoch and index it determines a sample's variation.
-        workers: Processes that read; 0 reads in this one. The batches are the same for any number.
-        prefetch: Batches made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
+        dataset: The data set to read.
+        plan: (epoch, index) of each sample of each batch, from `epoch_batches`.
+        augment: Settings of the augmentation.
+        seed: 0 or above; with epoch and index it determines a sample's augmentation.
+        workers: Processes that read; 0 reads in this one. The batches do not depend on it.
+        prefetch: Batches made ahead, per worker or in a thread; see `nas.data.prefetch.Loader`.
         pin_memory: Put batches into pinned memory, for copies to a GPU.
 
     Returns:
@@ -173,7 +159,7 @@ def training_loader(
     """
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected 0 or above")
-    return Loader(_TrainingSamples(dataset, augment, seed), plan, workers, prefetch, pin_memory)
+    return Loader(partial(_training_batch, dataset, augment, seed), plan, workers, prefetch, pin_memory)
 
 
 def evaluation_loader(
@@ -183,36 +169,35 @@ def evaluation_loader(
     pin_memory: bool = False,
     indices: Sequence[int] | None = None,
 ) -> Loader[WholeBatch]:
-    """Whole images, one at a time (sizes may differ), in order; any number of times.
+    """Whole images in order, one at a time (sizes may differ); any number of passes.
 
     Args:
-        dataset: What to read.
+        dataset: The data set to read.
         workers: Processes that read; 0 reads in this one.
-        prefetch: Images made ahead, by each worker or a thread; see :class:`nas.data.prefetch.Loader`.
-        pin_memory: Put them into pinned memory, for copies to a GPU.
-        indices: Which ones; None: all.
+        prefetch: Images made ahead, per worker or in a thread; see `nas.data.prefetch.Loader`.
+        pin_memory: Put images into pinned memory, for copies to a GPU.
+        indices: Indices of the samples; None for all.
 
     Returns:
         A loader of (image float32 [1, 3, H, W], label int64 [1, H, W], index int64 [1]).
     """
     plan = range(len(dataset)) if indices is None else indices
-    return Loader(_WholeSamples(dataset), plan, workers, prefetch, pin_memory)
+    return Loader(partial(_whole_sample, dataset), plan, workers, prefetch, pin_memory)
 
 
 def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = None) -> tuple[Indices, ...]:
-    """Deal 0..count-1 into disjoint parts that together are complete; a pure function of the arguments.
+    """Deal 0..count-1 into disjoint parts that cover it; a pure function of the arguments.
 
-    Without ``blocks``, samples are dealt at random and the sizes of the parts differ by one at most. With it
-    (video), the range is cut into that many contiguous blocks of equal length (to one sample), and blocks are
-    dealt in rounds: of each run of ``parts`` neighbouring blocks, every part gets one, which one is random.
-    So all parts see all of the video, neighbouring frames end up in different parts only where two blocks
-    meet, and the sizes of the parts differ by one block at most.
+    Without `blocks`, samples are dealt at random, and part sizes differ by at most one. With `blocks` (video), the
+    range is cut into that many contiguous blocks, equal to within one sample. Of each run of `parts` neighbouring blocks,
+    every part gets a random one. So all parts see the whole video, neighbouring frames are separated only where two
+    blocks meet, and part sizes differ by at most one block.
 
     Args:
         count: Number of samples.
         seed: 0 or above.
         parts: Number of parts, at least 1.
-        blocks: Number of contiguous blocks, from ``parts`` to ``count``; None to deal single samples.
+        blocks: Number of contiguous blocks, from `parts` to `count`; None to deal single samples.
 
     Returns:
         One increasing int64 array per part.
@@ -238,9 +223,9 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
 
 
 def split_dataset(dataset: SegmentationDataset, seed: int, parts: int = 2) -> tuple[Indices, ...]:
-    """Deal a data set into parts: at random, or by blocks of frames where it is video.
+    """Deal a data set into parts: at random, or by blocks of frames if it is video.
 
-    Video is cut into :data:`VIDEO_BLOCKS` blocks per part, or into single frames if there are not enough.
+    Video is cut into `VIDEO_BLOCKS` blocks per part, or into single frames if there are too few.
 
     Raises:
         ValueError: There are fewer samples than parts.

@@ -1,4 +1,4 @@
-"""Making batches ahead of the step that takes them, in worker processes or in a thread."""
+"""Prefetching of batches, in worker processes or in a thread."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ LESS = "give --loader.workers 0, or fewer workers, a smaller --loader.prefetch o
 
 
 class Loader(Generic[Batch]):
-    """Makes batches as planned; each `iter` goes through the plan once, as far as the plan can be gone through again.
+    """An iterable of the batches of a plan; each `iter` is one pass, as often as the plan can be iterated.
 
     Workers start with the first pass and live until `close`, through any number of passes, one at a time. A thread
-    lives as long as its pass: to the end, to an error, to `close`, or until the iterator is dropped. An error is raised
-    where the batch would have been given, as it was raised where the batch was made. A context manager: leaving it
-    closes. When a worker dies (the system kills the largest process where memory runs out), torch raises a RuntimeError
-    wherever the main process is: as a context manager, the loader says what it means and what to do, as a DataError.
+    lives as long as its pass: until the end, an error, `close`, or the end of the iterator's life. An error in making a
+    batch is raised in place of that batch. As a context manager, the loader closes itself. When a worker dies (the
+    system kills the largest process if memory runs out), torch raises a RuntimeError anywhere in the main process; the
+    context manager turns it into a DataError with the cause and the remedy.
 
     Args:
-        make: Gives the batch of an entry of the plan; pure and picklable where there are workers.
-        plan: Entries, in order.
+        make: Makes the batch of an entry of the plan; pure, and picklable if there are workers.
+        plan: Entries in order.
         workers: Processes that make batches; 0 makes them in this one.
-        prefetch: Batches that are made ahead by each worker, at least 1, or without workers by a thread; 0: no thread.
+        prefetch: Batches that each worker makes ahead, at least 1; without workers, that a thread does, or 0 for none.
         pin_memory: Put batches into pinned memory, for copies to a GPU.
 
     Raises:
@@ -68,7 +68,7 @@ class Loader(Generic[Batch]):
                 persistent_workers=True,
                 pin_memory=pin_memory,
                 worker_init_fn=_leave_signals_to_the_main_process,
-                generator=torch.Generator(),  # or starting an iterator would advance the global generator
+                generator=torch.Generator(),  # otherwise starting an iterator advances the global generator
             )
         self._pass: Callable[[], Generator[Batch] | None] = lambda: None
         self._end_workers: weakref.finalize[[], Loader[Batch]] | None = None
@@ -77,16 +77,16 @@ class Loader(Generic[Batch]):
         if self._processes is None:
             batches = _deliver(self._make, self._plan, self._prefetch, self._pin_memory)
         else:
-            made: Any = iter(self._processes)  # the same object in every pass, as its workers
+            made: Any = iter(self._processes)  # the same object, with the same workers, in every pass
             if self._end_workers is None:
-                # Its own `__del__` may come when its queues are gone, and would not reach the workers any more.
+                # Its own `__del__` may run after its queues are gone, and then cannot reach the workers.
                 self._end_workers = weakref.finalize(self, made._shutdown_workers)
             batches = _received(made)
-        self._pass = weakref.ref(batches)  # so that dropping the iterator is enough to end it
+        self._pass = weakref.ref(batches)  # dropping the iterator ends it
         return batches
 
     def close(self) -> None:
-        """Ends the workers and the thread; there are no more batches."""
+        """End the workers and the thread."""
         batches = self._pass()
         if batches is not None:
             batches.close()
@@ -103,7 +103,7 @@ class Loader(Generic[Batch]):
 
 
 def _deliver(make: Callable[[Any], Any], plan: Iterable[Any], prefetch: int, pin_memory: bool) -> Generator[Any]:
-    """One pass without workers; what it starts, it starts with the first batch and ends with itself."""
+    """One pass without workers; a thread starts with the first batch and ends with the pass."""
     made: Iterator[Any] = map(make, plan)
     made = map(_pin, made) if pin_memory else made
     if not prefetch:
@@ -151,14 +151,14 @@ def _explained(error: BaseException | None) -> DataError:
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on its way from a worker; torch would put the traceback into its message."""
+    """An error sent from a worker; torch would put the traceback into its message."""
 
     error: Exception
     where: str
 
 
 class _Entries(Dataset[Any]):
-    """Batches by the entries of the plan."""
+    """Batches indexed by the entries of the plan."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self.make = make
@@ -169,17 +169,13 @@ class _Entries(Dataset[Any]):
         except Exception as error:
             try:
                 pickle.loads(pickle.dumps(error))
-            except Exception:  # it cannot travel as it is
+            except Exception:  # it cannot be pickled
                 raise error from None
             return _Failure(error, traceback.format_exc())
 
 
 def _shared(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """Puts a batch where the main process reads it; later, in a thread of torch's, a failure would be heard by nobody.
-
-    Raises:
-        DataError: There is no room.
-    """
+    """Move a batch to shared memory; later, in a thread of torch's, a failure would be lost."""
     try:
         return tuple(tensor.share_memory_() for tensor in batch)
     except RuntimeError as error:
@@ -194,8 +190,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _leave_signals_to_the_main_process(_: int) -> None:
-    # Ctrl-C, and the SIGTERM of a batch system, reach every process. The main one finishes its step and saves, for
-    # which it may need another batch; then it ends the workers.
+    # Ctrl-C and the SIGTERM of a batch system reach every process. The main one finishes its step, which may need
+    # another batch, and saves; then it ends the workers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
@@ -205,17 +201,17 @@ def _leave_signals_to_the_main_process(_: int) -> None:
 
 @dataclass
 class _Exchange:
-    """What the thread and the one who takes have in common. Only queues that may be used in a garbage collection."""
+    """State shared by the thread and the consumer. Only queues that are safe in a garbage collection."""
 
     room: SimpleQueue[None] = field(default_factory=SimpleQueue)
-    """An entry for each batch that may be made."""
+    """One entry per batch that may be made."""
     made: SimpleQueue[tuple[Any, BaseException | None]] = field(default_factory=SimpleQueue)
     """Batches, or the error in place of one; StopIteration at the end."""
     stopped: bool = False
 
 
 class _Ahead(Iterator[Any]):
-    """What another iterator gives, taken from it in a thread up to `ahead` items before it is asked for."""
+    """Items of another iterator, taken in a thread up to `ahead` items in advance."""
 
     def __init__(self, items: Iterator[Any], ahead: int) -> None:
         self._exchange = _Exchange()
@@ -237,7 +233,7 @@ class _Ahead(Iterator[Any]):
     def close(self) -> None:
         self._exchange.stopped = True
         self._exchange.room.put(None)  # wakes the thread
-        if threading.current_thread() is not self._thread:  # which may collect the garbage that this is part of
+        if threading.current_thread() is not self._thread:  # the thread itself may garbage-collect this object
             self._thread.join()
 
 
@@ -248,5 +244,5 @@ def _work(items: Iterator[Any], exchange: _Exchange) -> None:
             if exchange.stopped:
                 return
             exchange.made.put((next(items), None))
-    except BaseException as error:  # raised again where the item is asked for; StopIteration, too
+    except BaseException as error:  # re-raised by `__next__`, StopIteration too
         exchange.made.put((None, error))

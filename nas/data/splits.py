@@ -1,4 +1,4 @@
-"""Opening the data of a run as its settings say."""
+"""The data sets of a run, opened by its settings."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"
 
 
 def training_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
-    """The data set to learn from, cached as the settings say."""
+    """The training set, cached as configured."""
     dataset = open_split(config, config.loader.train_split, config.loader.train_limit)
     return _cached(dataset, config.loader, processes)
 
 
 def validation_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
-    """The data set to validate on, cached as the settings say."""
+    """The validation set, cached as configured."""
     dataset = open_split(config, config.loader.val_split, config.loader.val_limit)
     return _cached(dataset, config.loader, processes)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Batches in an epoch of `samples` training images; the last incomplete one is dropped.
+    """Number of full batches in an epoch of `samples` training images.
 
     Raises:
-        DataError: There is not one.
+        DataError: There is none.
     """
     if samples < batch_size:
         raise DataError(
@@ -44,9 +44,9 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 def open_split(
     config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
 ) -> SegmentationDataset:
-    """Opens one split: `limit` samples spread evenly over it, at the run's resolution.
+    """Open one split, or `limit` samples spread evenly over it, at the run's resolution.
 
-    With `resize_labels` off, only images are brought to the run's resolution.
+    Without `resize_labels`, labels keep their own resolution.
 
     Raises:
         DataError: The data cannot be used; the message names the file or folder and the remedy.
@@ -62,11 +62,11 @@ def open_split(
 
 def _cached(dataset: SegmentationDataset, loader: LoaderConfig, processes: Processes) -> SegmentationDataset:
     if loader.cache == "disk":
-        with processes.in_turn():  # one builds the file, the others find it
+        with processes.in_turn():  # the first builds the file, the others find it
             return DiskCached(dataset, default_folder())
     if loader.cache == "memory":
         kept = Cached(dataset)
-        # Workers that are forked share what is in memory here; others get a copy each, as every process has one.
+        # Forked workers share this memory; others hold a copy each, as every process does.
         copies = 1 if multiprocessing.get_start_method() == "fork" else 1 + loader.workers
         kept.fill(copies * processes.local_count)
         return kept

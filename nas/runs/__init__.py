@@ -1,1 +1,1 @@
-"""A run folder: its files and their names, checkpoints, the record of each epoch, memory that is left."""
+"""Run folders: file names, checkpoints, the record of each epoch; and the free memory."""

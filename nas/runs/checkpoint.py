@@ -1,6 +1,6 @@
 """Checkpoints: plain containers and tensors in one file, loaded with `weights_only=True`, written atomically.
 
-A file may come from a stranger. Nothing in it is executed, and what it makes us allocate is bounded by its own size:
+A file may come from a stranger. Nothing in it is executed, and the memory it takes is bounded by its own size:
 `weights_only=True` alone would inflate compressed entries, and call `bytearray(10**11)` for a file of a kilobyte.
 """
 
@@ -31,35 +31,33 @@ PLAIN = re.compile(
     r"collections OrderedDict|torch._utils _rebuild_(tensor_v2|parameter)|"
     r"torch (\w+Storage|Size|b?float\d+|u?int\d+|bool)"
 )
-"""What the pickle in a file may name: all that `torch.save` writes for tensors in plain containers."""
+"""Names allowed in a pickle: those that `torch.save` writes for tensors in plain containers."""
 NAMING = {"GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"}
-"""Instructions of a pickle that name something outside of it."""
+"""Pickle instructions that name something outside the file."""
 LEGACY_PICKLES = 4
-"""A file from before PyTorch 1.6 begins with these: a number, a version, the system, the content."""
+"""Pickles at the start of a file from before PyTorch 1.6: a number, a version, the system, the content."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: the message names the file and says why."""
+    """A checkpoint that cannot be used; the message names the file and the reason."""
 
 
 def save_checkpoint(path: str | Path, kind: str, state: Mapping[str, Any]) -> None:
-    """Writes `state` (nested dicts, lists, numbers, text, tensors) to `path`.
+    """Write a checkpoint; an existing file stays until the new one is complete on disk.
 
     Args:
-        path: The file; the one that was there stays until the new one is whole on disk.
-        kind: What it is the state of ("search", "retrain").
-        state: What to save.
+        path: The file.
+        kind: Kind of run ("search", "retrain").
+        state: Nested dicts, lists, numbers, text, and tensors.
     """
     content = {"format": FORMAT, "version": 1, "kind": kind, **state}
-    buffer = io.BytesIO()  # torch.save on a file of a full disk raises a RuntimeError that does not say so
+    buffer = io.BytesIO()  # on a full disk, torch.save raises a RuntimeError that hides the cause
     torch.save(content, buffer)
     write_atomically(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
-
-    Nothing in the file is executed: it is read with `weights_only=True`.
+    """Read a checkpoint onto the CPU, with `weights_only=True`: nothing in the file is executed.
 
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of another kind.
@@ -87,10 +85,10 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
 
 @contextmanager
 def fitting(path: str | Path) -> Iterator[None]:
-    """While it lasts, the content of a checkpoint is put to use: what does not fit there is said in one line.
+    """Turn errors in loading a checkpoint's content into a CheckpointError of one line.
 
     Raises:
-        CheckpointError: Something is missing, or of another shape or type than where it shall go.
+        CheckpointError: Something is missing, or differs in shape or type from its destination.
     """
     try:
         yield
@@ -105,10 +103,10 @@ def fitting(path: str | Path) -> Iterator[None]:
 
 
 def read_plain(path: str | Path) -> Any:
-    """Reads what `torch.save` wrote, onto the CPU, if it is tensors, numbers and text in dicts, lists and tuples.
+    """Read a file of `torch.save` onto the CPU: tensors, numbers and text in dicts, lists and tuples.
 
     Raises:
-        ValueError: It is something else, or would take more memory than the file suggests.
+        ValueError: It holds something else, or would take more memory than the file suggests.
         Exception: Whatever a damaged file makes PyTorch raise.
     """
     path = Path(path)
@@ -123,7 +121,7 @@ def read_plain(path: str | Path) -> Any:
             for _ in range(LEGACY_PICKLES):
                 _check_names(file)
     content = torch.load(path, map_location="cpu", weights_only=True)
-    if _parts(content, {}) > size:  # lists that hold a list many times, which hold ...
+    if _parts(content, {}) > size:  # nested lists that repeat one list many times
         raise ValueError("what it holds unfolds to more than the file")
     return content
 
@@ -139,14 +137,14 @@ def _check_zip(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _check_names(file: IO[bytes]) -> None:
-    """Reads a pickle without executing it, and checks what it names; the file is left behind its end."""
+    """Check the names in a pickle without executing it; leaves the file at the pickle's end."""
     for instruction, name, _ in pickletools.genops(file):
         if instruction.name in NAMING and not PLAIN.fullmatch(str(name)):
             raise ValueError(f"it names {name or 'something'}, which is neither a tensor nor a plain container")
 
 
 def _parts(value: Any, known: dict[int, float]) -> float:
-    """Number of parts of nested containers, those counted again that stand in several places."""
+    """Number of parts of nested containers, counted again at each occurrence."""
     if isinstance(value, torch.Tensor):
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"a tensor of shape {list(value.shape)} has fewer numbers than that")
@@ -154,14 +152,14 @@ def _parts(value: Any, known: dict[int, float]) -> float:
     if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:
-        known[id(value)] = math.inf  # if it is met again below: it holds itself
+        known[id(value)] = math.inf  # stays if the container holds itself
         inner = [*value, *value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_parts(part, known) for part in inner)
     return known[id(value)]
 
 
 def _another(path: Path) -> str:
-    """What to do about a damaged file of a run folder, where there is a choice."""
+    """Remedy for a damaged checkpoint if the run folder holds another."""
     others = [name for name in (CHECKPOINT, BEST) if name != path.name and (path.parent / name).is_file()]
     if path.name != CHECKPOINT or not others:
         return ""

@@ -1,9 +1,9 @@
-"""The end of an epoch: its numbers are recorded; a search's is decoded, drawn and logged, too."""
+"""The end of an epoch: record its numbers and, in a search, log and draw the genotype."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -20,24 +20,19 @@ from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype
 from search_spaces.module_protocols import reported
 
-__all__ = [
-    "record_epoch",
-    "report_epoch",
-    "show_history",
-]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["record_epoch", "report_epoch", "show_history"]
 
 RECORDED = 32
-"""With more numbers of modules than that, they go to TensorBoard only: people read metrics.jsonl."""
+"""Most numbers of modules in metrics.jsonl, which people read; more go to TensorBoard only."""
 
 
 def record_epoch(run: RunFolder, epoch: int, metrics: Mapping[str, Any], network: nn.Module) -> None:
-    """Writes an epoch's numbers to metrics.jsonl and TensorBoard, with those that modules report as "modules/...".
+    """Write an epoch's numbers (epochs count from 0) to metrics.jsonl and TensorBoard.
 
-    Args:
-        run: The open run folder.
-        epoch: Number of the epoch, from 0.
-        metrics: The epoch's numbers.
-        network: What was trained.
+    Numbers that modules of the network report are added as "modules/...".
     """
     numbers = reported(network)
     if 0 < len(numbers) <= RECORDED:
@@ -58,15 +53,15 @@ def report_epoch(
     samples: SampleKeeper,
     colors: np.ndarray,
 ) -> None:
-    """Writes an epoch of a search to the record, TensorBoard, the pictures and the screen.
+    """Write an epoch of a search to metrics.jsonl, TensorBoard, the pictures and the screen.
 
     Args:
         run: The open run folder.
         epoch: Number of the epoch, from 0.
         epochs: Number of epochs in the run.
-        metrics: The epoch's numbers; `warnings`, in words, are said, too.
-        supernet: As it is after the epoch.
-        genotype: As decoded after the epoch.
+        metrics: The epoch's numbers; the texts in `warnings` are logged.
+        supernet: The network after the epoch.
+        genotype: The genotype decoded after the epoch.
         samples: (images, labels, predictions) of a few validation batches.
         colors: uint8 [classes, 3].
     """
@@ -84,10 +79,7 @@ def report_epoch(
     if genotype.edge_weights is not None:
         board.add_histogram("architecture/edge_weights", genotype.edge_weights, epoch)
     for name, draw in (("cell", draw_cell), ("trellis", draw_paths)):
-        figure = draw(genotype)
-        save_figure(figure, run.path / f"{name}.svg")
-        save_figure(figure, run.path / f"{name}.png")
-        board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
+        _show(run, name, draw(genotype), epoch)
     record_genotype(run, epoch, genotype)
     run.show_samples(epoch, samples, colors)
     losses = ", ".join(f"{name} loss {value:.3f}" for name, value in metrics["loss"].items())
@@ -99,20 +91,20 @@ def report_epoch(
         run.log.warning(warning)
 
 
-def show_history(run: RunFolder) -> None:
-    """How path and cell changed, as a picture; that it cannot be drawn stops nothing.
+def _show(run: RunFolder, name: str, figure: Figure, epoch: int) -> None:
+    for suffix in ("svg", "png"):
+        save_figure(figure, run.path / f"{name}.{suffix}")
+    run.board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
 
-    Args:
-        run: The open run folder of a search that ends, be it early; without an epoch it gets no picture.
+
+def show_history(run: RunFolder) -> None:
+    """Draw how path and cell changed in a search; a failure is logged and stops nothing.
+
+    A search that ended before its first epoch gets no picture.
     """
     try:
-        if not read_lines(run.path, GENOTYPES):
-            return
-        history = read_history(run.path)
-        figure = draw_history(history)
-        save_figure(figure, run.path / "history.svg")
-        save_figure(figure, run.path / "history.png")
+        if read_lines(run.path, GENOTYPES):
+            history = read_history(run.path)
+            _show(run, "history", draw_history(history), history[-1].epoch)
     except (OSError, ValueError) as error:
         run.log.warning(f"no picture of the search's history: {error}")
-        return
-    run.board.add_image("architecture/history", figure_to_array(figure), history[-1].epoch, dataformats="HWC")

@@ -1,13 +1,13 @@
-"""The run folder: everything a run leaves behind, and the one place that writes there.
+"""The run folder: everything that a run leaves behind, and the only code that writes there.
 
 config.yaml      the command and all settings, resolved: the run can be repeated from it alone
-checkpoint.pt    the last state; best.pt the best one
-genotype.json    what was found, or what is trained
-space.yaml       a copy of the search space, where it was read from a file
-metrics.jsonl    the record: one JSON object a line
-genotypes.jsonl  what a search had decoded after each epoch, one a line (see `nas.runs.history`)
+checkpoint.pt    the last state; best.pt is the best one
+genotype.json    the genotype that was found or is trained
+space.yaml       a copy of the search space, if it was read from a file
+metrics.jsonl    the record: one JSON object per epoch
+genotypes.jsonl  the genotype after each epoch of a search (see `nas.runs.history`)
 events.out.*     TensorBoard
-log.txt          what was said on the screen
+log.txt          the output on the screen
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ def new_folder(config: RunConfig, name: str) -> Path:
     if (path / CONFIG).exists():
         raise RunError(f"{path} holds a run already: go on with it by --resume {path}, or choose another --out")
     for name in (CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE, LOG):
-        if (path / name).exists():  # somebody else's: a settings file may have named the folder
+        if (path / name).exists():  # not a run's: a settings file may have named the folder
             raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
     return path
 
 
 def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
-    """The folder of the run to go on with: the one that is named, or that of a job which torchrun starts once more.
+    """The folder of the run to resume: the named one, or `config.out` of a job that torchrun restarts.
 
     Raises:
-        RunError: There is no telling which one that is.
+        RunError: torchrun restarts a job without --out.
     """
     if resume is not None:
         return Path(resume)
@@ -89,20 +89,20 @@ def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether there is something to go on with; not where a run was killed before its first checkpoint."""
+    """Whether there is anything to resume; False if the run was killed before its first checkpoint."""
     return (folder / CHECKPOINT).exists() or bool(read_metrics(folder))
 
 
 def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -> None:
-    """Checks that a checkpoint is of a run with these settings and as many training samples.
+    """Check that a checkpoint comes from a run with these settings and as many training samples.
 
     Args:
         saved: The checkpoint, with `config` (plain), `state` and `samples`.
-        config: The settings to go on with.
-        samples: Training samples that are there now.
+        config: The settings of the resumed run.
+        samples: Number of training samples now.
 
     Raises:
-        RunError: It is not; the message names what differs.
+        RunError: It does not; the message names the difference.
     """
     changed = set(differences(saved["config"], to_plain(config))) - CHANGEABLE
     if changed:
@@ -124,7 +124,7 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
 
 
 class _Screen(logging.StreamHandler[Any]):
-    """Writes to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
+    """Write to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
 
     def __init__(self) -> None:
         super().__init__(sys.stdout)
@@ -134,7 +134,7 @@ class _Screen(logging.StreamHandler[Any]):
         super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        # Nobody reads the screen any more, as in `nas-search | head`: the run goes on, log.txt has it all.
+        # Nobody reads the screen any more, as in `nas-search | head`: the run continues, and log.txt is complete.
         if not isinstance(sys.exc_info()[1], BrokenPipeError):
             super().handleError(record)
 
@@ -143,12 +143,12 @@ class RunFolder:
     """An open run folder; a context manager.
 
     Args:
-        path: The folder, made if it is missing.
+        path: The folder, created if it is missing.
         config: The run's settings, written to config.yaml.
-        epoch: Epochs done already, when a run goes on: later lines of metrics.jsonl and genotypes.jsonl (of an epoch
-            that was not saved) are dropped, so that every epoch stands there once.
-        quiet: Say nothing on the screen.
-        writes: Whether this process is the one that writes and speaks; of several, the others do neither.
+        epoch: Epochs done before a resume. Later lines of metrics.jsonl and genotypes.jsonl (of an epoch that was not
+            saved) are dropped, so that each epoch is recorded once.
+        quiet: Print nothing on the screen.
+        writes: Whether this process writes and logs; of several processes, only rank 0 does.
     """
 
     def __init__(
@@ -165,10 +165,10 @@ class RunFolder:
             self.log.setLevel(logging.CRITICAL)
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        if (self.path / LOG).is_symlink():  # every other file is replaced, this one is written to
+        if (self.path / LOG).is_symlink():  # the other files are replaced, this one is appended to
             raise RunError(f"{self.path / LOG} is a link: a run writes to a log of its own; remove the link")
         for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPES, GENOTYPE, SPACE):
-            for left in self.path.glob(f".{name}.*.tmp"):  # half written when a process was killed
+            for left in self.path.glob(f".{name}.*.tmp"):  # incomplete files of a killed process
                 left.unlink(missing_ok=True)
         write_atomically(
             self.path / CONFIG, yaml.safe_dump({"command": config.command, **to_plain(config)}, sort_keys=False)
@@ -186,7 +186,7 @@ class RunFolder:
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
-        load_plugins()  # a validation goes through all metrics, and the log names what they are from
+        load_plugins()  # validation needs all metrics, and the log names the plugins
         if loaded_extensions():
             self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 
@@ -200,7 +200,7 @@ class RunFolder:
         return self._board
 
     def record(self, epoch: int, values: Mapping[str, Any]) -> None:
-        """Appends one line to metrics.jsonl and the numbers in it to TensorBoard.
+        """Append one line to metrics.jsonl and its numbers to TensorBoard.
 
         Nested mappings become scalars named by their path: {"loss": {"weights": 1.0}} is "loss/weights".
         """
@@ -209,19 +209,19 @@ class RunFolder:
             self.board.add_scalar(name, value, epoch)
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
-        """Appends a line, which has its `epoch`, to metrics.jsonl or genotypes.jsonl."""
+        """Append a line, which includes `epoch`, to metrics.jsonl or genotypes.jsonl."""
         with (self.path / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
-        """Shows images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
+        """Show images, labels and predictions side by side in TensorBoard; colors is uint8 [classes, 3]."""
         from nas.runs.pictures import prediction_strip
 
         for number, sample in enumerate(samples.kept):
             self.board.add_image(f"samples/{number}", prediction_strip(*sample, colors), epoch, dataformats="HWC")
 
     def close(self) -> None:
-        """Flushes TensorBoard and closes the log."""
+        """Flush TensorBoard and closes the log."""
         try:
             if self._board is not None:
                 self._board.close()  # fails on a full disk
@@ -234,7 +234,7 @@ class RunFolder:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, DataError):  # found in the middle of a run: what was computed is not lost
+        if isinstance(error, DataError):  # in the middle of a run: its results so far are kept
             error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
         self.close()
         if is_out_of_memory(error):
@@ -245,18 +245,18 @@ class RunFolder:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; a last line that a kill cut short is left out."""
+    """Read the lines of a run's metrics.jsonl; a truncated last line is left out."""
     return read_lines(folder, METRICS)
 
 
 def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
-    """The lines of a file that has one JSON object an epoch; a last line that a kill cut short is left out."""
+    """Read the lines of a file with one JSON object per epoch; a truncated last line is left out."""
     path = Path(folder) / name
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
-        except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
+        except (ValueError, RecursionError):  # ValueError: not JSON, or a number with thousands of digits
             continue
         if isinstance(line, dict) and isinstance(line.get("epoch"), int):
             lines.append(line)
@@ -283,13 +283,13 @@ LOCK = ".lock"
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Makes the folder and keeps it for this process; one in which no run was begun is removed at the end.
+    """Create the folder and lock it for this process; remove it at the end if no run was started in it.
 
-    The lock is the process's and goes with it, however it ends. (POSIX record locks, and not those of `flock` or of
-    the package filelock: loader workers would inherit them, and hold them for seconds after their parent was killed.)
+    The lock ends with the process, however that ends. (POSIX record locks, because loader workers would inherit those of
+    `flock` or the package filelock, and hold them for seconds after their parent was killed.)
 
     Raises:
-        RunError: Another process has it.
+        RunError: Another process holds it.
         OSError: The folder cannot be written.
     """
     made = not folder.exists()
@@ -301,12 +301,11 @@ def claimed(folder: Path) -> Iterator[None]:
         finally:
             path.unlink(missing_ok=True)
             if made and not (folder / CONFIG).exists():
-                with contextlib.suppress(OSError):  # something else was put there
+                with contextlib.suppress(OSError):  # another file is in it
                     folder.rmdir()
 
 
 def _locked(path: Path) -> IO[str]:
-    """The file, opened and locked."""
     while True:
         file = path.open("w")
         try:
@@ -320,4 +319,4 @@ def _locked(path: Path) -> IO[str]:
                 f"another process is at work in {path.parent}: wait until it has ended, or stop it; or choose another "
                 "--out for a new run"
             ) from None
-        file.close()  # the one that had it removed it meanwhile: it is no lock any more
+        file.close()  # its owner has removed the file meanwhile: this lock is void

@@ -1,7 +1,7 @@
-"""What a search had decoded after each of its epochs: genotypes.jsonl in its run folder, and pictures of it.
+"""The genotype after each epoch of a search: genotypes.jsonl in the run folder, and pictures of it.
 
-A line holds `epoch` (from 0) and what changes from epoch to epoch in a genotype file: alpha, beta, cell and path, and
-edge_weights where the search has them. What does not change, the space, stands in the run's genotype.json.
+A line holds `epoch` (from 0) and the parts of a genotype file that change: alpha, beta, cell, path, and edge_weights if
+the search has them. The space, which does not change, is in the run's genotype.json.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["Snapshot", "draw_history", "read_history", "record_genotype", "save_animation", "spread"]
 
 DIGITS = 6
-"""Of a probability: enough to draw and to decode it, at a third of the file."""
+"""Digits of a probability: enough to draw and decode it, in a third of the file size."""
 
 SHOWN, FRAMES = 8, 60
-"""Epochs in the picture and in the animation, evenly spread over the search."""
+"""Epochs in the picture and in the animation, spread evenly over the search."""
 
 SECONDS, LAST_SECONDS = 0.7, 3.0
-"""How long a frame of the animation stands, and the last one."""
+"""Duration of a frame of the animation, and of the last one."""
 
 FRAME_DOTS_PER_INCH = 100
 
@@ -47,17 +47,11 @@ class Snapshot:
     epoch: int
     """Number of the epoch, from 0."""
     genotype: Genotype
-    """As decoded then."""
+    """As decoded after it."""
 
 
 def record_genotype(run: RunFolder, epoch: int, genotype: Genotype) -> None:
-    """Appends an epoch's genotype to genotypes.jsonl.
-
-    Args:
-        run: The open run folder.
-        epoch: Number of the epoch, from 0.
-        genotype: As decoded after it.
-    """
+    """Append the genotype after an epoch (from 0) to genotypes.jsonl."""
     cell = [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in genotype.cell]
     fields: dict[str, Any] = {"cell": cell, "path": list(genotype.path)}
     for name in ("alpha", "beta", "edge_weights"):
@@ -68,10 +62,10 @@ def record_genotype(run: RunFolder, epoch: int, genotype: Genotype) -> None:
 
 
 def read_history(folder: str | Path) -> list[Snapshot]:
-    """The genotypes of a search, epoch by epoch.
+    """Read the genotypes of a search, epoch by epoch.
 
     Raises:
-        RunError: There are none, as in a run of nas-retrain, or a line is wrong.
+        RunError: There are none, as in a run of nas-retrain, or a line is invalid.
         GenotypeError: The run's genotype.json cannot be read.
     """
     folder = Path(folder)
@@ -93,7 +87,7 @@ def read_history(folder: str | Path) -> list[Snapshot]:
 
 
 def spread(items: Sequence[Item], most: int) -> list[Item]:
-    """Up to `most` of the items at equal distances; of two or more, the first and the last one are among them."""
+    """Up to `most` of the items at equal distances, including the last and, if there are two, the first."""
     if len(items) <= most:
         return list(items)
     if most == 1:
@@ -102,7 +96,7 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
 
 
 def draw_history(history: Sequence[Snapshot]) -> Figure:
-    """Draws path and cell after up to eight epochs, which are counted from 1.
+    """Draw path and cell after up to eight epochs, counted from 1.
 
     Raises:
         ValueError: There is none.
@@ -111,7 +105,7 @@ def draw_history(history: Sequence[Snapshot]) -> Figure:
 
 
 def save_animation(history: Sequence[Snapshot], path: str | Path) -> Path:
-    """Writes trellis and cell of up to 60 epochs as an animated GIF that runs once.
+    """Write trellis and cell of up to 60 epochs as an animated GIF that plays once.
 
     Raises:
         ValueError: There is no epoch.
@@ -125,7 +119,7 @@ def save_animation(history: Sequence[Snapshot], path: str | Path) -> Path:
     frames = [_frame(shot) for shot in shots]
     height, width = (max(frame.shape[axis] for frame in frames) for axis in (0, 1))
     images = [Image.fromarray(_centred(frame, height, width)) for frame in frames]
-    # One palette for all, from a sheet of the frames: with a palette each the colours of a family would flicker.
+    # One palette for all frames, from a sheet of some: with separate palettes the colours would flicker.
     sheet = Image.fromarray(np.concatenate([np.asarray(image) for image in spread(images, 4)]))
     palette = sheet.quantize(64, dither=Image.Dither.NONE)
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
@@ -147,7 +141,7 @@ def _frame(shot: Snapshot) -> np.ndarray:
 
 
 def _centred(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """A picture [h, w, 3] on white [height, width, 3]: its upper edge stays where it is."""
+    """A picture [h, w, 3] at the top centre of white [height, width, 3]."""
     left = (width - picture.shape[1]) // 2
     whole = np.full((height, width, 3), 255, dtype=np.uint8)
     whole[: picture.shape[0], left : left + picture.shape[1]] = picture

@@ -1,4 +1,4 @@
-"""Names of the files in run folders and studies, and the command of a run. No torch: the command line imports it."""
+"""File names in run folders and studies, and the command of a run. No torch: the command line imports it."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ __all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "run
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
 SWEEP_FILE, BEST_SETTINGS = "sweep.yaml", "best.yaml"
-"""Of a study: the sweep with all settings resolved, and the settings of the best trial."""
+"""Files of a study: the sweep with all settings resolved, and the settings of the best trial."""
 
 COMMANDS = ("nas-search", "nas-retrain")
-"""The commands that make runs; the first line of config.yaml names one, as `command`, which is no setting."""
+"""Commands that make runs. The first line of config.yaml names one as `command`, which is no setting."""
 MOST = 1000
-"""Folders that are looked at."""
+"""Most folders that are examined."""
 
 
 class RunError(ValueError):
-    """A run folder that cannot be used: the message says what to do."""
+    """A run folder that cannot be used; the message gives the remedy."""
 
 
 def command_of(folder: Path) -> str:
     """The command that made a run, such as nas-search.
 
     Raises:
-        RunError: The folder has no config.yaml, or it is broken or does not name the command.
+        RunError: config.yaml is missing or broken, or does not name the command.
     """
     return str(_read(folder)["command"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The settings in a run's config.yaml.
+    """Read the settings in a run's config.yaml.
 
     Raises:
-        RunError: There is none, or it is broken or does not name the run's command.
+        RunError: config.yaml is missing or broken, or does not name the command.
     """
     return {name: value for name, value in _read(folder).items() if name != "command"}
 
@@ -60,9 +60,9 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def runs_within(folder: str | Path) -> str:
-    """The end of a message that a folder is no run's: which of those in it to name; empty if it has none.
+    """End of the message that a folder holds no run: the run inside to name instead; empty if there is none.
 
-    Of a study that is the best trial, by the first line of its best.yaml; else the run that was begun last.
+    In a study it is the best trial, by the first line of best.yaml, otherwise the most recent run.
     """
     folder = Path(folder)
     if not folder.exists():

@@ -1,11 +1,10 @@
-"""What a run shows in TensorBoard beside numbers."""
+"""Pictures of a run for TensorBoard and the run folder. No torch: `nas-data` imports it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from decoders.path import best_paths
 from nas.data.base import IGNORE
@@ -14,23 +13,16 @@ from search_spaces.genotype import Genotype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
-__all__ = [
-    "PATHS",
-    "SampleKeeper",
-    "colorize",
-    "draw_paths",
-    "figure_to_array",
-    "heat_map",
-    "prediction_strip",
-]
+__all__ = ["PATHS", "SampleKeeper", "colorize", "draw_paths", "figure_to_array", "heat_map", "prediction_strip"]
 
 PATHS = 5
-"""Paths on a trellis, the genotype's own among them."""
+"""Paths on a trellis, including the genotype's own."""
 
 
 class SampleKeeper:
-    """Keeps the first few batches of an evaluation: (images, labels, predictions), to be shown."""
+    """Callback that keeps the first few batches of an evaluation: (images, labels, predictions)."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -42,7 +34,7 @@ class SampleKeeper:
 
 
 def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Labels [H, W] -> colours uint8 [H, W, 3]; ignored pixels are black.
+    """Colours, uint8 [H, W, 3], of labels [H, W]; ignored pixels are black.
 
     Args:
         labels: Class ids, 255 for ignored.
@@ -75,7 +67,7 @@ def heat_map(matrix: np.ndarray, pixels: int = 16) -> np.ndarray:
 
 
 def figure_to_array(figure: Figure) -> np.ndarray:
-    """Draws a matplotlib figure: uint8 [H, W, 3]."""
+    """Draw a matplotlib figure: uint8 [H, W, 3]."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -84,15 +76,15 @@ def figure_to_array(figure: Figure) -> np.ndarray:
 
 
 def draw_paths(genotype: Genotype, paths: int = PATHS, title: str | None = None) -> Figure:
-    """Draws the trellis with the genotype's path and, in grey, the others of its most probable paths.
+    """Draw the trellis with the genotype's path and, in grey, its other most probable paths.
 
-    They are exact (`decoders.best_paths`). A genotype without beta has none: its path is drawn alone.
+    They are exact (`decoders.best_paths`). Without beta, only the genotype's path is drawn.
 
     Args:
-        genotype: Whose trellis to draw.
-        paths: How many of the most probable paths. The genotype's own is drawn in any case: it need not be one of
-            them, where the genotype was decoded within a limit or edited by hand.
-        title: As of `draw_trellis`.
+        genotype: The genotype to draw.
+        paths: Number of most probable paths. The genotype's own is always drawn, even if it is not among them because it
+            was decoded within a limit or edited by hand.
+        title: As in `draw_trellis`.
     """
     if genotype.beta is None:
         return draw_trellis(genotype, title=title)

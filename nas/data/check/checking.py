@@ -1,7 +1,7 @@
-"""Looking a data set through before a run does: every file is read, all that is wrong is listed, classes are counted.
+"""Checking a data set before a run: read every file, list all problems, count the classes.
 
-:func:`open_splits` opens what is there, :func:`check` reads it. A file that is wrong does not end the check. The memory
-that is needed does not grow with the number of images, but for the list of files itself and of what is wrong.
+`open_splits` opens the splits, `check` reads them. A bad file does not end the check. Memory does not grow with the
+number of images, except for the lists of files and problems.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -23,14 +24,14 @@ from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
 
 USUAL_SPLITS = ("train", "val", "test")
-"""Tried where a data set does not say which splits it has."""
+"""Tried if a data set does not name its splits."""
 
 MOST_VALUES = 256
-"""Unknown values kept of one label file, the most frequent ones: all of them if it has 8 bits."""
+"""Most unknown values kept per label file, the most frequent first; enough for any 8-bit file."""
 
 Kind = Literal["split", "partner", "image", "label", "size", "values", "sample"]
-"""What is wrong: a split that cannot be opened; a file without a partner; an image or a label that cannot be read;
-sizes of the two that differ; values that stand for nothing; a sample, for another reason."""
+"""Kind of problem: a split that cannot be opened; a file without a partner; an unreadable image or label; an image and
+a label of different sizes; unknown values in a label; any other problem of a sample."""
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -38,7 +39,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a run would stop at."""
+    """Something that would stop a run."""
 
     split: str
     kind: Kind
@@ -47,7 +48,7 @@ class Problem:
     """One line that names the file."""
 
     values: Mapping[int, int] = field(default_factory=dict)
-    """Of kind ``values``: those that stand for nothing, and their pixels."""
+    """Of kind `values`: pixels of each unknown value."""
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,19 @@ class Opened:
     root: Path | None
     splits: list[SegmentationDataset]
     problems: list[Problem]
-    """What was wrong with files' names and folders."""
+    """Problems with the names of files and folders."""
 
     warnings: list[str]
 
     @property
     def samples(self) -> int:
-        """Of all splits."""
+        """Number of samples in all splits."""
         return sum(len(split) for split in self.splits)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found."""
+    """Result of a check."""
 
     name: str
     root: Path | None
@@ -78,25 +79,25 @@ class Report:
     splits: dict[str, SplitCounts]
     problems: list[Problem]
     warnings: list[str]
-    """What a run would not stop at, but may be a mistake."""
+    """Possible mistakes that would not stop a run."""
 
     @property
     def main(self) -> str:
-        """The split whose statistics a training needs: train, or the first one."""
+        """The split whose statistics training needs: train, or else the first one."""
         return "train" if "train" in self.splits else next(iter(self.splits))
 
 
 def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str] | None = None) -> Opened:
-    """Opens splits of a data set, those too that have files without a partner.
+    """Open splits of a data set, even with files that have no partner.
 
     Args:
         name: A name in the registry.
-        root: Folder of the data set; None where none is needed.
-        splits: Which ones; None: all that there are.
+        root: Folder of the data set; None if it needs none.
+        splits: Names of the splits; None for all that exist.
 
     Raises:
         ValueError: Unknown name.
-        DataError: None of the splits can be opened; the message is that for the first one.
+        DataError: No split can be opened; the message is that of the first one.
     """
     entry = DATASETS.get(name)
     path = None if root is None else Path(root)
@@ -104,7 +105,7 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
     names = _splits_there(entry, path) if splits is None else splits
     opened = Opened(name, path, [], [], [])
     failures = []
-    for split in dict.fromkeys(names) or USUAL_SPLITS[:1]:  # none there: opening one says what is expected
+    for split in dict.fromkeys(names) or USUAL_SPLITS[:1]:  # if none exists, opening one reports the expected layout
         try:
             with collecting() as lone:
                 opened.splits.append(open_dataset(name, path, split))
@@ -129,7 +130,7 @@ def _splits_there(entry: DatasetEntry, root: Path | None) -> Sequence[str]:
 
 
 def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda text: None) -> Report:
-    """Reads all samples, lists what is wrong with them, and counts those that can be read.
+    """Read all samples, list their problems, and count the readable ones.
 
     Args:
         opened: Splits of a data set.
@@ -146,10 +147,7 @@ def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda
     for dataset in opened.splits:
         counts[dataset.split] = count = SplitCounts(len(dataset))
 
-        def examine(index: int, dataset: SegmentationDataset = dataset) -> SampleCounts | list[Problem]:
-            return _examine(dataset, index)
-
-        for index, found in enumerate(_in_order(examine, range(len(dataset)), workers)):
+        for index, found in enumerate(_in_order(partial(_examine, dataset), range(len(dataset)), workers)):
             if isinstance(found, SampleCounts):
                 count.add(index, found)
             else:
@@ -161,7 +159,7 @@ def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda
 
 
 def _in_order(function: Callable[[Argument], Result], arguments: Iterable[Argument], workers: int) -> Iterator[Result]:
-    """`map` in threads, few entries ahead; left early, it starts no more of them."""
+    """`map` in threads, a few entries ahead; closing it early cancels the rest."""
     waiting: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
@@ -176,7 +174,7 @@ def _in_order(function: Callable[[Argument], Result], arguments: Iterable[Argume
 
 
 def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Problem]:
-    """The counts of a sample, or all that is wrong with it."""
+    """Counts of a sample, or all its problems."""
     try:
         return _counted(dataset, index)
     except DataError as error:
@@ -187,11 +185,7 @@ def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Pr
 
 
 def _counted(dataset: SegmentationDataset, index: int) -> SampleCounts:
-    """The counts of a sample, if it is what `SegmentationDataset.read` promises: a reader of one's own may be wrong.
-
-    Raises:
-        DataError: It is not.
-    """
+    """Counts of a sample; DataError if a user's reader breaks the contract of `SegmentationDataset.read`."""
     image, label = dataset.read(index)
     if image.dtype != np.uint8 or label.dtype != np.uint8 or label.ndim != 2 or image.shape != (*label.shape, 3):
         raise DataError(
@@ -209,7 +203,7 @@ def _counted(dataset: SegmentationDataset, index: int) -> SampleCounts:
 
 
 def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
-    """What is wrong with each file of a pair: reading stops at the first thing, a report is to have all."""
+    """Problems of each file of a pair; reading the sample stops at the first."""
     split, pair, problems = dataset.split, dataset.pairs[index], []
     try:
         read_image(pair.image)
@@ -231,7 +225,7 @@ def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
 
 
 def _doubts(report: Report) -> Iterator[str]:
-    """What looks like a mistake in the counts."""
+    """Likely mistakes in the counts."""
     main = report.splits[report.main]
     absent = [name for name, pixels in zip(report.classes, main.labels.tolist(), strict=False) if not pixels]
     if main.counted and absent:
@@ -250,5 +244,5 @@ def _doubts(report: Report) -> Iterator[str]:
 def _in_two_splits(splits: Sequence[SegmentationDataset], digests: Sequence[NDArray[np.uint64]]) -> Iterator[str]:
     for places in equal_images(digests):
         one, other = (splits[split].where(sample) for split, sample in places)
-        if one != other:  # a split that another one holds, such as train of trainval
+        if one != other:  # one split may contain another, as trainval does train
             yield f"{one} and {other} are the same image, in two splits"

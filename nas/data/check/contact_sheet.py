@@ -1,4 +1,4 @@
-"""A contact sheet: samples of a data set as one picture, each image beside itself with its classes in colour.
+"""A contact sheet: samples of a data set in one picture, each image next to a copy with its classes in colour.
 
 Lengths are in pixels.
 """
@@ -17,22 +17,23 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from nas.data.base import IGNORE, DataError, SegmentationDataset
+from nas.runs.pictures import colorize
 from search_spaces.files import write_atomically
 
 __all__ = ["draw_contact_sheet", "overlay", "write_contact_sheet"]
 
 SIDE = 320
-"""An image is resized so that its longer side is this long."""
+"""Longer side of a resized image."""
 
 GAP = 10
 TEXT = 15
-"""Height of letters, with what hangs below them."""
+"""Height of a line of text, with descenders."""
 
 COLUMNS = 3
-"""Samples beside each other."""
+"""Samples in a row."""
 
 OPACITY = 0.6
-"""Of the colours that lie over an image."""
+"""Opacity of the colours over an image."""
 
 INK, PAPER = (20, 20, 20), (255, 255, 255)
 
@@ -40,7 +41,7 @@ Picture = NDArray[np.uint8]
 
 
 def write_contact_sheet(splits: Sequence[SegmentationDataset], samples: int, path: str | Path) -> None:
-    """Draws a contact sheet and writes it as a PNG.
+    """Draw a contact sheet and write it as a PNG.
 
     Raises:
         OSError: The file cannot be written.
@@ -50,11 +51,11 @@ def write_contact_sheet(splits: Sequence[SegmentationDataset], samples: int, pat
 
 
 def draw_contact_sheet(splits: Sequence[SegmentationDataset], samples: int) -> Image.Image:
-    """Draws samples, evenly spread over all splits from the first to the last one, and a legend of the classes.
+    """Draw samples, spread evenly over all splits from the first to the last, and a legend of the classes.
 
     Args:
-        splits: Of one data set.
-        samples: How many, at least 1; all if there are fewer.
+        splits: Splits of one data set.
+        samples: Number of samples, at least 1; all if there are fewer.
     """
     starts = list(accumulate(map(len, splits), initial=0))
     tiles = []
@@ -76,28 +77,25 @@ def draw_contact_sheet(splits: Sequence[SegmentationDataset], samples: int) -> I
 
 
 def spread(length: int, number: int) -> list[int]:
-    """Up to `number` of 0..length-1 at equal distances, the first and the last one among them if there are two."""
-    if length <= number:
-        return list(range(length))
-    return [round(at * (length - 1) / (number - 1)) for at in range(number)] if number > 1 else [0]
+    """Up to `number` of 0..length-1 at equal distances, including the first and, if there are two, the last."""
+    indices: list[int] = np.linspace(0, length - 1, min(length, number)).round().astype(int).tolist()
+    return indices
 
 
 def overlay(image: Picture, label: Picture, colors: Picture) -> Picture:
-    """An image [H, W, 3] under the colours of its label [H, W]; ignored pixels are left as they are.
+    """Blend an image [H, W, 3] with the colours of its label [H, W], except for ignored pixels.
 
     Args:
         image: uint8.
         label: Class ids, and 255 for ignored pixels.
         colors: uint8 [classes, 3].
     """
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colors)] = colors
-    mixed = (1 - OPACITY) * image + OPACITY * table[label]
+    mixed = (1 - OPACITY) * image + OPACITY * colorize(label, colors)
     return np.where((label == IGNORE)[..., None], image, mixed.round().astype(np.uint8))
 
 
 def _tile(dataset: SegmentationDataset, index: int) -> Image.Image:
-    """An image, its overlay at its right, and its name below; only the name, if it cannot be read."""
+    """An image, its overlay to the right, and its name below; only the name if it cannot be read."""
     caption = f"{dataset.split}  {dataset.sample_name(index)}"
     try:
         parts = _pictures(*dataset.read(index), dataset.colors)
@@ -123,7 +121,7 @@ def _pictures(image: Picture, label: Picture, colors: Picture) -> list[Image.Ima
 
 
 def _legend(classes: Sequence[str], colors: Picture, width: int) -> Image.Image:
-    """A coloured square and the name for each class, in columns from left to right."""
+    """A coloured square and a name for each class, in columns from left to right."""
     font = _font()
     texts = [*(f"{number} {name}" for number, name in enumerate(classes)), "without colour: ignored"]
     cell = min(width, max(math.ceil(font.getlength(text)) for text in texts) + TEXT + 3 * GAP)
@@ -141,7 +139,7 @@ def _legend(classes: Sequence[str], colors: Picture, width: int) -> Image.Image:
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """The text, its end left out where it is wider than `width`."""
+    """The text, cut to `width`."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -150,5 +148,5 @@ def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont) -> str:
 
 
 def _font() -> ImageFont.FreeTypeFont:
-    """The one that comes with matplotlib: Pillow's own has few letters besides Latin ones."""
+    """Matplotlib's font: Pillow's own has few letters outside Latin."""
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", TEXT - 2)

@@ -1,4 +1,4 @@
-"""The report of a check as text, as plain data for JSON, and in one line."""
+"""The report of a check as text, as plain data for JSON, and as one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas.training.class_weights import CONSTANT, inverse_log_weights, median_fre
 __all__ = ["SHOWN", "as_data", "as_text", "summary"]
 
 SHOWN = 20
-"""Problems and warnings in the text, of each; the data has all."""
+"""Limit of problems, and of warnings, in the text; the data has all."""
 
 _KINDS = {
     "split": ("split that cannot be opened", "splits that cannot be opened"),
@@ -28,7 +28,7 @@ _KINDS = {
 
 
 def summary(report: Report) -> str:
-    """What is wrong, in one line; nothing where all is well."""
+    """The problems in one line; empty if there are none."""
     if not report.problems:
         return ""
     kinds = Counter[str](problem.kind for problem in report.problems)
@@ -38,9 +38,9 @@ def summary(report: Report) -> str:
 
 
 def as_data(report: Report) -> dict[str, Any]:
-    """The report in plain containers: all problems, and of each split the counts and what follows from them.
+    """The report in plain containers: all problems, and the counts and statistics of each split.
 
-    What is not defined, such as the mean of no pixel, is None.
+    Undefined values, such as the mean of no pixels, are None.
     """
     return {
         "data": report.name,
@@ -56,12 +56,7 @@ def as_data(report: Report) -> dict[str, Any]:
 
 
 def _problem_data(problem: Problem) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "split": problem.split,
-        "kind": problem.kind,
-        "file": problem.file,
-        "message": problem.message,
-    }
+    data: dict[str, Any] = {name: getattr(problem, name) for name in ("split", "kind", "file", "message")}
     if problem.values:
         data["values"] = [{"value": value, "pixels": pixels} for value, pixels in problem.values.items()]
     return data
@@ -109,7 +104,7 @@ def _defined(numbers: np.ndarray) -> list[float | None]:
 
 
 def _unknown(problems: list[Problem]) -> list[tuple[int, int, int]]:
-    """Each unknown value with its pixels and the number of labels with it, the most frequent first."""
+    """(value, pixels, label files) of each unknown value, the most frequent first."""
     pixels: Counter[int] = Counter()
     labels: Counter[int] = Counter()
     for problem in problems:
@@ -119,7 +114,7 @@ def _unknown(problems: list[Problem]) -> list[tuple[int, int, int]]:
 
 
 def as_text(report: Report) -> str:
-    """The report for people; class weights are those of the split that is trained on."""
+    """The report as text; class weights are given for the training split."""
     where = f" at {report.root}" if report.root else ""
     lines = [f"{report.name}{where}: {len(report.classes)} classes"]
     for split, counts in report.splits.items():
@@ -129,14 +124,10 @@ def as_text(report: Report) -> str:
         lines += ["", "values in labels that stand for no class:"]
         lines += [f"  {value}: {pixels:,} pixels in {labels:,} labels" for value, pixels, labels in unknown[:SHOWN]]
         lines += _rest(len(unknown), "values")
-    if report.problems:
-        lines += ["", f"problems: {len(report.problems):,}"]
-        lines += [f"  {problem.split}: {problem.message}" for problem in report.problems[:SHOWN]]
-        lines += _rest(len(report.problems), "problems")
-    if report.warnings:
-        lines += ["", f"warnings: {len(report.warnings):,}"]
-        lines += [f"  {warning}" for warning in report.warnings[:SHOWN]]
-        lines += _rest(len(report.warnings), "warnings")
+    problems = [f"{problem.split}: {problem.message}" for problem in report.problems]
+    for what, texts in (("problems", problems), ("warnings", report.warnings)):
+        if texts:
+            lines += ["", f"{what}: {len(texts):,}", *(f"  {text}" for text in texts[:SHOWN]), *_rest(len(texts), what)]
     if not report.problems:
         lines += ["", "no problems"]
     return "\n".join(lines)
@@ -175,7 +166,7 @@ def _number(value: float | None) -> str:
 
 
 def _sizes(counts: SplitCounts) -> str:
-    """Sizes in words: one, or a few with their numbers, the smallest and the largest by their pixels."""
+    """Sizes in words: the only one, or the smallest, the largest and the most frequent ones."""
     found = counts.sizes.most_common()
     named = [f"{height}x{width}" for (height, width), _ in found]
     if len(found) == 1:
@@ -190,7 +181,7 @@ def _sizes(counts: SplitCounts) -> str:
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    """Rows as aligned lines: the second column to the left, the others to the right."""
+    """Rows as lines: the second column is left-aligned, the others are right-aligned."""
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     return [
         "  ".join(

@@ -1,7 +1,7 @@
-"""What is counted in the samples of a split: pixels of each class, sizes, mean and standard deviation, equal images.
+"""Statistics of the samples of a split: pixels per class, sizes, mean and standard deviation, equal images.
 
-Counts are whole numbers, so that they do not depend on the order of the samples; they take the same memory for any
-number of them, but for 8 bytes a sample in :attr:`SplitCounts.digests`.
+Counts are integers, so they do not depend on the order of the samples. Their memory does not grow with the number of
+samples, except for 8 bytes per sample in `SplitCounts.digests`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """What is counted in one sample."""
+    """Counts of one sample."""
 
     size: tuple[int, int]
     """Height and width."""
@@ -36,12 +36,12 @@ class SampleCounts:
     """Pixels of each value of red, green and blue, [3, 256]."""
 
     digest: int
-    """64 bits, above 0; the same for the same pixels."""
+    """64-bit digest of the pixels, above 0."""
 
 
 def count_sample(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> SampleCounts:
-    """Counts an image [H, W, 3] and its label [H, W]."""
-    # Pillow's histograms count bytes, where those of NumPy turn them into 64-bit numbers first.
+    """Count an image [H, W, 3] and its label [H, W]."""
+    # Pillow's histograms count bytes; NumPy's convert them to 64-bit integers first.
     channels = np.array(Image.fromarray(image).histogram(), dtype=np.int64).reshape(3, 256)
     labels = np.array(Image.fromarray(label).histogram(), dtype=np.int64)
     height, width = label.shape
@@ -52,10 +52,10 @@ def count_sample(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> SampleCo
 
 @dataclass
 class SplitCounts:
-    """What is counted in a split."""
+    """Counts of a split."""
 
     samples: int
-    """Samples of the split, those that cannot be read too; the other counts are without them."""
+    """All samples of the split; the other counts leave out unreadable ones."""
 
     counted: int = 0
     """Samples that could be read."""
@@ -76,13 +76,13 @@ class SplitCounts:
     """Pixels of each value of red, green and blue, [3, 256]."""
 
     digests: NDArray[np.uint64] = field(init=False)
-    """Of each sample's pixels, [samples]; 0 for one that could not be read."""
+    """Digest of each sample, [samples]; 0 for unreadable ones."""
 
     def __post_init__(self) -> None:
         self.digests = np.zeros(self.samples, dtype=np.uint64)
 
     def add(self, index: int, sample: SampleCounts) -> None:
-        """Counts in the sample of that index."""
+        """Add the counts of the sample with that index."""
         height, width = sample.size
         there = sample.labels > 0
         self.counted += 1
@@ -95,12 +95,12 @@ class SplitCounts:
 
     @property
     def pixels(self) -> int:
-        """All pixels, ignored ones too."""
+        """All pixels, including ignored ones."""
         return int(self.labels.sum())
 
     @property
     def ignored(self) -> int:
-        """Pixels that count neither in the loss nor in the metrics."""
+        """Ignored pixels."""
         return int(self.labels[IGNORE])
 
     def shares(self, classes: int) -> NDArray[np.float64]:
@@ -109,7 +109,7 @@ class SplitCounts:
         return pixels / max(1, int(pixels.sum()))
 
     def mean(self) -> NDArray[np.float64]:
-        """Of red, green and blue over all pixels, 0..1, [3]; NaN without a pixel."""
+        """Mean of red, green and blue over all pixels, 0..1, [3]; NaN without a pixel."""
         with np.errstate(invalid="ignore"):
             return (self.channels / self.channels.sum(axis=1, keepdims=True)) @ _VALUES
 
@@ -124,17 +124,17 @@ _VALUES = np.arange(256) / 255
 
 
 def equal_images(digests: Sequence[NDArray[np.uint64]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Images that are in more than one split.
+    """Find images that are in more than one split.
 
     Args:
-        digests: Of each split, [samples].
+        digests: Digests of each split, [samples].
 
     Returns:
-        (split, sample) of the first of the equal images, and of each one in another split, by position.
+        Positions (split, sample) of the first of the equal images and of a copy in another split, for each copy.
     """
     lengths = [len(part) for part in digests]
     values = np.concatenate([np.zeros(0, dtype=np.uint64), *digests])
-    splits = np.repeat(np.arange(len(digests)), lengths)  # [samples of all splits], as the arrays below
+    splits = np.repeat(np.arange(len(digests)), lengths)  # [samples of all splits], like the arrays below
     samples = np.concatenate([np.zeros(0, dtype=np.int64), *map(np.arange, lengths)])
     _, first_of, inverse = np.unique(values, return_index=True, return_inverse=True)
     first = first_of[inverse]  # the first one with the same digest

@@ -1,6 +1,6 @@
-"""The data sets, one file each, and what their readers share.
+"""The data sets, one file each, and the code that their readers share.
 
-A data set is a file here and its line below. Users write the name of the file, which is the class's in small letters.
+A data set is a file here and a line below. Its name is the file's, which is the class's in lower case.
 """
 
 from importlib import import_module
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_exports(__name__)
 
 DATA_SETS = tuple(name.lower() for name in __all__)
-"""The names that users write."""
+"""Names of the data sets."""
 
 
 def load_readers() -> None:
-    """Imports the readers, each of which registers its data set."""
+    """Import the readers; each registers its data set."""
     for name in DATA_SETS:
         import_module(f"{__name__}.{name}")

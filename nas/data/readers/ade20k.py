@@ -1,10 +1,10 @@
 """ADE20K as of the Scene Parsing Benchmark (Zhou et al., CVPR 2017), 150 classes: ADEChallengeData2016.
 
     ROOT/images/{training,validation}/NAME.jpg
-    ROOT/annotations/{training,validation}/NAME.png     0 is other things, ignored; 1..150 are the classes
+    ROOT/annotations/{training,validation}/NAME.png     0 is anything else, ignored; 1..150 are the classes
 
-Images differ in size. The labels of the test images are not public. Source of names and their order:
-``objectInfo150.txt`` of github.com/CSAILVision/sceneparsing, the first name of each; colours: its ``color150``.
+Images differ in size. The labels of the test images are not public. Source: the first names in
+`objectInfo150.txt` of github.com/CSAILVision/sceneparsing, in its order, and the colours in its `color150`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.base import IGNORE, register_dataset
-from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, parts_of_split
+from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, parts_of_split, splits_with
 
 __all__ = ["CLASSES", "COLORS", "IDS", "SPLITS", "Ade20k"]
 
@@ -53,29 +53,24 @@ COLORS = np.frombuffer(bytes.fromhex(_COLORS), dtype=np.uint8).reshape(-1, 3)
 """RGB [150, 3]."""
 
 IDS = {0: IGNORE, **{number + 1: number for number in range(len(CLASSES))}}
-"""What the values in label files stand for."""
+"""Class id of each value in label files."""
 
 SPLITS = {"train": ("training",), "val": ("validation",), "trainval": ("training", "validation")}
-"""What can be asked for, and the folders it is read from."""
-
-
-def find_splits(root: Path) -> tuple[str, ...]:
-    """Those of which there is a folder of images."""
-    return tuple(part for part in ("train", "val") if (root / "images" / SPLITS[part][0]).is_dir())
+"""Folders of each split."""
 
 
 @register_dataset(
     "ade20k",
     needs_root=True,
     summary="ADE20K, 150 classes, scenes of all kinds (ADEChallengeData2016)",
-    splits=find_splits,
+    splits=splits_with(train="images/training", val="images/validation"),
 )
 class Ade20k(PairedDataset):
     """ADE20K read from disk, sorted by name.
 
     Args:
         root: The folder ADEChallengeData2016.
-        split: ``train`` (20,210 images), ``val`` (2,000) or ``trainval``.
+        split: `train` (20,210 images), `val` (2,000) or `trainval`.
 
     Raises:
         DataError: Root or split are not as expected, or files do not pair up.

@@ -2,12 +2,12 @@
 
 Two layouts are read:
 
-- ``images/{train,val,test}/NAME.jpg|png`` and ``labels/{train,val,test}/NAME.png``, 255 = void, with an
-  optional ``classes.json``;
-- SegNet's own: ``train/``, ``trainannot/`` and so on, PNG, 11 = void.
+- `images/{train,val,test}/NAME.jpg|png` and `labels/{train,val,test}/NAME.png`, 255 = void, with an optional
+  `classes.json`;
+- SegNet's own: `train/`, `trainannot/` and so on, PNG, 11 = void.
 
-Frames are video: neighbours within a split are correlated. Source: G. Brostow, J. Fauqueur, R. Cipolla,
-"Semantic object classes in video", Pattern Recognition Letters 30(2), 2009.
+Frames are video: neighbours within a split are correlated. Source: G. Brostow, J. Fauqueur, R. Cipolla, "Semantic
+object classes in video", Pattern Recognition Letters 30(2), 2009.
 """
 
 from __future__ import annotations
@@ -22,45 +22,32 @@ from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, 
 
 __all__ = ["CLASSES", "COLORS", "SPLITS", "CamVid"]
 
-CLASSES = (
-    "Sky",
-    "Building",
-    "Pole",
-    "Road",
-    "Pavement",
-    "Tree",
-    "SignSymbol",
-    "Fence",
-    "Car",
-    "Pedestrian",
-    "Bicyclist",
-)
-"""In the order of SegNet's ``Scripts/test_segmentation_camvid.py``."""
+COLORS = {
+    "Sky": (128, 128, 128),
+    "Building": (128, 0, 0),
+    "Pole": (192, 192, 128),
+    "Road": (128, 64, 128),
+    "Pavement": (60, 40, 222),
+    "Tree": (128, 128, 0),
+    "SignSymbol": (192, 128, 128),
+    "Fence": (64, 64, 128),
+    "Car": (64, 0, 128),
+    "Pedestrian": (64, 64, 0),
+    "Bicyclist": (0, 128, 192),
+}
+"""RGB of each class, in the order of the ids, from SegNet's `Scripts/test_segmentation_camvid.py`."""
 
-COLORS = (
-    (128, 128, 128),
-    (128, 0, 0),
-    (192, 192, 128),
-    (128, 64, 128),
-    (60, 40, 222),
-    (128, 128, 0),
-    (192, 128, 128),
-    (64, 64, 128),
-    (64, 0, 128),
-    (64, 64, 0),
-    (0, 128, 192),
-)
-"""RGB, same source."""
+CLASSES = tuple(COLORS)
 
 SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
-"""What can be asked for, and the folders it is read from."""
+"""Folders of each split."""
 
 SEGNET_IDS = {**{number: number for number in range(11)}, 11: IGNORE}
-"""What the values in SegNet's own label files stand for: 11 is void."""
+"""Class id of each value in SegNet's own label files; 11 is void."""
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
-    """The splits of which there is a folder of images or of labels, in either layout."""
+    """Splits that have a folder of images or of labels, in either layout."""
     plain = _is_plain(root)
     return tuple(
         split
@@ -70,21 +57,17 @@ def find_splits(root: Path) -> tuple[str, ...]:
 
 
 @register_dataset(
-    "camvid",
-    needs_root=True,
-    summary="CamVid, 11 classes, 480x360 video frames (SegNet split)",
-    splits=find_splits,
+    "camvid", needs_root=True, summary="CamVid, 11 classes, 480x360 video frames (SegNet split)", splits=find_splits
 )
 class CamVid(PairedDataset):
     """CamVid read from disk, sorted by name, so that contiguous indices are contiguous frames.
 
     Args:
         root: Folder with one of the two layouts.
-        split: ``train``, ``val``, ``test`` or ``trainval`` (train, then val).
+        split: `train`, `val`, `test` or `trainval` (train, then val).
 
     Raises:
-        DataError: Root or split are not as expected, ``classes.json`` lists other classes, or files do not
-            pair up.
+        DataError: Root or split are not as expected, `classes.json` lists other classes, or files do not pair up.
     """
 
     def __init__(self, root: Path, split: str) -> None:
@@ -111,7 +94,7 @@ class CamVid(PairedDataset):
             "camvid",
             split,
             CLASSES,
-            np.array(COLORS, dtype=np.uint8),
+            np.array(list(COLORS.values()), dtype=np.uint8),
             pairs,
             ids=None if plain else SEGNET_IDS,
             video=True,
@@ -123,7 +106,6 @@ def _is_plain(path: Path) -> bool:
 
 
 def _folders_of(split: str, plain: bool) -> tuple[str, str]:
-    """Images and labels, below the root."""
     return (f"images/{split}", f"labels/{split}") if plain else (split, f"{split}annot")
 
 

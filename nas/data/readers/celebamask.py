@@ -2,11 +2,11 @@
 
     ROOT/CelebA-HQ-img/N.jpg                                N is 0..29999
     ROOT/CelebA-HQ-to-CelebA-mapping.txt                    the split
-    ROOT/CelebAMask-HQ-mask-anno/{0..14}/NNNNN_PART.png     the release's masks, one a part, 2,000 images a folder;
-    ROOT/CelebAMask-HQ-mask/N.png                           or label maps made of them (see LABEL_FOLDERS)
+    ROOT/CelebAMask-HQ-mask-anno/{0..14}/NNNNN_PART.png     the release's masks, one per part, 2,000 images per folder;
+    ROOT/CelebAMask-HQ-mask/N.png                           or label maps made from them (see LABEL_FOLDERS)
 
-Parts, their order, colours and the split: ``face_parsing/Data_preprocessing`` of
-github.com/switchablenorms/CelebAMask-HQ (``g_mask.py``, ``g_color.py``, ``g_partition.py``).
+Parts, their order, colours and the split: `face_parsing/Data_preprocessing` of
+github.com/switchablenorms/CelebAMask-HQ (`g_mask.py`, `g_color.py`, `g_partition.py`).
 """
 
 from __future__ import annotations
@@ -20,74 +20,46 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import DataError, file_state, register_dataset
-from nas.data.readers.pairs import (
-    Pair,
-    PairedDataset,
-    by_stem,
-    check_root,
-    listed_pairs,
-    parts_of_split,
-)
+from nas.data.readers.pairs import Pair, PairedDataset, by_stem, check_root, listed_pairs, parts_of_split, splits_with
 from nas.data.readers.reading import read_image, read_text
 
 __all__ = ["CLASSES", "COLORS", "LABEL_FOLDERS", "SPLITS", "CelebAMask"]
 
-CLASSES = (
-    "background",
-    "skin",
-    "nose",
-    "eye_g",
-    "l_eye",
-    "r_eye",
-    "l_brow",
-    "r_brow",
-    "l_ear",
-    "r_ear",
-    "mouth",
-    "u_lip",
-    "l_lip",
-    "hair",
-    "hat",
-    "ear_r",
-    "neck_l",
-    "neck",
-    "cloth",
-)
-"""Background, then the parts in the order in which they are laid over each other: eye_g are glasses, ear_r is an
-earring, neck_l a necklace, u_lip and l_lip the upper and the lower lip; l_ and r_ else are left and right."""
+COLORS = {
+    "background": (0, 0, 0),
+    "skin": (204, 0, 0),
+    "nose": (76, 153, 0),
+    "eye_g": (204, 204, 0),
+    "l_eye": (51, 51, 255),
+    "r_eye": (204, 0, 204),
+    "l_brow": (0, 255, 255),
+    "r_brow": (255, 204, 204),
+    "l_ear": (102, 51, 0),
+    "r_ear": (255, 0, 0),
+    "mouth": (102, 204, 0),
+    "u_lip": (255, 255, 0),
+    "l_lip": (0, 0, 153),
+    "hair": (0, 0, 204),
+    "hat": (255, 51, 153),
+    "ear_r": (0, 204, 204),
+    "neck_l": (0, 51, 0),
+    "neck": (255, 153, 51),
+    "cloth": (0, 204, 0),
+}
+"""RGB of each class: background, then the parts from the lowest to the topmost. eye_g are glasses, ear_r is an earring,
+neck_l a necklace, u_lip and l_lip are the upper and the lower lip; otherwise l_ and r_ are left and right."""
 
-COLORS = (
-    (0, 0, 0),
-    (204, 0, 0),
-    (76, 153, 0),
-    (204, 204, 0),
-    (51, 51, 255),
-    (204, 0, 204),
-    (0, 255, 255),
-    (255, 204, 204),
-    (102, 51, 0),
-    (255, 0, 0),
-    (102, 204, 0),
-    (255, 255, 0),
-    (0, 0, 153),
-    (0, 0, 204),
-    (255, 51, 153),
-    (0, 204, 204),
-    (0, 51, 0),
-    (255, 153, 51),
-    (0, 204, 0),
-)
-"""RGB."""
+CLASSES = tuple(COLORS)
 
 MIRROR = {
     CLASSES.index(f"{one}_{part}"): CLASSES.index(f"{other}_{part}")
     for part in ("eye", "brow", "ear")
     for one, other in ("lr", "rl")
 }
-"""What left and right become in a mirror image."""
+"""Left and right in a mirror image."""
 
 FIRST_VAL, FIRST_TEST = 162_771, 182_638
-"""Numbers in CelebA from which an image is of ``val`` and of ``test``, as in ``g_partition.py``."""
+"""First numbers in CelebA of `val` and `test`, as in `g_partition.py`."""
 
 SPLITS = {
     "train": range(FIRST_VAL),
@@ -95,32 +67,30 @@ SPLITS = {
     "test": range(FIRST_TEST, 10**9),
     "trainval": range(FIRST_TEST),
 }
-"""Numbers in CelebA of the images of a split."""
+"""Numbers in CelebA of each split's images."""
 
 IMAGES = "CelebA-HQ-img"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 PARTS = "CelebAMask-HQ-mask-anno"
 LABEL_FOLDERS = ("CelebAMask-HQ-mask", "CelebAMaskHQ-mask", "CelebAMask-HQ-label", "mask")
-"""Where label maps may be: the first that exists is read, and the parts where none does."""
+"""Possible folders of label maps: the first that exists is read; without one, the parts are."""
 
 PER_FOLDER = 2000
-"""Images whose parts are in one folder."""
-
-
-def find_splits(root: Path) -> tuple[str, ...]:
-    """All, as one list deals the images."""
-    return ("train", "val", "test") if (root / IMAGES).is_dir() else ()
+"""Images per folder of parts."""
 
 
 @register_dataset(
-    "celebamask", needs_root=True, summary="CelebAMask-HQ, 19 classes, parts of faces, 512x512", splits=find_splits
+    "celebamask",
+    needs_root=True,
+    summary="CelebAMask-HQ, 19 classes, parts of faces, 512x512",
+    splits=splits_with(train=IMAGES, val=IMAGES, test=IMAGES),
 )
 class CelebAMask(PairedDataset):
-    """CelebAMask-HQ read from disk, sorted by number; images are brought to the size of their masks.
+    """CelebAMask-HQ read from disk, sorted by number; images are resized to the size of their masks.
 
     Args:
-        root: Folder with ``CelebA-HQ-img``, masks and ``CelebA-HQ-to-CelebA-mapping.txt``.
-        split: ``train`` (24,183 images), ``val`` (2,993), ``test`` (2,824) or ``trainval``.
+        root: Folder with `CelebA-HQ-img`, masks and `CelebA-HQ-to-CelebA-mapping.txt`.
+        split: `train` (24,183 images), `val` (2,993), `test` (2,824) or `trainval`.
 
     Raises:
         DataError: Root, split or mapping are not as expected, or an image or its masks are missing.
@@ -144,7 +114,7 @@ class CelebAMask(PairedDataset):
         images = by_stem("celebamask", "image", root / IMAGES, (".jpg", ".png"))
         where = maps[0] if maps else root / PARTS
         pairs = listed_pairs("celebamask", mapping, names, (root / IMAGES, images), (where, labels))
-        super().__init__("celebamask", split, CLASSES, np.array(COLORS, dtype=np.uint8), pairs)
+        super().__init__("celebamask", split, CLASSES, np.array(list(COLORS.values()), dtype=np.uint8), pairs)
 
     def identity(self, index: int) -> list[Any]:
         parts = _parts(self.pairs[index]) if self.joined else {}
@@ -155,7 +125,7 @@ class CelebAMask(PairedDataset):
             return super().read_values(index)
         values: NDArray[np.int32] | None = None
         for number, path in _parts(self.pairs[index]).items():
-            covered = read_image(path)[..., 2] != 0  # the channel that the official script takes; they are equal
+            covered = read_image(path)[..., 2] != 0  # the channel that the official script reads; all are equal
             if values is None:
                 values = np.zeros(covered.shape, dtype=np.int32)
             if covered.shape != values.shape:
@@ -170,16 +140,13 @@ class CelebAMask(PairedDataset):
 
     def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
         height, width = size
-        if image.shape[:2] == size or image.shape[0] * width != image.shape[1] * height:  # the latter is an error
+        if image.shape[:2] == size or image.shape[0] * width != image.shape[1] * height:  # then an error
             return image
         return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _mapping(path: Path) -> dict[int, int]:
-    """Numbers in CelebA by the number of the image.
-
-    Lines are NUMBER NUMBER_IN_CELEBA FILE_IN_CELEBA, after a heading.
-    """
+    """Number in CelebA by image number; lines, after a heading, are NUMBER NUMBER_IN_CELEBA FILE_IN_CELEBA."""
     if not path.is_file():
         raise DataError(f"celebamask: {path} does not exist; it comes with the data set, and says which split is whose")
     found: dict[int, int] = {}
@@ -199,7 +166,7 @@ def _mapping(path: Path) -> dict[int, int]:
 
 
 def _masks(folder: Path) -> dict[str, Path]:
-    """By number, the begin of the paths of an image's masks, FOLDER/N/NNNNN: all of the images that have one."""
+    """Common start of the paths of an image's masks, FOLDER/N/NNNNN, by image number."""
     if not folder.is_dir():
         raise DataError(
             f"celebamask: {folder.parent} holds no masks; expected {PARTS}/, or label maps in one of "
@@ -218,6 +185,6 @@ def _masks(folder: Path) -> dict[str, Path]:
 
 
 def _parts(pair: Pair) -> dict[int, Path]:
-    """The masks that an image has, by class id, in the order in which they are laid over each other."""
+    """Masks of an image by class id, from the lowest to the topmost."""
     paths = ((number, Path(f"{pair.label}_{name}.png")) for number, name in enumerate(CLASSES) if number)
     return {number: path for number, path in paths if path.is_file()}

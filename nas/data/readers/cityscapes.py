@@ -2,9 +2,9 @@
 
     ROOT/leftImg8bit/SPLIT/CITY/CITY_SEQ_FRAME_leftImg8bit.png
     ROOT/gtFine/SPLIT/CITY/CITY_SEQ_FRAME_gtFine_labelIds.png
-    ROOT/gtCoarse/SPLIT/CITY/CITY_SEQ_FRAME_gtCoarse_labelIds.png     only for the splits that name it
+    ROOT/gtCoarse/SPLIT/CITY/CITY_SEQ_FRAME_gtCoarse_labelIds.png     only for the coarse splits
 
-Source of names, ids and colours: ``helpers/labels.py`` of github.com/mcordts/cityscapesScripts.
+Source of names, ids and colours: `helpers/labels.py` of github.com/mcordts/cityscapesScripts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.base import IGNORE, DataError, register_dataset
-from nas.data.readers.pairs import Pair, PairedDataset, check_folder, check_root, pair_up, parts_of_split
+from nas.data.readers.pairs import Pair, PairedDataset, check_folder, check_root, pair_up, parts_of_split, splits_with
 
 __all__ = ["CLASSES", "IDS", "SPLITS", "Cityscapes"]
 
@@ -46,8 +46,8 @@ IDS = {
     **{number: train_id for train_id, (_, number, _) in enumerate(CLASSES)},
     IGNORE: IGNORE,
 }
-"""What the values in label files stand for: of 0..33, 19 are classes, the rest is ignored, and so is 255, which 8 bits
-hold for the -1 of license plates."""
+"""Class id of each value in label files: of 0..33, 19 are classes and the rest is ignored, as is 255, the 8-bit form of
+the -1 for license plates."""
 
 SPLITS = {
     "train": (("gtFine", "train"),),
@@ -59,30 +59,28 @@ SPLITS = {
     "train+train_extra": (("gtFine", "train"), ("gtCoarse", "train_extra")),
     "trainval+train_extra": (("gtFine", "train"), ("gtFine", "val"), ("gtCoarse", "train_extra")),
 }
-"""What can be asked for, and the labels and folders that it is read from."""
+"""Labels and folders of each split."""
 
 IMAGE_END = "_leftImg8bit.png"
 
 
-def find_splits(root: Path) -> tuple[str, ...]:
-    """Those of which there is a folder of images."""
-    return tuple(part for part in ("train", "val", "test") if (root / "leftImg8bit" / part).is_dir())
-
-
 @register_dataset(
-    "cityscapes", needs_root=True, summary="Cityscapes, 19 classes, 2048x1024 road scenes", splits=find_splits
+    "cityscapes",
+    needs_root=True,
+    summary="Cityscapes, 19 classes, 2048x1024 road scenes",
+    splits=splits_with(**{part: f"leftImg8bit/{part}" for part in ("train", "val", "test")}),
 )
 class Cityscapes(PairedDataset):
     """Cityscapes read from disk, sorted by name.
 
-    The official release has no labels for ``test``: its label files mark the car and the border alone, so that every
-    pixel is ignored, and measuring on it is refused. Predictions can be made.
+    The official release has no labels for `test`: its label files mark only the car and the border. Every pixel is
+    ignored, so evaluation on it is refused; prediction works.
 
     Args:
-        root: Folder with ``leftImg8bit`` and ``gtFine`` (or ``gtCoarse``).
-        split: ``train`` (2,975 images), ``val`` (500), ``test`` (1,525), ``trainval``; with coarse labels
-            ``train_coarse`` (the images of ``train``) and ``train_extra`` (19,998 others); and ``train+train_extra`` or
-            ``trainval+train_extra``, fine labels, then coarse ones.
+        root: Folder with `leftImg8bit` and `gtFine` (or `gtCoarse`).
+        split: `train` (2,975 images), `val` (500), `test` (1,525), `trainval`; with coarse labels
+            `train_coarse` (the images of `train`) and `train_extra` (19,998 others); `train+train_extra` and
+            `trainval+train_extra` have fine labels first, then coarse ones.
 
     Raises:
         DataError: Root or split are not as expected, or files do not pair up.

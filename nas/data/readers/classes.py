@@ -1,4 +1,4 @@
-"""Class files, ``classes.txt`` and ``classes.json``, and colours for classes that come without."""
+"""Class files, `classes.txt` and `classes.json`, and default colours."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Entry = tuple[str, tuple[int, int, int] | None]
 
 
 def default_colors(count: int) -> NDArray[np.uint8]:
-    """The colour map of PASCAL VOC: distinct colours for any number of classes up to 256.
+    """The colour map of PASCAL VOC: distinct colours for up to 256 classes.
 
-    The bits of an id are dealt to red, green and blue in turn, the lowest to the highest bit of the colour.
+    The bits of an id go to red, green and blue in turn, the lowest bit of the id to the highest bit of the colour.
 
     Returns:
         uint8 [count, 3], RGB.
@@ -40,18 +40,16 @@ def default_colors(count: int) -> NDArray[np.uint8]:
 def read_class_file(path: Path) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
     """Read class names and colours.
 
-    ``classes.txt``: one class a line, ``name`` or ``name R G B``; empty lines and lines that start with ``#``
-    are passed over. ``classes.json``: a list, or an object with a list under ``classes``, of names or of
-    objects with ``name`` and, if wanted, ``color`` ([R, G, B]) and ``id``. Ids, where given, must be 0, 1, 2,
-    ... in any order; an entry with id 255 describes the ignored pixels and is passed over. Classes without a
-    colour get one.
+    `classes.txt`: one class per line, `name` or `name R G B`; empty lines and lines that start with `#` are skipped.
+    `classes.json`: a list, or an object with a list under `classes`, of names or of objects with `name` and optional
+    `color` ([R, G, B]) and `id`. Ids must be 0, 1, 2, ... in any order; an entry with id 255 describes the ignored
+    pixels and is skipped. Classes without a colour get a default one.
 
     Returns:
         Names and colours, uint8 [classes, 3], in the order of the ids.
 
     Raises:
-        DataError: The file is not as described, names a class twice, or has fewer than 2 or more than 255
-            classes.
+        DataError: The file is not as described, names a class twice, or has fewer than 2 or more than 255 classes.
     """
     text = read_text("class file", path)
     entries = _from_json(path, text) if path.suffix == ".json" else _from_text(path, text)

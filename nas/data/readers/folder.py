@@ -1,10 +1,10 @@
-"""A data set of one's own: two folders of files and a list of classes.
+"""A user's own data set: two folders of files and a list of classes.
 
     ROOT/images/SPLIT/NAME.jpg|png|bmp|webp
     ROOT/labels/SPLIT/NAME.png               class ids, greyscale or palette; 255 = ignored
-    ROOT/classes.txt or ROOT/classes.json    see :func:`nas.data.readers.classes.read_class_file`
+    ROOT/classes.txt or ROOT/classes.json    see `nas.data.readers.classes.read_class_file`
 
-Images may differ in size; there may be 2 to 255 classes (ids 0..254, as 255 is taken).
+Images may differ in size; there may be 2 to 255 classes (ids 0..254).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Folder"]
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
-    """The folders in ``images`` or ``labels``: train, val and test first, then the others by name."""
+    """Folders in `images` or `labels`: train, val and test first, then the others by name."""
     found = {
         path.name
         for folder in (root / "images", root / "labels")
@@ -41,9 +41,9 @@ class Folder(PairedDataset):
     """A user-made data set, sorted by name.
 
     Args:
-        root: Folder with ``images``, ``labels`` and the class file.
-        split: Name of a folder that is in both ``images`` and ``labels``.
-        video: The files, in the order of their names, are frames of video.
+        root: Folder with `images`, `labels` and the class file.
+        split: Name of a folder in both `images` and `labels`.
+        video: The files, sorted by name, are video frames.
 
     Raises:
         DataError: The root, the class file or the split are not as expected, or files do not pair up.

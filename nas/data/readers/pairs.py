@@ -1,7 +1,7 @@
-"""What data sets of image and label files share: find the pairs, check them.
+"""Data sets of image and label files: finding the pairs and reading them.
 
-Pairing is checked when a data set is opened (a listing per folder), content when a sample is read. Every
-error is one line that names the file. Shapes: image uint8 [H, W, 3], label uint8 [H, W].
+Pairing is checked when a data set is opened (one listing per folder), content when a sample is read. Every error is one
+line that names the file. Shapes: image uint8 [H, W, 3], label uint8 [H, W].
 """
 
 from __future__ import annotations
@@ -36,9 +36,8 @@ __all__ = [
     "parts_of_split",
 ]
 
-
 _UNKNOWN = -1
-"""In place of a class id, where a value in a label file stands for nothing."""
+"""In place of the class id of a value that is unknown."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Pair:
 
 
 def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: str) -> None:
-    """Check that a root folder exists and is laid out as expected.
+    """Check that a root folder exists and has the expected layout.
 
     Args:
         name: Name of the data set, for the message.
@@ -60,8 +59,7 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
         expected: The layout in words, for the message.
 
     Raises:
-        DataError: It does not; where a folder in it, the one above or the one above that has the layout, the
-            message says so.
+        DataError: It does not; the message suggests a subfolder or one of the two folders above if that has the layout.
     """
     if not root.exists():
         raise DataError(f"{name}: the root folder {root} does not exist; expected a folder with {expected}")
@@ -90,7 +88,7 @@ Part = TypeVar("Part")
 
 
 def parts_of_split(name: str, splits: Mapping[str, Part], split: str) -> Part:
-    """What a split is read from.
+    """Look up a split in the table of a data set's splits.
 
     Raises:
         DataError: There is no such split; the message lists them.
@@ -100,15 +98,15 @@ def parts_of_split(name: str, splits: Mapping[str, Part], split: str) -> Part:
     return splits[split]
 
 
+def splits_with(**folders: str) -> Callable[[Path], tuple[str, ...]]:
+    """A `DatasetEntry.splits`: the splits whose folder, below the root, exists."""
+    return lambda root: tuple(split for split, folder in folders.items() if (root / folder).is_dir())
+
+
 def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
     """Pair images and labels by stem, sorted by name.
 
-    Hidden files and files with other extensions are passed over.
-
-    Args:
-        name: Name of the data set, for messages.
-        image_folder: Folder with images (:data:`IMAGE_SUFFIXES`).
-        label_folder: Folder with labels (:data:`LABEL_SUFFIXES`).
+    Hidden files and files with extensions outside `IMAGE_SUFFIXES` and `LABEL_SUFFIXES` are ignored.
 
     Raises:
         DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
@@ -129,14 +127,14 @@ def pair_up(
     label_of: Callable[[Path], str],
     image_of: Callable[[Path], str],
 ) -> list[Pair]:
-    """Pair images and labels by the names that they are given under, sorted by name.
+    """Pair images and labels by name, sorted by name.
 
     Args:
         name: Name of the data set, for messages.
-        images: Their folder, for messages, and image files by name.
-        labels: The same of labels.
-        label_of: Where the label of an image is expected, for messages.
-        image_of: Where the image of a label is expected, for messages.
+        images: Image files by name.
+        labels: Label files by name.
+        label_of: Expected place of an image's label, for messages.
+        image_of: Expected place of a label's image, for messages.
 
     Raises:
         DataError: A partner is missing.
@@ -160,17 +158,17 @@ def listed_pairs(
     images: tuple[Path, Mapping[str, Path]],
     labels: tuple[Path, Mapping[str, Path]],
 ) -> list[Pair]:
-    """The pairs that a list names, in its order; there may be files that it does not name.
+    """Pair the samples of a list, in its order; files that it does not name are ignored.
 
     Args:
         name: Name of the data set, for messages.
         file: The list, for messages.
-        names: What it names.
-        images: Image files by name.
-        labels: Label files by name.
+        names: Names of the samples in the list.
+        images: Folder, for messages, and image files by name.
+        labels: Folder, for messages, and label files by name.
 
     Raises:
-        DataError: The list names nothing, or one thing twice, or something that is not there.
+        DataError: The list is empty, or names a sample twice or one that does not exist.
     """
     if not names:
         raise DataError(f"{name}: {file} names no sample of this split; expected one a line")
@@ -191,13 +189,13 @@ def listed_pairs(
 
 
 def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files of a folder by their names without extension, sorted; hidden files and other extensions passed over.
+    """Files of a folder by stem, sorted; hidden files and other extensions are ignored.
 
     Args:
         name: Name of the data set, for messages.
-        kind: What the files are, for messages.
+        kind: Kind of files, for messages.
         folder: The folder.
-        suffixes: Extensions, in lower case.
+        suffixes: Extensions in lower case.
 
     Raises:
         DataError: The folder is missing or has no such file, or two share one name.
@@ -218,10 +216,10 @@ def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> di
 
 
 def check_folder(name: str, kind: str, folder: Path) -> None:
-    """Check that a folder of images or labels is there.
+    """Check that a folder of images or labels exists.
 
     Raises:
-        DataError: It is not; the message says what is in its place.
+        DataError: It does not; the message lists the folders next to it.
     """
     if not folder.is_dir():
         parent = folder.parent
@@ -230,7 +228,7 @@ def check_folder(name: str, kind: str, folder: Path) -> None:
 
 
 class SizesDiffer(DataError):
-    """A label is of another size than its image."""
+    """A label and its image differ in size."""
 
 
 class PairedDataset(SegmentationDataset):
@@ -242,8 +240,8 @@ class PairedDataset(SegmentationDataset):
         classes: Class names, 1 to 255 of them.
         colors: uint8 [classes, 3].
         pairs: The files, in order.
-        ids: What each value in the label files stands for: a class id or :data:`IGNORE`; every other value is an error.
-            None: the class ids themselves, and 255 for :data:`IGNORE`.
+        ids: Class id or `IGNORE` of each value in the label files; other values are errors. None if the files hold
+            class ids, and 255 for `IGNORE`.
         video: Neighbouring samples are correlated frames.
     """
 
@@ -301,7 +299,7 @@ class PairedDataset(SegmentationDataset):
         return image, label.astype(np.uint8)
 
     def read_values(self, index: int) -> NDArray[np.int32]:
-        """What the label file of a sample holds, int32 [H, W], unchecked.
+        """Read the values in the label file of a sample, int32 [H, W], unchecked.
 
         Raises:
             DataError: The file cannot be read.
@@ -309,11 +307,11 @@ class PairedDataset(SegmentationDataset):
         return read_label(self.pairs[index].label)
 
     def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """An image, brought to the label's size (height, width) if the data set's images and labels differ in size."""
+        """The image, resized to the label's size (height, width) if that differs in this data set."""
         return image
 
     def unknown_values(self, index: int) -> dict[int, int]:
-        """Values in the label file of a sample that stand neither for a class nor for :data:`IGNORE`, and their pixels.
+        """Count the pixels of each unknown value in the label file of a sample.
 
         Raises:
             DataError: The file cannot be read.
@@ -322,11 +320,11 @@ class PairedDataset(SegmentationDataset):
         return _counts(values[self._classes(values) == _UNKNOWN])
 
     def _classes(self, values: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Class ids, :data:`IGNORE` and _UNKNOWN for values of a label file; same shape."""
+        """Class ids, `IGNORE` and _UNKNOWN for the values of a label file."""
         return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
 
     def expected_values(self) -> str:
-        """The values that label files may hold, in words."""
+        """Values that label files may hold, in words."""
         ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
         return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
 
@@ -353,10 +351,9 @@ class LoneFile:
     path: Path
 
     missing: str
-    """Which partner is not there, in words that name the file."""
-
+    """Message that names the file and the missing partner."""
     expected: str
-    """Where it was expected, to be put behind."""
+    """End of the message: the expected place of the partner."""
 
 
 _found: ContextVar[list[LoneFile] | None] = ContextVar("_found", default=None)
@@ -364,9 +361,9 @@ _found: ContextVar[list[LoneFile] | None] = ContextVar("_found", default=None)
 
 @contextmanager
 def collecting() -> Iterator[list[LoneFile]]:
-    """Within, files without a partner are left out of the data sets that are opened, and listed here.
+    """Leave files without a partner out of the data sets opened in this context, and list them.
 
-    Elsewhere they are errors: a run is to stop, as they may be what is left of a copy that was cut off.
+    Elsewhere they are errors: a run must stop, because they may come from an interrupted copy.
     """
     found: list[LoneFile] = []
     token = _found.set(found)
@@ -377,7 +374,7 @@ def collecting() -> Iterator[list[LoneFile]]:
 
 
 def left_out(files: Iterable[LoneFile]) -> bool:
-    """Lists files without a partner and says so, where they are collected; else they are errors."""
+    """Record files without a partner and return True inside `collecting`; elsewhere return False."""
     found = _found.get()
     if found is not None:
         found.extend(files)

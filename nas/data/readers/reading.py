@@ -1,4 +1,4 @@
-"""Reading the files of data sets: images, labels, lists. What a file claims is bounded before memory is taken for it.
+"""Reading images, labels and lists. The size that a file claims is checked before memory is allocated for it.
 
 Every error is one line that names the file. Shapes: image uint8 [H, W, 3], label int32 [H, W].
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from nas.data.base import DataError
 
@@ -21,24 +23,24 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 LABEL_SUFFIXES = (".png",)
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
-"""What Pillow raises for files that it cannot decode, or that claim more than 179 million pixels."""
+"""Raised by Pillow for files that it cannot decode or that claim more than 179 million pixels."""
 
 TEXT_LIMIT = 2**24
-"""Bytes of the longest list that is read; the longest of the shipped data sets, CelebA-HQ's, has 990,000."""
+"""Limit in bytes of a list; the longest of the shipped data sets, CelebA-HQ's, has 990,000."""
 
 _EXPANDED = {"L;2": 85, "L;4": 17}
-"""Pillow stretches greyscale of 2 and 4 bits to 0..255; ids are got back by dividing."""
+"""Pillow scales 2-bit and 4-bit greyscale to 0..255; dividing by the factor gives the ids."""
 
 
 def read_text(kind: str, path: Path) -> str:
     """Read a text file in UTF-8.
 
     Args:
-        kind: What it is, for messages.
+        kind: Kind of file, for messages.
         path: The file.
 
     Raises:
-        DataError: The file is missing, not text, or longer than :data:`TEXT_LIMIT`.
+        DataError: The file is missing, not text, or longer than `TEXT_LIMIT`.
     """
     try:
         with path.open("rb") as file:
@@ -50,12 +52,25 @@ def read_text(kind: str, path: Path) -> str:
     raise DataError(f"{kind} {path} is longer than {TEXT_LIMIT // 2**20} MiB; expected a short text file")
 
 
+@contextmanager
+def _opened(kind: str, path: Path) -> Iterator[ImageFile.ImageFile]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except DataError:
+        raise
+    except _BROKEN as error:
+        reason = error.strerror if isinstance(error, OSError) else None  # without the number and the path
+        reason = " ".join((reason or str(error)).split()) or type(error).__name__
+        raise DataError(f"{kind} {path} cannot be read: {reason}") from error
+
+
 def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     """Read an image as RGB.
 
     Args:
         path: The file.
-        upright: Turn it as its EXIF says, as viewers do; labels lie over the pixels as they are stored.
+        upright: Apply the EXIF orientation, as viewers do; labels match the pixels as stored.
 
     Returns:
         uint8 [H, W, 3].
@@ -63,18 +78,13 @@ def read_image(path: Path, upright: bool = False) -> NDArray[np.uint8]:
     Raises:
         DataError: The file is missing, broken, or has more than 8 bits per channel.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(f"image {path} has more than 8 bits per channel ({image.mode}): convert it to 8 bits")
-            turned: Image.Image = ImageOps.exif_transpose(image) if upright else image
-            if turned.mode == "P" and "transparency" in turned.info:
-                turned = turned.convert("RGBA")  # Pillow would warn
-            return np.array(turned.convert("RGB"), dtype=np.uint8)
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(f"image {path} cannot be read: {_one_line(error)}") from error
+    with _opened("image", path) as image:
+        if image.mode.startswith(("I", "F")):
+            raise DataError(f"image {path} has more than 8 bits per channel ({image.mode}): convert it to 8 bits")
+        turned: Image.Image = ImageOps.exif_transpose(image) if upright else image
+        if turned.mode == "P" and "transparency" in turned.info:
+            turned = turned.convert("RGBA")  # Pillow would warn
+        return np.array(turned.convert("RGB"), dtype=np.uint8)
 
 
 def read_label(path: Path) -> NDArray[np.int32]:
@@ -86,22 +96,12 @@ def read_label(path: Path) -> NDArray[np.int32]:
     Raises:
         DataError: The file is missing, broken, or holds colours instead of ids.
     """
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-                raise DataError(
-                    f"label {path} holds colours ({image.mode}); expected one class id per pixel, "
-                    "as a greyscale or palette PNG: convert colours to ids"
-                )
-            tile = image.tile[0] if image.tile else None
-            factor = _EXPANDED.get(str(tile[3]), 1) if tile is not None and image.mode == "L" else 1
-            return np.array(image).astype(np.int32) // factor
-    except DataError:
-        raise
-    except _BROKEN as error:
-        raise DataError(f"label {path} cannot be read: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    reason = error.strerror if isinstance(error, OSError) else None  # without the number and the path
-    return " ".join((reason or str(error)).split()) or type(error).__name__
+    with _opened("label", path) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise DataError(
+                f"label {path} holds colours ({image.mode}); expected one class id per pixel, "
+                "as a greyscale or palette PNG: convert colours to ids"
+            )
+        tile = image.tile[0] if image.tile else None
+        factor = _EXPANDED.get(str(tile[3]), 1) if tile is not None and image.mode == "L" else 1
+        return np.array(image).astype(np.int32) // factor

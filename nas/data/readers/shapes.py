@@ -1,8 +1,8 @@
-"""A built-in data set of drawn shapes, made on the fly from a seed: no files, nothing to download.
+"""A built-in data set of drawn shapes, generated on the fly from a seed: no files, nothing to download.
 
-Colours, textures, light and noise are drawn independently of the class, so that a pixel's colour says
-nothing: a network has to see shape. Objects cover each other, some are a few pixels thin, and each has a
-border of void. Sample i of a split is a pure function of (seed, split, index, size).
+Colours, textures, light and noise are independent of the class, so only shape tells classes apart. Objects cover each
+other, some are a few pixels thin, and each has a border of void. Sample i of a split is a pure function of (seed,
+split, index, size).
 
 Shapes: image uint8 [H, W, 3], label uint8 [H, W]. Lengths are in pixels.
 """
@@ -25,7 +25,7 @@ CLASSES = ("background", "disc", "square", "triangle", "ring", "line")
 COLORS = ((60, 60, 60), (220, 60, 50), (60, 130, 220), (240, 190, 50), (70, 180, 100), (180, 90, 200))
 
 COUNTS = {"train": 1000, "val": 100, "test": 100}
-"""Number of samples per split, unless one is asked for."""
+"""Default number of samples per split."""
 
 Float = NDArray[np.float32]
 Distance = Callable[[Float, Float], Float]
@@ -42,9 +42,9 @@ class Shapes(SegmentationDataset):
     """Drawn shapes.
 
     Args:
-        split: ``train``, ``val`` or ``test``; they never share a sample.
+        split: `train`, `val` or `test`; they share no sample.
         size: Height and width of every sample, at least 24 each.
-        count: Number of samples of this split; None for :data:`COUNTS`.
+        count: Number of samples of this split; None for `COUNTS`.
         seed: 0 or above; another seed gives another data set of the same kind.
 
     Raises:
@@ -92,7 +92,7 @@ def _draw(rng: np.random.Generator, size: tuple[int, int]) -> Sample:
     label = np.zeros(size, dtype=np.uint8)
     for _ in range(int(rng.integers(2, 6))):
         _draw_object(rng, base, canvas, label)
-    # Light falls off in one direction; then noise of the sensor.
+    # Light falls off in one direction; sensor noise comes on top.
     angle, strength = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.35)
     slope_y, slope_x = strength * np.sin(angle) / height, strength * np.cos(angle) / width
     light = 1 + slope_y * (2 * y - height) + slope_x * (2 * x - width)
@@ -105,7 +105,7 @@ def _draw(rng: np.random.Generator, size: tuple[int, int]) -> Sample:
 
 
 def _draw_object(rng: np.random.Generator, base: NDArray[np.float64], canvas: Float, label: NDArray[np.uint8]) -> None:
-    """Draw one random object over what is there: its texture, its class, and a border of void around it."""
+    """Draw one random object with its texture, its class, and a border of void around it."""
     height, width = label.shape
     kind = int(rng.integers(1, len(CLASSES)))
     distance, reach = _outline(rng, kind, min(height, width))
@@ -117,12 +117,11 @@ def _draw_object(rng: np.random.Generator, base: NDArray[np.float64], canvas: Fl
     right = min(width, int(centre_x + reach + 4))
     y, x = np.ogrid[top:bottom, left:right]
     y, x = (y - centre_y).astype(np.float32), (x - centre_x).astype(np.float32)
-    # Lines run in all directions; the others are only tilted, or telling them apart would take long training.
+    # Lines run in all directions; the others are only tilted, as telling them apart would take long training.
     angle = rng.uniform(-1, 1) * (np.pi / 2 if CLASSES[kind] == "line" else 0.3)
     sin, cos = np.float32(np.sin(angle)), np.float32(np.cos(angle))
     signed = distance(cos * y - sin * x, sin * y + cos * x)
-    # The farthest of five colours from the background's: the object can be told from it, but not by which
-    # colour.
+    # The farthest of five colours from the background's: the object stands out, but not by a colour of its own.
     color = max(rng.uniform(40, 215, (5, 3)), key=lambda candidate: float(np.abs(candidate - base).sum()))
     cover = np.clip(0.5 - signed, 0, 1)[..., None]  # antialiased edge
     window = canvas[top:bottom, left:right]
@@ -133,16 +132,7 @@ def _draw_object(rng: np.random.Generator, base: NDArray[np.float64], canvas: Fl
 
 
 def _outline(rng: np.random.Generator, kind: int, side: int) -> tuple[Distance, float]:
-    """Draw the measures of an object.
-
-    Args:
-        rng: Source of the measures.
-        kind: Class id, from 1.
-        side: The shorter side of the image, in pixels.
-
-    Returns:
-        Its signed distance, and the largest distance of an inner point from the centre.
-    """
+    """Signed distance of a random object, and the largest distance of an inner point from its centre."""
     radius = rng.uniform(0.17, 0.3) * side
     name = CLASSES[kind]
     if name == "disc":
@@ -153,10 +143,7 @@ def _outline(rng: np.random.Generator, kind: int, side: int) -> tuple[Distance, 
     if name == "triangle":
         inner = 0.78 * radius  # radius of the inscribed circle: the area of the disc
         root = np.float32(np.sqrt(0.75))
-        return (
-            lambda y, x: np.maximum(-y, np.float32(0.5) * y + root * np.abs(x)) - np.float32(inner),
-            2 * inner,
-        )
+        return lambda y, x: np.maximum(-y, np.float32(0.5) * y + root * np.abs(x)) - np.float32(inner), 2 * inner
     if name == "ring":
         half_width = max(1.5, rng.uniform(0.14, 0.22) * radius)
         middle = radius - half_width
@@ -169,17 +156,7 @@ def _outline(rng: np.random.Generator, kind: int, side: int) -> tuple[Distance, 
 
 
 def _texture(rng: np.random.Generator, color: NDArray[np.float64], y: Float, x: Float) -> Float:
-    """Make a texture around a colour: plain (most often), waves, checks or blotches.
-
-    Args:
-        rng: Source of the choices.
-        color: RGB, [3].
-        y: Rows, [h, 1].
-        x: Columns, [1, w].
-
-    Returns:
-        float32 [h, w, 3].
-    """
+    """A texture around a colour, [h, w, 3]: plain (most often), waves, checks or blotches; y is [h, 1], x [1, w]."""
     kind = int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))
     second = color + rng.uniform(-25, 25, 3)
     shape = (y.shape[0], x.shape[1])

@@ -19,30 +19,13 @@ from nas.data.readers.reading import read_text
 
 __all__ = ["CLASSES", "SPLITS", "Voc2012"]
 
-CLASSES = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
-"""In the order of the ids; the colours are :func:`nas.data.readers.classes.default_colors`."""
+_NAMES = """
+background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
+pottedplant sheep sofa train tvmonitor
+"""
+
+CLASSES = tuple(_NAMES.split())
+"""In the order of the ids; the colours are `nas.data.readers.classes.default_colors`."""
 
 SPLITS = {
     "train": (("train.txt",), "SegmentationClass"),
@@ -50,13 +33,13 @@ SPLITS = {
     "trainval": (("trainval.txt",), "SegmentationClass"),
     "train_aug": (("train_aug.txt", "trainaug.txt"), "SegmentationClassAug"),
 }
-"""What can be asked for: the names its list may have, and the folder of the labels."""
+"""Possible names of each split's list, and the folder of its labels."""
 
 LISTS = Path("ImageSets") / "Segmentation"
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
-    """Those of which there is a list; the augmented training set has the images of train, too."""
+    """Splits that have a list; train_aug is left out, as it overlaps train."""
     folder = _folder(root)
     return tuple(part for part in ("train", "val") if folder and (folder / LISTS / f"{part}.txt").is_file())
 
@@ -72,8 +55,8 @@ class Voc2012(PairedDataset):
 
     Args:
         root: The folder VOC2012, or VOCdevkit, or the one above it.
-        split: ``train`` (1,464 images), ``val`` (1,449), ``trainval``, or ``train_aug`` (10,582, of which none is in
-            ``val``). A line of a list is a name, or, as in some lists of ``train_aug``, the paths of image and label.
+        split: `train` (1,464 images), `val` (1,449), `trainval`, or `train_aug` (10,582, none of them in `val`). Each
+            line of a list is a name or, as in some lists of `train_aug`, the paths of image and label.
 
     Raises:
         DataError: Root, split or list are not as expected, or a listed file is missing.
@@ -102,7 +85,7 @@ class Voc2012(PairedDataset):
 
 
 def _folder(root: Path) -> Path | None:
-    """VOC2012, from itself or one of the two folders above it."""
+    """The folder VOC2012, given itself or one of the two folders above it."""
     for path in (root, root / "VOC2012", root / "VOCdevkit" / "VOC2012"):
         if (path / "JPEGImages").is_dir() and (path / LISTS).is_dir():
             return path
