@@ -285,8 +285,8 @@ LOCK = ".lock"
 def claimed(folder: Path) -> Iterator[None]:
     """Create the folder and lock it for this process; remove it at the end if no run was started in it.
 
-    The lock ends with the process, however that ends. (POSIX record locks, because loader workers would inherit those of
-    `flock` or the package filelock, and hold them for seconds after their parent was killed.)
+    The lock ends with the process, however that ends. (POSIX record locks, because loader workers would inherit those
+    of `flock` or the package filelock, and hold them for seconds after their parent was killed.)
 
     Raises:
         RunError: Another process holds it.
