@@ -189,9 +189,9 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
     """Deal 0..count-1 into disjoint parts that cover it; a pure function of the arguments.
 
     Without `blocks`, samples are dealt at random, and part sizes differ by at most one. With `blocks` (video), the
-    range is cut into that many contiguous blocks, equal to within one sample. Of each run of `parts` neighbouring blocks,
-    every part gets a random one. So all parts see the whole video, neighbouring frames are separated only where two
-    blocks meet, and part sizes differ by at most one block.
+    range is cut into that many contiguous blocks, equal to within one sample. Of each run of `parts` neighbouring
+    blocks, every part gets a random one. So all parts see the whole video, neighbouring frames are separated only where
+    two blocks meet, and part sizes differ by at most one block.
 
     Args:
         count: Number of samples.
