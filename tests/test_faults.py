@@ -177,7 +177,7 @@ def test_a_run_goes_on_from_its_best_checkpoint_where_the_last_is_cut_short(tmp_
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-1000])
     line = refused("nas-retrain", "--resume", folder, "--quiet")
-    assert f"{path} is damaged" in line and f"copy {folder / 'best.pt'} over it to go on" in line
+    assert f"{path} is damaged" in line and f"copy {folder / 'best.pt'} over it to resume" in line
     shutil.copy(folder / "best.pt", path)
     assert load_checkpoint(path, "retrain")["state"]["epoch"] in (1, 2)
     assert command("nas-retrain", "--resume", folder, "--quiet").code == 0
