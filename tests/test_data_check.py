@@ -303,7 +303,7 @@ def test_classes_that_never_occur_in_train_are_a_warning(tree: Path, run: Run) -
         write(tree, "train", name, [[0, IGNORE, IGNORE]])
     warnings = checked("folder", tree).warnings
     assert len(warnings) == 2
-    assert "2 of 3 classes never occur in train, so that nothing can be learnt of them there: road, tree" in warnings[0]
+    assert "2 of 3 classes never occur in train, so they cannot be learnt there: road, tree" in warnings[0]
     assert "66.7% of the pixels of train are ignored" in warnings[1]
     outcome = run("folder", tree)
     assert outcome.code == 0

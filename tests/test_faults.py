@@ -100,7 +100,7 @@ def test_data_that_break_in_the_middle_of_a_run_are_named_and_mended_it_goes_on(
         on_step(patch, 5, lambda: fault(data))  # in the second epoch
         with pytest.raises(DataError, match=rf"(image|label) .*data/(images|labels)/train/\d\.png {says}") as raised:
             train(on_disk(tmp_path, data, "run", **reading), quiet=True)
-    assert str(raised.value).endswith(f"Mend that, then go on with --resume {tmp_path / 'run'}")
+    assert str(raised.value).endswith(f"Fix that, then resume with --resume {tmp_path / 'run'}")
     assert "\n" not in str(raised.value) and set(multiprocessing.active_children()) <= before
     if fault is vanish:
         assert "does not exist" in refused("nas-retrain", "--resume", tmp_path / "run", "--quiet")
@@ -122,7 +122,7 @@ def _pid(number: int) -> tuple[torch.Tensor]:
 def test_a_dead_worker_is_said_in_one_line(waits: bool) -> None:
     began, before = time.monotonic(), set(multiprocessing.active_children())
     with (
-        pytest.raises(DataError, match=r"a loader's worker, is no more: .*: give --loader\.workers 0") as raised,
+        pytest.raises(DataError, match=r"a loader's worker, has died: .*: give --loader\.workers 0") as raised,
         Loader(_pid, range(1000), workers=2, prefetch=1) as loader,
     ):
         batches = iter(loader)
@@ -147,7 +147,7 @@ def test_a_run_whose_worker_dies_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         on_step(patch, 5, kill_workers)
-        with pytest.raises(DataError, match=r"--loader\.workers 0.* go on with --resume") as raised:
+        with pytest.raises(DataError, match=r"--loader\.workers 0.* resume with --resume") as raised:
             train(config, quiet=True)
     assert "\n" not in str(raised.value)
     folder = tmp_path / "run"
@@ -177,7 +177,7 @@ def test_a_run_goes_on_from_its_best_checkpoint_where_the_last_is_cut_short(tmp_
     path = folder / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:-1000])
     line = refused("nas-retrain", "--resume", folder, "--quiet")
-    assert f"{path} is damaged" in line and f"copy {folder / 'best.pt'} over it to go on" in line
+    assert f"{path} is damaged" in line and f"copy {folder / 'best.pt'} over it to resume" in line
     shutil.copy(folder / "best.pt", path)
     assert load_checkpoint(path, "retrain")["state"]["epoch"] in (1, 2)
     assert command("nas-retrain", "--resume", folder, "--quiet").code == 0

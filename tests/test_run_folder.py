@@ -232,7 +232,7 @@ def test_a_folder_that_is_asked_for_must_be_free(tmp_path: Path) -> None:
     assert new_folder(config, "name") == tmp_path / "run"  # it holds no run
     with folder_of(tmp_path / "run"):
         pass
-    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume"):
+    with pytest.raises(ValueError, match="holds a run already: resume it with --resume"):
         new_folder(config, "name")
     with pytest.raises(ValueError, match=r"notes\.txt is a file: choose another --out"):
         new_folder(RunConfig(out=str(tmp_path / "run" / "notes.txt")), "name")

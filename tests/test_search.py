@@ -509,7 +509,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
 
 def test_a_new_run_does_not_touch_a_used_folder(finished: Run) -> None:
     before = {path: path.read_bytes() for path in finished.folder.iterdir()}
-    with pytest.raises(ValueError, match=f"{finished.folder} holds a run already: go on with it by --resume"):
+    with pytest.raises(ValueError, match=f"{finished.folder} holds a run already: resume it with --resume"):
         search(finished.config, quiet=True)
     assert {path: path.read_bytes() for path in finished.folder.iterdir()} == before
 

@@ -193,17 +193,11 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
     if unknown:
         known = ", ".join(entry.options()) or "none"
         raise DataError(f"data set {name!r} has no option {', '.join(unknown)}; its options: {known}")
-    if not entry.needs_root:
-        if root is not None:
-            raise DataError(f"data set {name!r} is made on the fly and reads no folder: leave the root {root} out")
-        return _complete(name, entry.opener(split, **options))
-    if root is None:
+    if not entry.needs_root and root is not None:
+        raise DataError(f"data set {name!r} is made on the fly and reads no folder: leave the root {root} out")
+    if entry.needs_root and root is None:
         raise DataError(f"data set {name!r} is read from disk: give its root folder (--data-root DIR)")
-    return _complete(name, entry.opener(Path(root), split, **options))
-
-
-def _complete(name: str, dataset: SegmentationDataset) -> SegmentationDataset:
-    """Check that the reader has set its attributes."""
+    dataset = entry.opener(split, **options) if root is None else entry.opener(Path(root), split, **options)
     missing = [field for field in ("name", "split", "classes", "colors") if not hasattr(dataset, field)]
     if missing:
         raise DataError(f"data set {name!r} does not set {', '.join(missing)}: see SegmentationDataset")

@@ -22,7 +22,7 @@ from nas.config import AugmentConfig
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
 from nas.data.prefetch import Loader
-from search_spaces.validation import counted
+from search_spaces.messages import counted
 
 __all__ = [
     "VIDEO_BLOCKS",
@@ -190,8 +190,8 @@ def split_indices(count: int, seed: int, parts: int = 2, blocks: int | None = No
 
     Without `blocks`, samples are dealt at random, and part sizes differ by at most one. With `blocks` (video), the
     range is cut into that many contiguous blocks, equal to within one sample. Of each run of `parts` neighbouring
-    blocks, every part gets a random one. So all parts see the whole video, neighbouring frames are separated only
-    where two blocks meet, and part sizes differ by at most one block.
+    blocks, every part gets a random one. So all parts see the whole video, neighbouring frames are separated only where
+    two blocks meet, and part sizes differ by at most one block.
 
     Args:
         count: Number of samples.

@@ -105,7 +105,8 @@ class Loader(Generic[Batch]):
 def _deliver(make: Callable[[Any], Any], plan: Iterable[Any], prefetch: int, pin_memory: bool) -> Generator[Any]:
     """One pass without workers; a thread starts with the first batch and ends with the pass."""
     made: Iterator[Any] = map(make, plan)
-    made = map(_pin, made) if pin_memory else made
+    if pin_memory:
+        made = (tuple(tensor.pin_memory() for tensor in batch) for batch in made)
     if not prefetch:
         yield from made
         return
@@ -114,10 +115,6 @@ def _deliver(make: Callable[[Any], Any], plan: Iterable[Any], prefetch: int, pin
         yield from ahead
     finally:
         ahead.close()
-
-
-def _pin(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return tuple(tensor.pin_memory() for tensor in batch)
 
 
 # In worker processes
@@ -137,14 +134,14 @@ def _received(made: Iterator[Any]) -> Generator[Any]:
 
 
 def _is_death_of_a_worker(error: BaseException | None) -> bool:
-    """Whether this is how torch says that a worker is no more: where it waits for one, or in a handler of SIGCHLD."""
+    """Whether torch reports the death of a worker, while it waits for one or in its handler of SIGCHLD."""
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def _explained(error: BaseException | None) -> DataError:
     how = str(error).partition(". ")[0].removeprefix("DataLoader worker ")
     return DataError(
-        f"a process that reads data, a loader's worker, is no more: {how}. The system ends processes where memory runs "
+        f"a process that reads data, a loader's worker, has died: {how}. The system kills processes when memory runs "
         f"out: {LESS}"
     )
 

@@ -16,14 +16,12 @@ __all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"
 
 def training_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
     """The training set, cached as configured."""
-    dataset = open_split(config, config.loader.train_split, config.loader.train_limit)
-    return _cached(dataset, config.loader, processes)
+    return _cached(open_split(config, config.loader.train_split, config.loader.train_limit), config.loader, processes)
 
 
 def validation_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
     """The validation set, cached as configured."""
-    dataset = open_split(config, config.loader.val_split, config.loader.val_limit)
-    return _cached(dataset, config.loader, processes)
+    return _cached(open_split(config, config.loader.val_split, config.loader.val_limit), config.loader, processes)
 
 
 def steps_per_epoch(samples: int, batch_size: int) -> int:

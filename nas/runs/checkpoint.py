@@ -163,4 +163,4 @@ def _another(path: Path) -> str:
     others = [name for name in (CHECKPOINT, BEST) if name != path.name and (path.parent / name).is_file()]
     if path.name != CHECKPOINT or not others:
         return ""
-    return f": copy {path.with_name(others[0])} over it to go on from the best epoch, or start a new run"
+    return f": copy {path.with_name(others[0])} over it to resume from the best epoch, or start a new run"

@@ -66,7 +66,7 @@ def new_folder(config: RunConfig, name: str) -> Path:
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: choose another --out")
     if (path / CONFIG).exists():
-        raise RunError(f"{path} holds a run already: go on with it by --resume {path}, or choose another --out")
+        raise RunError(f"{path} holds a run already: resume it with --resume {path}, or choose another --out")
     for name in (CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE, LOG):
         if (path / name).exists():  # not a run's: a settings file may have named the folder
             raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
@@ -84,7 +84,7 @@ def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return None
     if config.out is None:
-        raise RunError("torchrun started the job once more, which is to go on with its run: give it a name by --out")
+        raise RunError("torchrun restarted the job, which must resume its run: name the run's folder with --out")
     return Path(config.out) if (Path(config.out) / CONFIG).exists() else None
 
 
@@ -235,11 +235,11 @@ class RunFolder:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, DataError):  # in the middle of a run: its results so far are kept
-            error.args = (f"{error}. Mend that, then go on with --resume {self.path}",)
+            error.args = (f"{error}. Fix that, then resume with --resume {self.path}",)
         self.close()
         if is_out_of_memory(error):
             raise RunError(
-                f"out of memory. What was saved is untouched: go on with --resume {self.path} when there is more; or "
+                f"out of memory. What was saved is untouched: resume with --resume {self.path} when there is more; or "
                 f"start a new run, and {ADVICE}"
             ) from error
 
@@ -263,14 +263,12 @@ def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
     return lines
 
 
-def _scalars(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
-    scalars: list[tuple[str, float]] = []
+def _scalars(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     for name, value in values.items():
         if isinstance(value, Mapping):
-            scalars += _scalars(value, f"{prefix}{name}/")
+            yield from _scalars(value, f"{prefix}{name}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            scalars.append((f"{prefix}{name}", float(value)))
-    return scalars
+            yield f"{prefix}{name}", float(value)
 
 
 try:

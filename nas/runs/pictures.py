@@ -1,4 +1,4 @@
-"""Pictures of a run for TensorBoard and the run folder. No torch: `nas-data` imports it."""
+"""Pictures of a run for TensorBoard and the run folder."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def draw_paths(genotype: Genotype, paths: int = PATHS, title: str | None = None)
 
     Args:
         genotype: The genotype to draw.
-        paths: Number of most probable paths. The genotype's own is always drawn, even if it is not among them because
-            it was decoded within a limit or edited by hand.
+        paths: Number of most probable paths. The genotype's own is always drawn; it may not be among them if it was
+            decoded within a limit or edited by hand.
         title: As in `draw_trellis`.
     """
     if genotype.beta is None:

@@ -1,1 +1,1 @@
-"""What `nas-data check` finds in a data set, and how it says so."""
+"""Checks of data sets and their reports: `nas-data check`."""

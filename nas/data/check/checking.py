@@ -230,14 +230,14 @@ def _doubts(report: Report) -> Iterator[str]:
     absent = [name for name, pixels in zip(report.classes, main.labels.tolist(), strict=False) if not pixels]
     if main.counted and absent:
         yield (
-            f"{len(absent)} of {len(report.classes)} classes never occur in {report.main}, so that nothing can be "
-            f"learnt of them there: {', '.join(absent[:10])}{', ...' * (len(absent) > 10)}"
+            f"{len(absent)} of {len(report.classes)} classes never occur in {report.main}, so they cannot be "
+            f"learnt there: {', '.join(absent[:10])}{', ...' * (len(absent) > 10)}"
         )
     for split, counts in report.splits.items():
         if 2 * counts.ignored > counts.pixels:
             yield (
-                f"{counts.ignored / counts.pixels:.1%} of the pixels of {split} are ignored: do these labels mean a "
-                "class by the value that stands for it (255, in most data sets)?"
+                f"{counts.ignored / counts.pixels:.1%} of the pixels of {split} are ignored: is the ignored "
+                "value (255 in most data sets) a class in these labels?"
             )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.base import IGNORE, register_dataset
-from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, parts_of_split, splits_with
+from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, has_folders, parts_of_split, splits_with
 
 __all__ = ["CLASSES", "COLORS", "IDS", "SPLITS", "Ade20k"]
 
@@ -77,12 +77,9 @@ class Ade20k(PairedDataset):
     """
 
     def __init__(self, root: Path, split: str) -> None:
-        check_root("ade20k", root, _fits, "images/ and annotations/ with training/ and validation/ in each")
+        fits = has_folders("images", "annotations")
+        check_root("ade20k", root, fits, "images/ and annotations/ with training/ and validation/ in each")
         pairs: list[Pair] = []
         for part in parts_of_split("ade20k", SPLITS, split):
             pairs += find_pairs("ade20k", root / "images" / part, root / "annotations" / part)
         super().__init__("ade20k", split, CLASSES, COLORS.copy(), pairs, ids=IDS)
-
-
-def _fits(path: Path) -> bool:
-    return (path / "images").is_dir() and (path / "annotations").is_dir()

@@ -18,7 +18,7 @@ import numpy as np
 
 from nas.data.base import IGNORE, DataError, register_dataset
 from nas.data.readers.classes import read_class_file
-from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, parts_of_split
+from nas.data.readers.pairs import Pair, PairedDataset, check_root, find_pairs, has_folders, parts_of_split
 
 __all__ = ["CLASSES", "COLORS", "SPLITS", "CamVid"]
 
@@ -44,6 +44,9 @@ SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": (
 
 SEGNET_IDS = {**{number: number for number in range(11)}, 11: IGNORE}
 """Class id of each value in SegNet's own label files; 11 is void."""
+
+
+_is_plain = has_folders("images", "labels")
 
 
 def find_splits(root: Path) -> tuple[str, ...]:
@@ -99,10 +102,6 @@ class CamVid(PairedDataset):
             ids=None if plain else SEGNET_IDS,
             video=True,
         )
-
-
-def _is_plain(path: Path) -> bool:
-    return (path / "images").is_dir() and (path / "labels").is_dir()
 
 
 def _folders_of(split: str, plain: bool) -> tuple[str, str]:

@@ -148,7 +148,7 @@ class CelebAMask(PairedDataset):
 def _mapping(path: Path) -> dict[int, int]:
     """Number in CelebA by image number; lines, after a heading, are NUMBER NUMBER_IN_CELEBA FILE_IN_CELEBA."""
     if not path.is_file():
-        raise DataError(f"celebamask: {path} does not exist; it comes with the data set, and says which split is whose")
+        raise DataError(f"celebamask: {path} does not exist; it comes with the data set and assigns images to splits")
     found: dict[int, int] = {}
     for count, line in enumerate(read_text("mapping", path).splitlines(), start=1):
         words = line.split()

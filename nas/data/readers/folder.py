@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nas.data.base import DataError, register_dataset
 from nas.data.readers.classes import read_class_file
-from nas.data.readers.pairs import PairedDataset, check_root, find_pairs
+from nas.data.readers.pairs import PairedDataset, check_root, find_pairs, has_folders
 
 __all__ = ["Folder"]
 
@@ -53,7 +53,7 @@ class Folder(PairedDataset):
         check_root(
             "folder",
             root,
-            lambda path: (path / "images").is_dir() and (path / "labels").is_dir(),
+            has_folders("images", "labels"),
             "images/SPLIT/, labels/SPLIT/ and classes.txt or classes.json",
         )
         files = [path for path in (root / "classes.txt", root / "classes.json") if path.is_file()]

@@ -74,8 +74,6 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
 
 
 def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
@@ -96,6 +94,11 @@ def parts_of_split(name: str, splits: Mapping[str, Part], split: str) -> Part:
     if split not in splits:
         raise DataError(f"{name}: there is no split {split!r}; choose one of {', '.join(splits)}")
     return splits[split]
+
+
+def has_folders(*names: str) -> Callable[[Path], bool]:
+    """A `fits` of `check_root`: whether a folder has these subfolders."""
+    return lambda path: all((path / name).is_dir() for name in names)
 
 
 def splits_with(**folders: str) -> Callable[[Path], tuple[str, ...]]:
@@ -171,7 +174,7 @@ def listed_pairs(
         DataError: The list is empty, or names a sample twice or one that does not exist.
     """
     if not names:
-        raise DataError(f"{name}: {file} names no sample of this split; expected one a line")
+        raise DataError(f"{name}: {file} names no sample of this split; expected one per line")
     twice = [sample for sample, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{name}: {file} names {twice[0]} more than once")
