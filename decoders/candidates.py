@@ -26,20 +26,20 @@ class Candidate:
     path_log_probability: float
     """Its natural logarithm, finite however long the path."""
     cell_probability: float
-    """Product over the blocks of the share that a block's choice has in the scores of all its choices."""
+    """Product over the blocks of the probability of the block's choice."""
     cell_log_probability: float
     """Its natural logarithm; minus infinity for a greedy cell whose score is 0."""
     costs: Mapping[str, int] = field(default_factory=dict)
-    """What it costs by the table's names; empty without a table."""
+    """Costs by the table's names; empty without a table."""
 
     @property
     def log_probability(self) -> float:
-        """Of path and cell together."""
+        """Natural logarithm of the probability of path and cell together."""
         return self.path_log_probability + self.cell_log_probability
 
 
 class LimitError(ValueError):
-    """No network is within the limits: the message has what the cheapest costs."""
+    """No network is within the limits: the message gives the costs of the cheapest."""
 
 
 def best_candidates(
@@ -51,15 +51,15 @@ def best_candidates(
 ) -> list[Candidate]:
     """The most probable networks within the limits, the best first.
 
-    Of equally probable ones the path that is finest first comes first (as in `viterbi`), then the cell whose blocks are
-    as the greedy decoder prefers them. Without limits the first is the paper's decoding.
+    Ties are ordered by path, the finest first (as in `viterbi`), then by cell, as the greedy decoder orders choices.
+    Without limits the first candidate is the paper's decoding.
 
     Args:
-        relaxed: Probabilities; what has probability 0 is no candidate.
-        count: How many, at least 1; there are fewer where there are no more.
-        table: What networks cost.
-        limits: Inclusive, by the names of the table.
-        vary: What may change.
+        relaxed: Probabilities; a network of probability 0 is no candidate.
+        count: Number of candidates, at least 1; fewer are returned if there are no more.
+        table: Costs of networks.
+        limits: Inclusive limits by the names of the table.
+        vary: What may differ from the paper's decoding.
 
     Raises:
         ValueError: `count` is below 1, a limit is not in the table, the probabilities are wrong or leave nothing, no
@@ -72,8 +72,10 @@ def best_candidates(
     found = search.best(count, tuple(limits.values()))
     if not found:
         cheapest = {name: min(p.costs[name] for p in pareto_front(relaxed, table, name, vary)) for name in limits}  # type: ignore[arg-type]
-        wanted = " and ".join(f"{limit:,} {_spoken(name)}" for name, limit in limits.items())
-        least = " and ".join(f"{cost:,} {_spoken(name)}" for name, cost in cheapest.items())
+        wanted, least = (
+            " and ".join(f"{cost:,} {name.replace('_', '-')}" for name, cost in costs.items())
+            for costs in (limits, cheapest)
+        )
         each = ", but not in one network" if len(limits) > 1 else ""
         raise LimitError(f"no network is within {wanted}: the cheapest has {least}{each}; raise the limit")
     return [_candidate(search, one) for one in found]
@@ -82,23 +84,19 @@ def best_candidates(
 def pareto_front(relaxed: Relaxed, table: CostTable, cost: str, vary: Vary = "both") -> list[Candidate]:
     """The networks that no other beats in both probability and cost, the most probable first.
 
-    Of several with the same probability and cost one is on the front, the first in the order of `best_candidates`.
+    Of several with equal probability and cost, the first in the order of `best_candidates` is on the front.
 
     Args:
         relaxed: Probabilities.
-        table: What networks cost.
+        table: Costs of networks.
         cost: One of the table's names.
-        vary: What may change.
+        vary: What may differ from the paper's decoding.
 
     Raises:
         ValueError: As for `best_candidates`.
     """
     search = Search(relaxed, table, (cost,), vary)
     return [_candidate(search, one) for one in search.front()]
-
-
-def _spoken(name: str) -> str:
-    return name.replace("_", "-")
 
 
 def _candidate(search: Search, found: Found) -> Candidate:

@@ -1,17 +1,14 @@
-"""Decoding a cell: the two strongest predecessors of each block, and the likeliest operation on each.
+"""Decoding a cell: the greedy cell, and all choices of each block with their probabilities.
 
-Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Cell Architecture". The strength of an edge is the largest
-probability among its operations other than `none`. `none` is left out of the ranking AND of the choice of the
-operation: leaving it out of the ranking alone decodes edges that carry nothing. Where the search weighed the edges into
-a block, the weight of an edge is a factor of its strength (PC-DARTS, Xu et al., 2020, section 3.3).
+Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Cell Architecture": a block keeps its two strongest inputs with
+the likeliest operation on each. The strength of an edge is the largest probability among its operations other than
+`none`. `none` is left out of the ranking AND of the choice of the operation: leaving it out of the ranking alone
+decodes edges that carry nothing. Where the search weighed the edges into a block, the weight of an edge is a factor of
+its strength (PC-DARTS, Xu et al., 2020, section 3.3).
 
-The choices of each block of a cell with their probabilities: what the k best cells are put together from.
-
-The greedy decoder keeps, for each block, the two strongest of its inputs with the likeliest operation on each. That is
-the choice of two distinct inputs and two operations with the largest product of their alphas (each times the weight of
-its edge, where the search weighed the edges). So this product is the score of a choice; its share of the sum over all
-choices is the choice's probability, and the product over the blocks the probability of a cell. `none` can be chosen by
-neither, and has no share.
+The greedy choice has the largest product of two (weighted) alphas on distinct inputs. This product is the score of a
+choice, and its share of the sum over all choices of the block is the choice's probability. The probability of a cell is
+the product over its blocks.
 """
 
 from __future__ import annotations
@@ -35,22 +32,21 @@ def greedy_cell(
 ) -> tuple[Block, ...]:
     """Keeps two distinct predecessors for each block and one operation other than `none` on each.
 
-    Ties are settled by position: of equally strong predecessors the earlier state is kept (`l-2`, `l-1`, `block1`,
-    ...), of equally likely operations the one that `operations` names first. The two inputs of a block are listed in
-    ascending order of state, not of strength.
+    Ties are settled by position: the earlier state wins (`l-2`, `l-1`, `block1`, ...), and the operation that
+    `operations` names first. The two inputs of a block are in ascending order of state, not of strength.
 
     Args:
         alpha: Probabilities [edges, operations], rows in the order of `SearchSpace.edges`: B * (B + 3) / 2 of them,
             from which B follows.
         operations: Names of the columns.
-        edge_weights: Weights of the edges, [edges]; None: all are alike.
+        edge_weights: Weights of the edges, [edges]; None: equal weights.
 
     Returns:
-        One entry a block.
+        One entry per block.
 
     Raises:
-        ValueError: No B gives that number of rows, the columns are not as many as the names, the weights are not as
-            many as the rows, an entry is not finite, or there is no operation other than `none`.
+        ValueError: No B gives that number of rows, the number of columns or weights is wrong, an entry is not finite,
+            or there is no operation other than `none`.
     """
     blocks, columns, connecting, weights = checked_strengths(alpha, operations, edge_weights)
     strength = connecting.max(axis=1) * weights  # [edges]
@@ -72,8 +68,8 @@ def checked_strengths(
     """Checks the arguments of `greedy_cell`, and leaves `none` out.
 
     Returns:
-        The number of blocks; the columns of alpha that are not `none`; alpha with those alone; weights of the edges,
-        ones where there are none.
+        The number of blocks; the columns of alpha that are not `none`; alpha with only those columns; the edge weights,
+        or ones.
 
     Raises:
         ValueError: As `greedy_cell`.
@@ -83,47 +79,39 @@ def checked_strengths(
         raise ValueError(
             f"alpha has shape {list(alpha.shape)}: expected [edges, operations] with {len(operations)} operations"
         )
-    blocks = _number_of_blocks(len(alpha))
+    blocks = (math.isqrt(9 + 8 * len(alpha)) - 3) // 2  # solves B * (B + 3) / 2 = edges
+    if blocks < 1 or blocks * (blocks + 3) // 2 != len(alpha):
+        raise ValueError(
+            f"alpha has {len(alpha)} rows: expected B * (B + 3) / 2 for B blocks, one of 2, 5, 9, 14, 20, ..."
+        )
     if not np.isfinite(alpha).all():
         raise ValueError("alpha has an entry that is not finite: expected probabilities")
     columns = [column for column, name in enumerate(operations) if name != NONE]
     if not columns:
         raise ValueError(f"operations are {', '.join(operations) or 'empty'}: expected one other than {NONE!r}")
-    weights = np.ones(len(alpha)) if edge_weights is None else _checked_weights(edge_weights, len(alpha))
-    return blocks, columns, alpha[:, columns], weights
-
-
-def _checked_weights(edge_weights: np.ndarray, edges: int) -> np.ndarray:
-    weights = np.asarray(edge_weights)
-    if weights.shape != (edges,):
-        raise ValueError(f"edge_weights has shape {list(weights.shape)}: expected [{edges}], one number a row of alpha")
+    weights = np.ones(len(alpha)) if edge_weights is None else np.asarray(edge_weights)
+    if weights.shape != (len(alpha),):
+        raise ValueError(
+            f"edge_weights has shape {list(weights.shape)}: expected [{len(alpha)}], one number per row of alpha"
+        )
     if not np.isfinite(weights).all():
         raise ValueError("edge_weights has an entry that is not finite: expected numbers from 0 to 1")
-    return weights
-
-
-def _number_of_blocks(edges: int) -> int:
-    """Solves B * (B + 3) / 2 = edges."""
-    blocks = (math.isqrt(9 + 8 * edges) - 3) // 2
-    if blocks < 1 or blocks * (blocks + 3) // 2 != edges:
-        raise ValueError(f"alpha has {edges} rows: expected B * (B + 3) / 2 for B blocks, one of 2, 5, 9, 14, 20, ...")
-    return blocks
+    return blocks, columns, alpha[:, columns], weights
 
 
 class Choice(NamedTuple):
     """Two inputs of a block and the operations on them."""
 
     value: int
-    """Score, over the power of two that the block's choices share."""
+    """Score times a power of two that the block's choices share."""
     block: Block
 
 
 class BlockChoices(NamedTuple):
-    """What a block may be, the best first."""
+    """The choices of a block, the best first."""
 
     choices: tuple[Choice, ...]
-    """Those with a positive score; of equal ones the greedy decoder's comes first: the earlier inputs, then the earlier
-    operations."""
+    """Choices with a positive score; ties are ordered as in the greedy decoder: by earlier inputs, then operations."""
     total: int
     """Sum of the scores: a choice's probability is its score over this."""
 
@@ -131,12 +119,12 @@ class BlockChoices(NamedTuple):
 def block_choices(
     alpha: np.ndarray, operations: Sequence[str], edge_weights: np.ndarray | None = None
 ) -> tuple[BlockChoices, ...]:
-    """The choices of each block of a cell; arguments and what is raised as of `greedy_cell`.
+    """The choices of each block of a cell; arguments and errors as for `greedy_cell`.
 
-    A block has no choices where fewer than two of its inputs have an operation with a positive probability.
+    A block has no choices if fewer than two of its inputs have an operation with a positive probability.
     """
     blocks, columns, connecting, weights = checked_strengths(alpha, operations, edge_weights)
-    # The order of ties is by alpha, as the greedy decoder's: a product with a weight may round two alphas to one.
+    # Ties are ordered by alpha, as in the greedy decoder: a product with a weight may round two alphas to one.
     order = np.argsort(-connecting, axis=1, kind="stable")  # [edges, operations other than none]
     scores = connecting * weights[:, None]
     states, found, first = state_names(blocks), [], 0

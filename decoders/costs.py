@@ -1,10 +1,8 @@
-"""What decodings cost, as a table: no torch here, whoever builds networks fills it in.
+"""Costs of decodings as a table, and labels: unfinished decodings that can still be among the best.
 
-The cost of a decoded network is a sum. The path alone settles what surrounds the operations (`Step.costs`, `ends`);
-each operation of the cell adds, in each layer, what it costs at that place. A *place* is a level together with whether
-a cell there halves its inputs.
-
-Labels: unfinished decodings with their probability and costs, and which of them can still be among the best.
+The cost of a decoded network is a sum. The path alone determines the costs around the operations (`Step.costs`,
+`ends`); each operation of the cell adds its cost at the place of each layer. A *place* is a level together with whether
+a cell there halves its inputs. No torch here: the packages that build networks fill in the table.
 
 Label-setting with dominance is the textbook method for shortest paths under resource limits (Irnich and Desaulniers,
 2005, "Shortest path problems with resource constraints", section 4). All numbers are integers: nothing is rounded.
@@ -30,33 +28,33 @@ Kind = tuple[str, bool]
 
 
 class Step(NamedTuple):
-    """From a state into a layer."""
+    """A step from a state into a layer."""
 
     state: int
-    """The state that it leads to."""
+    """The next state."""
     place: int
-    """Where the layer's operations work: an index of `CostTable.operations`."""
+    """Place of the layer's operations: an index of `CostTable.operations`."""
     costs: Costs
-    """Of all that is there whatever the cell: projections, resizing, the sums of its blocks."""
+    """Costs that do not depend on the cell: projections, resizing, the sums of its blocks."""
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Costs of every network that a space has, as whole numbers; state 0 is the stem."""
+    """Costs of every network of a space, as whole numbers; state 0 is the stem."""
 
     names: tuple[str, ...]
-    """What is counted, such as "multiply_adds"; all costs are in this order."""
+    """Names of the costs, such as "multiply_adds"; all costs are in this order."""
     levels: tuple[int, ...]
     """The level of each state."""
     steps: tuple[tuple[Step, ...], ...]
-    """From each state, the finest level first, at most one for each level."""
+    """Steps from each state, the finest level first, at most one to each level."""
     ends: tuple[Costs, ...]
-    """Of the head behind each state, and of the stem."""
+    """Costs of the stem and of the head behind each state."""
     operations: Mapping[Kind, tuple[Costs, ...]]
-    """Of each kind of operation, at each place."""
+    """Costs of each kind of operation at each place."""
 
     def cost(self, cell: Sequence[Block], levels: Sequence[int]) -> Costs:
-        """What the network of a cell and a path costs.
+        """Costs of the network of a cell and a path.
 
         Raises:
             ValueError: The table has no such step or operation.
@@ -72,7 +70,7 @@ class CostTable:
         return total
 
     def surroundings(self, levels: Sequence[int]) -> tuple[Costs, list[int]]:
-        """What a path costs without the operations of its cells, and the place of each layer.
+        """Costs of a path without the operations of its cells, and the place of each layer.
 
         Raises:
             ValueError: The table has no such step.
@@ -89,9 +87,7 @@ class CostTable:
 
 def kinds_of(block: Block) -> tuple[Kind, Kind]:
     """The kinds of a block's two operations."""
-    first, second = (
-        (operation, source in CELL_INPUTS) for source, operation in zip(block.inputs, block.operations, strict=True)
-    )
+    first, second = ((block.operations[branch], block.inputs[branch] in CELL_INPUTS) for branch in range(2))
     return first, second
 
 
@@ -99,18 +95,18 @@ Costs = tuple[int, ...]
 """Integers that add up along a decoding; may be empty."""
 
 MAX_LABELS = 200_000
-"""Labels at one place of a decoding that are still sorted; beyond, it is refused rather than waited for."""
+"""Labels at one place of a decoding; with more, it would take too long and is refused."""
 
 
 class Label(NamedTuple):
     """A decoding up to some place."""
 
     value: int
-    """Product of its probabilities, over a power of two that all labels at that place share."""
+    """Product of its probabilities times a power of two that all labels at that place share."""
     costs: Costs
-    """What it has cost so far."""
+    """Costs so far."""
     choice: tuple[int, ...]
-    """What was chosen, in order; of equally probable labels the lexicographically smallest comes first."""
+    """Choices in order; of equally probable labels the lexicographically smallest comes first."""
 
     @property
     def rank(self) -> tuple[int, tuple[int, ...]]:
@@ -121,8 +117,8 @@ class Label(NamedTuple):
 def best_labels(labels: list[Label], count: int) -> list[Label]:
     """The labels from which the `count` best decodings may come, the best first.
 
-    A label is left out if `count` labels that come before it cost at most as much in every respect: whatever it goes on
-    with, they can go on with, too. Without costs these are the first `count`; with `count` = 1 it is the Pareto front.
+    A label is left out if `count` labels before it cost at most as much in every respect: they can continue as it can.
+    Without costs these are the first `count` labels; with `count` = 1 they are the Pareto front.
 
     Args:
         labels: All at the same place, so that the same may follow.

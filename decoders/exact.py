@@ -1,10 +1,9 @@
-"""Probabilities without rounding: floats as whole numbers over one power of two.
+"""Exact probabilities: floats as integers over one power of two.
 
-A float is an integer over a power of two. Floats that share the power, as those of one layer or one block do here, are
-plain integers; products of one factor from each layer share a power again, so that they compare as integers do, without
-rounding and without underflow after any number of factors. Sums of logarithms would round: paths with the same
-transitions in another order, of which a search that has just begun has thousands, would tie or not by the last bit of a
-logarithm, and decode differently from machine to machine.
+Floats that share the power, as those of one layer or block do here, compare as plain integers. So do products of one
+factor from each layer, without rounding or underflow. Sums of logarithms would round: paths with the same transitions
+in another order (a search that has just begun has thousands) would tie or not by the last bit of a logarithm, and
+decode differently from machine to machine.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ __all__ = ["logarithm", "rounded", "scaled"]
 
 
 def scaled(probabilities: Iterable[float]) -> tuple[list[int], int]:
-    """Writes probabilities as `integer / 2**exponent`, with the smallest exponent that does for all.
+    """Writes probabilities as `integer / 2**exponent`, with the smallest common exponent.
 
     Args:
         probabilities: Finite and not negative.
@@ -36,6 +35,6 @@ def rounded(value: int, exponent: int) -> float:
 
 
 def logarithm(value: int, exponent: int) -> float:
-    """The natural logarithm of `value / 2**exponent`, for a positive value: finite however small that is."""
+    """The natural logarithm of `value / 2**exponent` for a positive value, finite however small the quotient."""
     length = value.bit_length()  # value / 2**length is in [0.5, 1): the two terms do not cancel
     return math.log(value / (1 << length)) + (length - exponent) * math.log(2)

@@ -1,10 +1,9 @@
 """The search for the best networks under limits, and for the Pareto front: path and cell together, exactly.
 
-A network is a path and a cell; its probability is the product of theirs. What a cell costs depends on the path, so that
-neither can be decoded before the other. The search goes by the path: first the walks that some cell can make the best
-(of two walks in the same state the less probable one is dropped if, whatever the cell, it costs at least as much);
-then, the most probable first, the best cells for each of them within what is left of the limits, until no later walk
-can win.
+A network is a path and a cell; its probability is the product of theirs. The costs of a cell depend on the path, so
+neither can be decoded before the other. The search first finds the walks that some cell can make the best: of two walks
+in the same state, the less probable one is dropped if it costs at least as much with any cell. Then it finds the best
+cells for each walk within the rest of the limits, the most probable walk first, until no later walk can win.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from decoders.trellis import Trellis, best_walks, likeliest_ahead, plain_trellis
 __all__ = ["Found", "Relaxed", "Search", "Vary"]
 
 Vary = Literal["both", "path", "cell"]
-"""What may be other than the paper's decoding: path and cell, the path alone (with the greedy cell), the cell alone (on
-the Viterbi path)."""
+"""What may differ from the paper's decoding: both, the path alone (with the greedy cell), or the cell alone (on the
+Viterbi path)."""
 
 NARROW = (1, 3, 7, 15, 31)
-"""Under limits, networks are looked for among those up to 2, 8, ... times less probable than the best, then all."""
+"""Under limits, the search covers networks up to 2, 8, ... times less probable than the best, then all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """What is decoded, with the names and shapes of `Genotype`'s fields."""
+    """Probabilities to decode, with the names and shapes of `Genotype`'s fields."""
 
     alpha: np.ndarray
     """[edges, operations]"""
@@ -59,8 +58,6 @@ class Found(NamedTuple):
 
 
 class _Option(NamedTuple):
-    """A choice of a block that can matter."""
-
     number: int
     """Index among the block's choices."""
     value: int
@@ -68,13 +65,13 @@ class _Option(NamedTuple):
 
 
 class Search:
-    """What is decoded, made ready.
+    """Searches for the best networks.
 
     Args:
-        relaxed: Probabilities.
-        table: What networks cost, or None.
-        names: The costs that count, by the table's names.
-        vary: What may change.
+        relaxed: Probabilities to decode.
+        table: Costs of networks, or None.
+        names: Names of the costs that count.
+        vary: What may differ from the paper's decoding.
 
     Raises:
         ValueError: An argument is wrong, or a block has no choice of positive probability.
@@ -102,16 +99,16 @@ class Search:
             if not choices:
                 raise ValueError(
                     f"alpha leaves block{number} fewer than two inputs with an operation of positive probability: "
-                    "there is no other cell than the greedy one; vary the path alone"
+                    "the greedy cell is the only one; vary the path alone"
                 )
         self.likeliest = math.prod(choices[0].value for choices in self.choices)
 
     def best(self, count: int, limits: Costs) -> list[Found]:
-        """The best `count`; looks among the most probable first: where these suffice, far fewer labels are made."""
+        """The best `count` networks; starts with the most probable: if these suffice, far fewer labels are made."""
         top = likeliest_ahead(self.factors)[0][0] * self.likeliest
         found: list[Found] = []
         if count > 1 and len(limits) > 1 and not self.best(1, limits):
-            return []  # there is none: with several limits, the proof for one is far shorter than that for many
+            return []  # with several limits, it is far faster to prove this for one network than for many
         for bar in (*(top >> halvings for halvings in NARROW if limits), 0):
             found = self._best(count, limits, bar)
             if len(found) == count:
@@ -119,7 +116,7 @@ class Search:
         return found
 
     def _best(self, count: int, limits: Costs, bar: int) -> list[Found]:
-        """The best of those whose probability is not below a bar."""
+        """The best of the networks whose probability is at least `bar`."""
         found: list[Found] = []
         options = self._options(count)
         for walk in self._walks(count, limits, -(-bar // self.likeliest)):
@@ -128,7 +125,7 @@ class Search:
                 worst = found[-1]
                 if (-walk.value * self.likeliest, walk.choice) > worst[:2]:
                     break
-                need = max(bar, -worst.negative + (walk.choice > worst.levels))  # a tie is won by the finer path
+                need = max(bar, -worst.negative + (walk.choice > worst.levels))  # the finer path wins a tie
             for cell in self._cells(walk, options, count, limits, -(-need // walk.value)):
                 insort(found, Found(-walk.value * cell.value, walk.choice, cell.choice))
             del found[count:]
@@ -152,7 +149,7 @@ class Search:
         return (Found(-label.value, label.choice[:layers], label.choice[layers:]) for label in found)
 
     def _options(self, count: int) -> list[list[_Option]]:
-        """The choices of each block that can matter: of equal kinds, so of equal costs anywhere, the `count` best."""
+        """The choices of each block that can matter: the `count` best of each pair of kinds, which cost the same."""
         options = []
         for choices in self.choices:
             seen: Counter[tuple[Kind, ...]] = Counter()
@@ -168,7 +165,7 @@ class Search:
         return options
 
     def _walks(self, count: int, limits: Costs, bar: int) -> list[Label]:
-        """The walks that may be wanted; their first costs are those with the cheapest operation everywhere."""
+        """The walks that may be needed; their first costs assume the cheapest operation everywhere."""
         walks = best_walks(self.factors, self._trellis(), count, limits, bar)
         if not walks and not limits:
             raise ValueError(NO_PATH)
@@ -199,15 +196,7 @@ class Search:
         return Trellis(table.levels, steps, tuple((*(end[d] for d in self.used), *nothing) for end in table.ends))
 
     def _cells(self, walk: Label, options: list[list[_Option]], count: int, limits: Costs, bar: int) -> list[Label]:
-        """The cells from which the `count` best on a walk may come, the best first, with what the networks cost.
-
-        Args:
-            walk: The path.
-            options: Of each block.
-            count: How many are asked for.
-            limits: Of the costs; empty: none.
-            bar: Least score of a cell that is of use.
-        """
+        """The cells of at least score `bar` that may be the `count` best on a walk, with the networks' costs."""
         of_kind: dict[Kind, Costs] = {}
         start: Costs = ()
         if self.table is not None and self.used:
@@ -255,10 +244,7 @@ def _only(factors: Sequence[Sequence[Sequence[int]]], levels: Sequence[int]) -> 
 
 
 def _columns(excess: np.ndarray) -> np.ndarray:
-    """[kinds, places, costs] -> [places, columns]: each column that says something the others do not.
-
-    Walks are compared in each of them; zeros compare equal, and multiples compare alike.
-    """
+    """[kinds, places, costs] -> [places, columns], without columns of zeros or multiples, which compare alike."""
     columns = excess.transpose(1, 0, 2).reshape(excess.shape[1], -1)  # [places, kinds * costs]
     columns = columns[:, columns.any(axis=0)]
     return np.unique(columns // np.gcd.reduce(columns, axis=0), axis=1) if columns.size else columns

@@ -1,9 +1,9 @@
 """Decoding a path: the likeliest walks through the trellis, by the Viterbi algorithm.
 
 Source: Auto-DeepLab (Liu et al., 2019), section 4.3, "Network Architecture": beta holds the transition probabilities
-between levels from layer to layer, and the path is the one of maximum probability from start to end. The k best: each
-node keeps its k best walks instead of one (Seshadri and Sundberg, 1994, "List Viterbi decoding algorithms"). All
-probabilities are exact (`decoders/exact.py`): a tie is a tie.
+between the levels of successive layers, and the path has maximum probability. For the k best paths, each node keeps its
+k best walks (Seshadri and Sundberg, 1994, "List Viterbi decoding algorithms"). All probabilities are exact
+(`decoders/exact.py`), so ties are exact, too.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class Path:
     probability: float
     """Product of the path's transition probabilities; 0.0 where that is below the smallest float."""
     log_probability: float
-    """Its natural logarithm, which is finite however long the path."""
+    """Its natural logarithm, finite however long the path."""
 
 
 def viterbi(beta: np.ndarray) -> Path:
-    """Finds the path of maximum probability that starts at the stem and ends at any level of the last layer.
+    """Finds the path of maximum probability from the stem to any level of the last layer.
 
-    Of equally probable paths it gives the lexicographically smallest: the finest first level, then the finest second
-    one, and so on. Equal means equal as real numbers, not nearly so.
+    Of equally probable paths it returns the lexicographically smallest: the finest first level, then the finest second
+    one, and so on. Equal means equal as real numbers, not nearly equal.
 
     Args:
         beta: Outgoing probabilities [layers, levels, 3] as in `Genotype.beta`: of the step from layer l - 1 at that
@@ -55,7 +55,7 @@ def best_paths(beta: np.ndarray, count: int) -> list[Path]:
 
     Args:
         beta: As for `viterbi`, whose path is the first.
-        count: How many, at least 1; there are fewer where fewer have a positive probability.
+        count: Number of paths, at least 1; fewer are returned if fewer have a positive probability.
 
     Raises:
         ValueError: As for `viterbi`, or `count` is below 1.
@@ -76,7 +76,7 @@ def exact_factors(beta: np.ndarray) -> tuple[Factors, int]:
         Integers [layers][levels][3], those of a layer over one power of two; the exponent of a whole path.
 
     Raises:
-        ValueError: As for `viterbi`, but for paths of probability 0, which are not looked for.
+        ValueError: As for `viterbi`, except that paths of probability 0 are not an error.
     """
     table = _checked(beta)
     factors, exponent = [], 0
@@ -92,11 +92,11 @@ def path_probability(beta: np.ndarray, levels: Sequence[int]) -> float:
 
     Args:
         beta: As for `viterbi`.
-        levels: The level of each layer, one a layer.
+        levels: The level of each layer.
 
     Raises:
-        ValueError: `beta` is wrong as for `viterbi`, or `levels` is no path: a wrong length, a level that there is not,
-            a step of more than one level.
+        ValueError: `beta` is wrong as for `viterbi`, or `levels` is not a path: it has a wrong length, an unknown
+            level, or a step of more than one level.
     """
     table = _checked(beta)
     if len(levels) != len(table):
@@ -111,7 +111,7 @@ def path_probability(beta: np.ndarray, levels: Sequence[int]) -> float:
 
 
 def _checked(beta: np.ndarray) -> list[list[list[float]]]:
-    """Checks beta and returns it as nested lists: element access on arrays is what would cost time here."""
+    """Checks beta and returns it as nested lists, whose elements are faster to access than an array's."""
     beta = np.asarray(beta, dtype=np.float64)
     if beta.ndim != 3 or beta.shape[2] != 3 or 0 in beta.shape:
         raise ValueError(f"beta has shape {list(beta.shape)}: expected [layers, levels, 3]")

@@ -1,7 +1,7 @@
-"""The walks through the levels and what they cost: states, steps, and the best labels along them.
+"""Walks through the levels and their costs: states, steps, and the best labels along them.
 
-What a layer costs may depend on more than its level: on the levels before it, where the stem was left. The states of a
-`Trellis` say all that the costs depend on, each of them at one level.
+A layer's cost may also depend on the levels before it. A state of a `Trellis` is one level together with everything
+that the costs depend on.
 """
 
 from __future__ import annotations
@@ -26,16 +26,14 @@ class Trellis:
     levels: tuple[int, ...]
     """The level of each state."""
     steps: tuple[tuple[tuple[int, Costs], ...], ...]
-    """From each state: (next state, what the step costs), the finest first, at most one for each level."""
+    """(next state, costs of the step) from each state, the finest level first, at most one for each level."""
     ends: tuple[Costs, ...]
-    """What ending in each state costs."""
+    """Costs of ending in each state."""
 
 
 def plain_trellis(levels: int) -> Trellis:
-    """A state a level, nothing costs anything."""
-    steps = tuple(
-        tuple((target, ()) for target in range(max(level - 1, 0), min(level + 2, levels))) for level in range(levels)
-    )
+    """A trellis with one state per level and no costs."""
+    steps = tuple(tuple((to, ()) for to in range(max(at - 1, 0), min(at + 2, levels))) for at in range(levels))
     return Trellis(tuple(range(levels)), steps, ((),) * levels)
 
 
@@ -43,11 +41,11 @@ def best_walks(factors: Factors, trellis: Trellis, count: int, limits: Sequence[
     """The walks from which the `count` best may come, the best first, as of `best_labels`.
 
     Args:
-        factors: Of the transitions; a walk with a factor of 0 does not exist.
-        trellis: What may follow what, at which costs.
-        count: How many are asked for, at least 1.
-        limits: Of the first costs, inclusive; walks beyond are left out.
-        bar: Walks of a smaller value are left out.
+        factors: Transition probabilities; a walk with a factor of 0 does not exist.
+        trellis: States and steps with their costs.
+        count: Number of walks, at least 1.
+        limits: Inclusive limits of the first costs; walks above them are left out.
+        bar: Smallest value of a walk that is kept.
 
     Returns:
         Labels whose choice is the walk's levels.
@@ -86,7 +84,7 @@ def best_walks(factors: Factors, trellis: Trellis, count: int, limits: Sequence[
 
 
 def likeliest_ahead(factors: Factors) -> list[list[int]]:
-    """The largest value with which a walk goes on from each level of each layer, [layers + 1][levels]; 0: none does."""
+    """The largest value of a walk's rest from each level of each layer, [layers + 1][levels]; 0 if there is none."""
     table = [[1] * len(factors[0])]
     for rows in reversed(factors):
         padded = [0, *table[-1], 0]
@@ -95,7 +93,7 @@ def likeliest_ahead(factors: Factors) -> list[list[int]]:
 
 
 def _least_ahead(factors: Factors, trellis: Trellis, dimensions: int) -> list[list[Costs | None]]:
-    """Least of each of the first costs from each state on, [layers + 1][states]; None where no walk goes on."""
+    """The least of each of the first costs of a walk's rest, [layers + 1][states]; None if there is no rest."""
     table: list[list[Costs | None]] = [[end[:dimensions] for end in trellis.ends]]
     for row in reversed(factors):
         after, now = table[-1], list[Costs | None]()

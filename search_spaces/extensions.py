@@ -1,10 +1,10 @@
-"""Operations, data sets, metrics and the like from outside: Python files, and installed plugins.
+"""Extensions: operations, data sets, metrics and the like from Python files and installed plugins.
 
-NAS_EXTENSIONS in the environment names files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH; the
-commands load them before they begin. A plugin is a module that an installed distribution names as an entry point of the
-group `nas_segmentation.plugins`; it is loaded when a registry is asked for a name that it does not have. What passes
-between people (genotypes, settings, run folders, checkpoints) names operations and data sets, never code: what is
-executed is settled by whoever runs the command.
+The environment variable NAS_EXTENSIONS names files (`./ghost.py`) or modules (`mine.ghost`), separated as in PATH; the
+commands load them at the start. A plugin is a module that an installed distribution names as an entry point of the
+group `nas_segmentation.plugins`; it is loaded when a registry is asked for an unknown name. Files that people exchange
+(genotypes, settings, run folders, checkpoints) name operations and data sets, never code: the user who runs a command
+decides which code it executes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Extension:
     name: str
     """Path of the file, or module of the plugin."""
     version: str
-    """So that a log tells two versions apart: of a file the SHA-256 of its content, of a plugin its distribution's."""
+    """For logs: the SHA-256 of a file's content, or the name and version of a plugin's distribution."""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.version})"
@@ -50,12 +50,12 @@ _PLUGINS: list[Extension] | None = None
 
 
 def loaded_extensions() -> tuple[Extension, ...]:
-    """What was loaded in this process: files, then plugins, each in that order."""
+    """The files, then the plugins, that this process has loaded, in order."""
     return (*_LOADED.values(), *(_PLUGINS or ()))
 
 
 def load_plugins() -> None:
-    """Imports the modules that installed distributions name as plugins, once in a process.
+    """Imports the modules that installed distributions name as plugins, once per process.
 
     Raises:
         ExtensionError: Importing one raises an error; the message names its distribution.
@@ -80,16 +80,13 @@ def load_plugins() -> None:
 
 
 def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
-    """Imports the files and modules that are named, each once.
+    """Imports the named files and modules, each once, and returns all that are loaded.
 
-    A file is imported as the module of its name, and its folder becomes the last one that modules are looked for in: a
-    process that is started afresh, such as a loader's worker where processes are not forked, finds it in the same way.
+    A file is imported as a module, and its folder is appended to `sys.path`, so that spawned processes, such as a
+    loader's workers, can import it, too.
 
     Args:
-        names: Files ending in .py and names of modules, with `os.pathsep` between them; the environment's if not given.
-
-    Returns:
-        All that are loaded.
+        names: Files ending in .py and names of modules, separated by `os.pathsep`; None: those in the environment.
 
     Raises:
         ExtensionError: One is missing, its name is that of another module, or importing it raises an error.
@@ -108,7 +105,7 @@ def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
 
 
 def _module_of(path: Path) -> str:
-    """The name by which a file can be imported, here and in processes that are started afresh."""
+    """The name by which a file can be imported, here and in spawned processes."""
     file, folder, name = path.resolve(), str(path.absolute().parent), path.stem
     if not file.is_file():
         raise ExtensionError(

@@ -75,7 +75,7 @@ class FactorizedConv2d(nn.Module):
 
 
 class JoinChannels(nn.Module):
-    """Tensors (N, C_i, H, W) side by side: (N, sum of C_i, H, W). A module, so that a search can batch it."""
+    """Concatenates tensors (N, C_i, H, W) to (N, sum of C_i, H, W). A module, so that a search can batch it."""
 
     def forward(self, tensors: list[Tensor]) -> Tensor:
         return torch.cat(tensors, dim=1)
@@ -106,14 +106,14 @@ def branch_widths(channels: int, branches: int) -> tuple[int, ...]:
 class FactorizedPyramid(nn.Module):
     """Convolutions and residual of an FPL module, and a batch norm: (N, C_in, H, W) -> (N, C, h, w).
 
-    Stage 1: a 1x1 convolution to n channels, a 3x3 convolution of them, y. Stage 2: b branches of dilated convolutions
-    on y, pairwise feature fusion, concatenation to C channels. There is neither a batch norm nor an activation between.
-    At stride 1 and equal widths the input is added. Behind a stride it is not; there the 1x1 convolution has a bias, as
-    in the later networks of FPLNet's first author: the paper's number of parameters has no other explanation.
+    Stage 1: a 1x1 convolution to n channels, then a 3x3 convolution, y. Stage 2: b branches of dilated convolutions on
+    y, pairwise feature fusion, concatenation to C channels. There is no batch norm or activation in between. At stride
+    1 and equal widths the input is added. With a stride it is not, and the 1x1 convolution has a bias, as in the later
+    networks of FPLNet's first author: nothing else explains the paper's number of parameters.
 
-    The paper has n = C / b. Where b does not divide C, n is C / b rounded up and the last branches are one channel
-    narrower; what they take part in is added over the channels that both sides have. With fewer channels than rates
-    there are C branches, at the first rates.
+    The paper has n = C / b. Where b does not divide C, n is rounded up and the last branches are one channel narrower;
+    additions then cover the channels that both sides have. With fewer channels than rates there are C branches, at the
+    first rates.
 
     Args:
         channels_in: C_in.
@@ -243,11 +243,8 @@ class ESP(nn.Module):
         rates = rates[:channels_out]
         width, rest = divmod(channels_out, len(rates))
         self.residual = stride == 1 and channels_in == channels_out
-        self.reduce: nn.Module
-        if stride == 1:
-            self.reduce = nn.Conv2d(channels_in, width, 1, bias=False)
-        else:
-            self.reduce = _convolution(channels_in, width, 1, stride, split=False)
+        kernel = 1 if stride == 1 else 3
+        self.reduce = nn.Conv2d(channels_in, width, kernel, stride, kernel // 2, bias=False)
         self.branches = nn.ModuleList(
             _convolution(width, width if number else width + rest, rate, 1, split=False)
             for number, rate in enumerate(rates)

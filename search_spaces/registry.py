@@ -17,13 +17,13 @@ Entry = TypeVar("Entry")
 class Registry(Generic[Entry]):
     """Names to entries, in the order of registration.
 
-    A name is registered once; asking for an unknown one tells which names there are. Before that, extensions and
-    installed plugins are loaded, which may register it: so it is found in every process, however that was started.
+    A name is registered once. A look-up of an unknown name first loads extensions and installed plugins, which may
+    register it, in every process; the error lists the known names.
 
     Args:
-        kind: What the entries are, in the singular, for messages ("candidate operation").
-        hint: How there come to be more, for the message about an unknown name.
-        load_shipped: Imports the modules that register the shipped entries; called before the first look.
+        kind: Kind of the entries, in the singular, for messages ("candidate operation").
+        hint: How to add entries, for the message about an unknown name.
+        load_shipped: Imports the modules that register the shipped entries; called before the first look-up.
     """
 
     def __init__(self, kind: str, hint: str = "", load_shipped: Callable[[], object] = lambda: None) -> None:
@@ -54,7 +54,7 @@ class Registry(Generic[Entry]):
         """Returns the entry called `name`.
 
         Raises:
-            ValueError: There is none, and the message lists the names there are; or a plugin cannot be loaded.
+            ValueError: The name is unknown (the message lists the known ones), or a plugin cannot be loaded.
         """
         if name not in self:
             more = f"; {self.hint}" if self.hint else ""
@@ -73,7 +73,7 @@ class Registry(Generic[Entry]):
 
     @contextmanager
     def temporarily(self) -> Iterator[None]:
-        """Undoes at the end of a `with` block what was registered in it, for tests."""
+        """Removes entries registered inside the `with` block when it ends, for tests."""
         before = dict(self._entries)
         try:
             yield
@@ -81,7 +81,7 @@ class Registry(Generic[Entry]):
             self._registered = before
 
     def __contains__(self, name: object) -> bool:
-        # Commands take a path or a name in the same place: a path is not looked for in plugins.
+        # Commands accept a path in place of a name: paths do not load plugins.
         if name not in self._entries and isinstance(name, str) and re.fullmatch(r"\w[\w+-]*", name):
             load_extensions()
             load_plugins()

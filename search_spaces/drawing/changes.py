@@ -1,4 +1,4 @@
-"""How a search went: the path and the cell after some of its epochs, side by side."""
+"""Picture of a search's progress: the path and the cell after some of its epochs, side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_changes"]
 
 COLUMNS = 4
-"""Trellises beside each other."""
+"""Trellises next to each other."""
 
 # In inches.
 PANEL_WIDTH, PANEL_GAP, CAPTION, ROW = 2.45, 0.3, 0.4, 0.3
@@ -50,7 +50,7 @@ def draw_changes(epochs: Sequence[tuple[int, Genotype]], path: str | Path | None
         path: If given, `save_figure` writes the picture there.
 
     Raises:
-        ValueError: There is none, or the spaces differ.
+        ValueError: There are no epochs, or their spaces differ.
     """
     if not epochs:
         raise ValueError("there is no epoch to draw: let the search finish one")
@@ -81,22 +81,16 @@ def draw_changes(epochs: Sequence[tuple[int, Genotype]], path: str | Path | None
     draw_text(axes, (width / 2, FOOTER + table + BETWEEN / 3), note, size=10)
     _table(axes, epochs, ((width - LABELS - ENTRY_WIDTH * len(epochs)) / 2, FOOTER + table))
     draw_legend(axes, families, width)
-    for number, line in enumerate(_explained(first)):
+    ends = f"stride {space.strides[0]}"
+    if space.levels > 1:
+        ends = f"strides {space.strides[0]} to {space.strides[-1]} from top to bottom"
+    color = "orange: the path" + ("" if first.beta is None else ", p: its probability; wide and dark: likely")
+    for number, line in enumerate((f"stem and layers from left to right, {ends}", color)):
         draw_text(axes, (width / 2, axes.get_ylim()[1] - 0.62 - LINE * number), line, size=10)
     draw_title(axes, f"{space_name(first)}: path and cell over the search", width)
     if path is not None:
         save_figure(figure, path)
     return figure
-
-
-def _explained(genotype: Genotype) -> list[str]:
-    """How a trellis is to be read."""
-    strides = genotype.space.strides
-    ends = f"stride {strides[0]}" if len(strides) == 1 else f"strides {strides[0]} to {strides[-1]} from top to bottom"
-    colors = (
-        "orange: the path" if genotype.beta is None else "orange: the path, p: its probability; wide and dark: likely"
-    )
-    return [f"stem and layers from left to right, {ends}", colors]
 
 
 def _panel(axes: Axes, caption: str, genotype: Genotype, corner: Point) -> None:

@@ -1,4 +1,4 @@
-"""A genotype's path on the trellis."""
+"""Picture of a genotype's path on the trellis."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def draw_trellis(
 ) -> Figure:
     """Draws the trellis with the genotype's path: layers from left to right, the finest level at the top.
 
-    With beta a transition is the wider and darker the likelier it is; without, all are thin.
+    With beta, likelier transitions are wider and darker; without, all are thin.
 
     Args:
-        genotype: Whose path to draw.
+        genotype: Genotype whose path is drawn.
         path: If given, `save_figure` writes the picture there.
         others: More paths, such as the k best, drawn in grey beneath the genotype's own; each as the strides of the
-            layers, like `Genotype.path`. Where several run together the grey is darker.
-        title: In place of the space's name and the path's probability.
+            layers, like `Genotype.path`. The grey is darker where several run together.
+        title: Replaces the space's name and the path's probability.
 
     Raises:
-        ValueError: One of the others is no path of the space.
+        ValueError: One of the others is not a path of the space.
     """
     space = genotype.space
-    other_levels = [_levels(genotype, other) for other in others]
+    other_levels = [replace(genotype, path=tuple(other)).levels for other in others]  # which checks the path
     step = 0.8 if space.layers <= 14 else 0.5 if space.layers <= 60 else 30 / space.layers
     row, radius = 0.75, min(0.15, step / 4)
     legend = _legend(genotype, other_levels)
@@ -91,14 +91,15 @@ def draw_trellis_graph(
     """Draws nodes and transitions, the path's on top.
 
     Args:
-        axes: Where to draw.
-        genotype: Its space, beta and path.
+        axes: Axes to draw on.
+        genotype: Genotype with the space, beta and path.
         at: (layer, level) -> point; the stem is (0, 0).
-        scale: Of the lines' widths.
-        radius: Of a node.
+        scale: Factor of the lines' widths.
+        radius: Radius of a node.
         others: More paths, as levels.
     """
-    from matplotlib.collections import LineCollection
+    from matplotlib.collections import LineCollection, PatchCollection
+    from matplotlib.patches import Circle
 
     space = genotype.space
     segments, widths, greys = [], [], []
@@ -109,11 +110,11 @@ def draw_trellis_graph(
                 segments.append([at(layer, level), at(layer + 1, target)])
                 widths.append(scale * (0.7 + 3.3 * min(probability, 1.0)))
                 greys.append(str(round(0.82 - 0.67 * min(probability, 1.0), 3)))
-    # Collections, not a line each: a search draws this every epoch. The paths are wide and translucent: what they
-    # highlight, and how wide that is, stays visible.
+    # Collections are faster than single lines: a search draws this every epoch. The paths are wide and translucent, so
+    # that the transitions that they highlight, and their widths, stay visible.
     axes.add_collection(LineCollection(segments, linewidths=widths, colors=greys, zorder=1, capstyle="round"))
     styles = [(other, OTHERS, _others_opacity(len(others)), OTHERS_BAND, 0.5) for other in others]
-    if others:  # beneath the path the others are taken away, so that its colour stays its own
+    if others:  # white beneath the path hides the others there, so that they do not change its colour
         styles.append((genotype.levels, "#FFFFFF", 1.0, BAND, 0.7))
     for levels, color, opacity, band, order in (*styles, (genotype.levels, HIGHLIGHT, OPACITY, BAND, 2)):
         steps = [[at(layer, a), at(layer + 1, b)] for layer, (a, b) in enumerate(pairwise((0, *levels)))]
@@ -122,25 +123,13 @@ def draw_trellis_graph(
         )
     chosen = {(0, 0), *enumerate(genotype.levels, start=1)}
     nodes = [(0, 0), *((layer, level) for layer in range(1, space.layers + 1) for level in space.node_levels(layer))]
-    _nodes(axes, [at(*node) for node in nodes if node not in chosen], "#FFFFFF", LINE, radius)
-    _nodes(axes, [at(*node) for node in nodes if node in chosen], HIGHLIGHT, HIGHLIGHT, radius)
-
-
-def _nodes(axes: Axes, points: Sequence[Point], face: str, edge: str, radius: float) -> None:
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Circle
-
-    circles = [Circle(point, radius) for point in points]
-    axes.add_collection(PatchCollection(circles, facecolor=face, edgecolor=edge, linewidth=1.2, zorder=3))
-
-
-def _levels(genotype: Genotype, strides: Sequence[int]) -> tuple[int, ...]:
-    """A path's levels; the genotype's own checks say what is wrong with it."""
-    return replace(genotype, path=tuple(strides)).levels
+    for on_path, face, edge in ((False, "#FFFFFF", LINE), (True, HIGHLIGHT, HIGHLIGHT)):
+        circles = [Circle(at(*node), radius) for node in nodes if (node in chosen) == on_path]
+        axes.add_collection(PatchCollection(circles, facecolor=face, edgecolor=edge, linewidth=1.2, zorder=3))
 
 
 def _legend(genotype: Genotype, others: Sequence[Sequence[int]]) -> list[tuple[list[Sample], str]]:
-    """What the lines mean: samples, and a line of text."""
+    """Samples of lines, and the text that explains them."""
     path: Sample = (0, 1, BAND, HIGHLIGHT, OPACITY)
     legend: list[tuple[list[Sample], str]] = [([path, (0, 1, 2.3, LIKELY, 0.5)], "the path")]
     if others:
@@ -157,12 +146,12 @@ def _legend(genotype: Genotype, others: Sequence[Sequence[int]]) -> list[tuple[l
 
 
 def _others_opacity(number: int) -> float:
-    """Of each of so many other paths."""
+    """Opacity of each of `number` other paths."""
     return max(min(OTHERS_OPACITY, 1 - (1 - OTHERS_TOGETHER) ** (1 / number)), 0.04)
 
 
 def _draw_legend(axes: Axes, legend: Sequence[tuple[Sequence[Sample], str]], width: float) -> None:
-    """Rows at the bottom of a canvas that is `width` inches wide."""
+    """Draws the legend at the bottom of a canvas that is `width` inches wide."""
     from matplotlib.patches import Rectangle
 
     left = (width - SAMPLE - GAP - LETTER * max(len(text) for _, text in legend)) / 2
@@ -194,7 +183,7 @@ def _log_probability(genotype: Genotype, levels: Sequence[int]) -> float:
 
 
 def _written(logarithm: float) -> str:
-    """A probability by its common logarithm, to three digits."""
+    """A probability to three digits, from its common logarithm."""
     if logarithm == -math.inf:
         return "0"
     if logarithm > -4:
