@@ -105,33 +105,29 @@ def draw_field(field: np.ndarray, name: str, inputs: str) -> Figure:
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
-    size, side = len(field), effective_side(field)
-    top, bottom, left, right = reach(field)
-    figure = Figure(figsize=(6.4, 6.5), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.11, 0.165, 0.7, 0.689))
+    size, (top, bottom, left, right) = len(field), reach(field)
+    figure = Figure(figsize=(6.4, 6.5), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.subplots()
     drawn = axes.imshow(np.maximum(field, FAINTEST), norm=LogNorm(FAINTEST, 1), cmap="viridis", interpolation="nearest")
-    effective = effective_part(field)
-    if not effective.all():
+    square = f"above {100 * THRESHOLD:.3g} % of the largest in the mean of 9 x 9 pixels: everywhere"
+    if not (effective := effective_part(field)).all():
         axes.contour(effective, levels=[0.5], colors="white", linewidths=2.0)
-    axes.tick_params(labelsize=11)
-    axes.set_xlabel("column, pixels", fontsize=11, labelpad=2)
-    axes.set_ylabel("row, pixels", fontsize=11, labelpad=2)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.835, 0.165, 0.035, 0.689)))
-    bar.ax.tick_params(labelsize=11)
-    bar.set_label("gradient, largest = 1", fontsize=11, labelpad=0)
-    figure.text(0.5, 0.955, f"effective receptive field of {name}", fontsize=13, ha="center", parse_math=False)
-    figure.text(0.5, 0.905, f"root mean square over {inputs}", fontsize=11, ha="center", parse_math=False)
+        side = effective_side(field)
+        square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
     extent = f"the output depends on all of the {size} x {size} pixels"
     if (bottom - top, right - left) != (size, size):
-        extent = f"dashed: what the output depends on at all, {bottom - top} x {right - left} pixels"
-        corner = (left - 0.5, top - 0.5)
-        outline = Rectangle(
-            corner, right - left, bottom - top, fill=False, edgecolor="#D55E00", linewidth=2.5, linestyle="--"
-        )
-        axes.add_patch(outline)
-    square = f"above {100 * THRESHOLD:.3g} % of the largest in the mean of 9 x 9 pixels: everywhere"
-    if not effective.all():
-        square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
-    figure.text(0.5, 0.055, square, fontsize=11, ha="center")
-    figure.text(0.5, 0.015, extent, fontsize=11, ha="center")
+        extent = f"dashed: all pixels that the output depends on, {bottom - top} x {right - left}"
+        axes.add_patch(
+            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor="#D55E00",
+                      linewidth=2.5, linestyle="--")
+        )  # fmt: skip
+    axes.tick_params(labelsize=11)
+    axes.set_xlabel("column, pixels", fontsize=11)
+    axes.set_ylabel("row, pixels", fontsize=11)
+    axes.set_title(f"root mean square over {inputs}", fontsize=11)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.ax.tick_params(labelsize=11)
+    bar.set_label("gradient, largest = 1", fontsize=11)
+    figure.suptitle(f"effective receptive field of {name}", fontsize=13, parse_math=False)
+    figure.supxlabel(f"{square}\n{extent}", fontsize=11)
     return figure
