@@ -151,7 +151,7 @@ def test_two_seeds_are_searched_and_ranked_and_what_was_stopped_goes_on(
     search_seeds(searching(tmp_path, epochs=1), (0, 1), "out", quiet=True)
     config = training(tmp_path, epochs=1, out=None)
     settings, said = RankingConfig(random=1, seeds=(5,)), []
-    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="seed-5; the same command goes on"):
+    with monkeypatch.context() as patch, pytest.raises(InterruptedRun, match="seed-5; the same command resumes it"):
         on_step(patch, 4 + 2, interrupt)  # in the second training
         rank(["out"], config, settings, "ranked", quiet=True)
     assert not Path("ranked/ranking.json").exists()
@@ -365,7 +365,7 @@ def test_kendall_is_between_its_ends_and_turns_its_sign(pairs: list[tuple[int, i
         (["trained"], "trained is a run of nas-retrain: name the search, or trained/genotype.json"),
         (
             ["undone"],
-            "undone is not complete: go on with it by nas-search --resume undone, or name undone/genotype.json",
+            "undone is not complete: resume it by nas-search --resume undone, or name undone/genotype.json",
         ),
         (["cut.json"], "cut.json: not valid JSON"),
         (["out", "out/seed-0"], "out/seed-0/genotype.json is given twice: give each genotype once"),

@@ -1,7 +1,4 @@
-"""Where a network sees which class: its probability at every pixel of an image.
-
-Source: Wang et al., 2020 (LI-Convs), Figure 6; with a scale of colours that colour-blind readers can tell apart.
-"""
+"""Heat maps: the probability of a class at every pixel of an image (Wang et al., 2020, LI-Convs, Figure 6)."""
 
 from __future__ import annotations
 
@@ -33,13 +30,13 @@ def class_probabilities(trained: TrainedNetwork, image: np.ndarray) -> np.ndarra
 
 
 def choose_classes(names: Sequence[str], probabilities: np.ndarray, wanted: str | None, number: int = 6) -> list[int]:
-    """The classes that are asked for, or those with the highest mean probability.
+    """Returns indices of the requested classes, or of those with the highest mean probability.
 
     Args:
-        names: Of all classes.
+        names: Names of all classes.
         probabilities: [classes, H, W].
-        wanted: Names with commas, or None.
-        number: How many, if none are asked for.
+        wanted: Names separated by commas, or None.
+        number: Number of classes if `wanted` is None.
 
     Raises:
         ValueError: There is no class of that name.
@@ -66,7 +63,7 @@ def draw_heat_maps(
     Args:
         image: uint8 [H, W, 3].
         probabilities: [classes, H, W].
-        names: Of the classes.
+        names: Names of all classes.
         colors: uint8 [classes, 3].
         chosen: Indices of the classes to draw.
     """

@@ -46,7 +46,7 @@ class Inhibited:
     layer: str
     """Name of the layer in the network."""
     before: np.ndarray
-    """[C, h, w], behind the layer's first ReLU."""
+    """[C, h, w], after the layer's first ReLU."""
     after: np.ndarray
     """[C, h, w], the layer's output."""
     intensity: np.ndarray
@@ -60,7 +60,7 @@ def inhibition_layers(network: nn.Module) -> dict[str, LateralInhibition]:
 
 @torch.no_grad()
 def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) -> Inhibited:
-    """Runs the network on an image and keeps what goes into a lateral inhibition and what comes out.
+    """Runs the network on an image and keeps input and output of a lateral inhibition.
 
     Args:
         network: In eval mode, on the device of the image.
@@ -90,7 +90,7 @@ def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) 
 
 
 def strongest(inhibited: Inhibited, number: int) -> list[int]:
-    """The channels from which the layer takes most away, by the mean over the image, in this order."""
+    """The channels that the layer reduces most, by the mean over the image, in descending order."""
     taken = (inhibited.before - inhibited.after).mean(axis=(1, 2))  # [C]
     return [int(channel) for channel in np.argsort(-taken, kind="stable")[:number]]
 
