@@ -47,7 +47,7 @@ def choose_classes(names: Sequence[str], probabilities: np.ndarray, wanted: str 
     chosen = []
     for name in (part.strip() for part in wanted.split(",")):
         if name not in names:
-            raise ValueError(f"there is no class {name!r}: choose of {', '.join(names)}")
+            raise ValueError(f"there is no class {name!r}: choose from {', '.join(names)}")
         chosen.append(list(names).index(name))
     return list(dict.fromkeys(chosen))
 

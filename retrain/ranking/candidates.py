@@ -102,8 +102,8 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise ValueError(
-            f"there is no {str(path)!r}: name a run folder of nas-search, a folder of run folders, a genotype.json file, "
-            f"or one of {', '.join(main_names())}"
+            f"there is no {str(path)!r}: name a run folder of nas-search, a folder of run folders, a genotype.json "
+            f"file, or one of {', '.join(main_names())}"
         )
     if (path / CONFIG).exists():
         return [_result(path)]
