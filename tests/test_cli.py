@@ -381,7 +381,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-predict", [".", ".", "--scales", "li4"], "--scales is 'li4': give factors with commas"),
         ("nas-draw", [], "RUN is missing"),
         ("nas-draw", ["nothing"], "nothing is not a run folder"),
-        ("nas-draw", [".", "--what", "moon"], "there is no picture 'moon': choose of trellis, cell"),
+        ("nas-draw", [".", "--what", "moon"], "there is no picture 'moon': choose from trellis, cell"),
         ("nas-draw", [".", "--channels", "0"], "channels is 0: give a whole number from 1"),
         ("nas-draw", [".", "--paths", "0"], "paths is 0: give a whole number from 1 to 50"),
         ("nas-draw", [".", "--what", "cell", "--paths", "3"], "paths has no effect on the picture cell: leave it out"),

@@ -138,7 +138,7 @@ def test_classes_are_the_likeliest_or_those_asked_for() -> None:
     probabilities = np.array([0.2, 0.5, 0.3])[:, None, None] * np.ones((3, 2, 2))
     assert choose_classes(names, probabilities, None, number=2) == [1, 2]
     assert choose_classes(names, probabilities, "c, a,c") == [2, 0]
-    with pytest.raises(ValueError, match="no class 'd': choose of a, b, c"):
+    with pytest.raises(ValueError, match="no class 'd': choose from a, b, c"):
         choose_classes(names, probabilities, "a,d")
 
 

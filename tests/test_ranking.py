@@ -365,7 +365,7 @@ def test_kendall_is_between_its_ends_and_turns_its_sign(pairs: list[tuple[int, i
         (["trained"], "trained is a run of nas-retrain: name the search, or trained/genotype.json"),
         (
             ["undone"],
-            "undone is not complete: resume it with nas-search --resume undone, or name undone/genotype.json",
+            "undone is not complete: resume it by nas-search --resume undone, or name undone/genotype.json",
         ),
         (["cut.json"], "cut.json: not valid JSON"),
         (["out", "out/seed-0"], "out/seed-0/genotype.json is given twice: give each genotype once"),

@@ -1,4 +1,4 @@
-"""Pictures of a run: what was found and how it changed, and what a trained network does with an image."""
+"""Pictures of a run: the genotype and its history, and a trained network at work on an image."""
 
 from typing import TYPE_CHECKING
 

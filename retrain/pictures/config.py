@@ -1,4 +1,4 @@
-"""What a picture of a run may be told; imports no torch."""
+"""Settings of the pictures of a run."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class PictureConfig(Settings):
     """Settings of pictures; each picture reads some of them, and None stands for its own default."""
 
     image: str | None = None
-    """The image that the network is shown (features, heat), or of which it is shown crops (field)."""
+    """features, heat: the image to show to the network; field: the image to take crops from."""
     paths: int | None = None
-    """trellis: how many of the most probable paths, the others in grey beneath the genotype's own; 5, if not given."""
+    """trellis: number of most probable paths, drawn in grey under the genotype's own; 5, if not given."""
     layer: str | None = None
     """features: name of the lateral inhibition; the network's first one, if not given."""
     channels: int | None = None
-    """features: how many channels; 6, if not given."""
+    """features: number of channels; 6, if not given."""
     classes: str | None = None
-    """heat: names of classes, with commas; the six that the network sees most of, if not given."""
+    """heat: names of classes, separated by commas; the six most probable ones, if not given."""
     size: int | None = None
     """field: side of the input in pixels; 257, if not given."""
     samples: int | None = None
-    """field: how many inputs the gradients are averaged over; 16, if not given."""
+    """field: number of inputs over which gradients are averaged; 16, if not given."""
     checkpoint: Checkpoint | None = None
     """features, heat, field: the weights, best (highest validation mIoU) or last; best, if not given."""
     device: str | None = None

@@ -1,7 +1,4 @@
-"""The pictures that a run can have, and one function that draws them.
-
-A picture is written into the folder `pictures` of the run, as SVG and PNG; there `nas-report` finds it.
-"""
+"""The pictures of a run, and a function that writes them to its folder `pictures`, where `nas-report` finds them."""
 
 from __future__ import annotations
 
@@ -46,47 +43,35 @@ ANIMATION = ".gif"
 
 @dataclass(frozen=True)
 class Subject:
-    """A run and the settings of its pictures; what is read from it is read once."""
+    """A run and the settings of its pictures. Each file of the run is read once."""
 
     run: Path
     config: PictureConfig
 
     @cached_property
     def genotype(self) -> Genotype:
-        """What was found, or what is trained.
-
-        Raises:
-            ValueError: There is none, as in a run of a published network.
-        """
+        """The genotype that was found or is trained; ValueError if the run has none, as that of a published network."""
         if not (self.run / GENOTYPE).exists():
             raise ValueError(f"{self.run} has no {GENOTYPE}: it is a run of a published network, or without an epoch")
         return load_genotype(self.run / GENOTYPE)
 
     @cached_property
     def trained(self) -> TrainedNetwork:
-        """The trained network.
-
-        Raises:
-            ValueError: The run is a search, or it has no such checkpoint.
-        """
+        """The trained network; ValueError if the run is a search or lacks the checkpoint."""
         if command_of(self.run) == SearchConfig.command:
             raise ValueError(f"{self.run} is a search: this picture is of a network that nas-retrain trained")
         return load_trained(self.run, self.config.checkpoint or "best", choose_device(self.config.device or "auto"))
 
     @cached_property
     def image(self) -> np.ndarray:
-        """uint8 [H, W, 3].
-
-        Raises:
-            ValueError: None was given, or it cannot be read.
-        """
+        """The image, uint8 [H, W, 3]; ValueError if none was given or it cannot be read."""
         if self.config.image is None:
             raise ValueError("this picture is of an image: give --image FILE")
         return read_image(Path(self.config.image))
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The image as the network sees it, (1, 3, H, W) in [-1, 1], on its device."""
+        """The input of the network, (1, 3, H, W) in [-1, 1], on its device."""
         resized = image_to_tensor(resize_image(self.image, self.trained.config.loader.resolution))
         return resized[None].to(next(self.trained.network.parameters()).device)
 
@@ -125,11 +110,11 @@ class Picture:
     """A picture that a run can have."""
 
     description: str
-    """What it shows."""
+    """Shown in help texts and captions."""
     draw: Callable[[Subject], Figure]
-    """Draws it, or raises ValueError where the run has no such picture."""
+    """Draws the picture; raises ValueError if the run cannot have it."""
     reads: tuple[str, ...] = ()
-    """The settings that it reads."""
+    """Settings that the picture depends on."""
 
 
 OF_NETWORK = ("checkpoint", "device")
@@ -162,18 +147,18 @@ def draw_pictures(
 
     Args:
         run: The run folder of a search or a retraining.
-        names: Of PICTURES; none: all that the run can have.
+        names: Names in PICTURES; none: all pictures that the run can have.
         config: Settings of the pictures.
-        out: The file of the one picture that is named, ending in .svg, .png or .pdf, or (history) .gif; None: files in
+        out: The file of a single named picture, ending in .svg, .png or .pdf, or (history) .gif; None: files in
             the folder `pictures` of the run, SVG and PNG.
-        tensorboard: Show them in TensorBoard, too, as the run's part `pictures`.
+        tensorboard: Also write them for TensorBoard, as the subfolder `pictures` of the run.
 
     Returns:
-        The files, and which pictures the run cannot have: name -> why (if none are named; one that is named raises).
+        The files, and the pictures that the run cannot have: name -> reason (a named picture raises instead).
 
     Raises:
         ValueError: The run or the image cannot be used, a picture is unknown or impossible (if none are named: all
-            are), or a setting is given that no picture reads; one line.
+            are), or no picture reads a given setting; one line.
     """
     run, config = Path(run), config or PictureConfig()
     _check(names, config, out)
@@ -181,7 +166,7 @@ def draw_pictures(
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}{runs_within(run)}")
     subject = Subject(run, config)
     if config.image is not None:
-        _ = subject.image  # one that cannot be read is no picture's own fault
+        _ = subject.image  # an unreadable image is refused, whatever the pictures
     figures: dict[str, Figure] = {}
     impossible: dict[str, str] = {}
     for name in names or PICTURES:
@@ -192,16 +177,13 @@ def draw_pictures(
                 raise
             impossible[name] = str(error)
     if not figures:
-        # Of what any such run has in the end.
+        # The reason is that of a picture which every run of this kind has once it is complete.
         telling = "trellis" if command_of(run) == SearchConfig.command else "field"
         raise ValueError(f"nothing can be drawn: {impossible[telling]}")
-    for field in dataclasses.fields(config):  # one that was meant for a picture that there is not
-        without = [name for name in impossible if field.name in PICTURES[name].reads]
-        if (
-            getattr(config, field.name) is not None
-            and without
-            and not any(_reads(name, field.name) for name in figures)
-        ):
+    for field in dataclasses.fields(config):  # settings of pictures that could not be drawn
+        without = [name for name in impossible if _reads(name, field.name)]
+        given = getattr(config, field.name) is not None
+        if given and without and not any(_reads(name, field.name) for name in figures):
             raise ValueError(f"{field.name} has no effect, as there is no {without[0]}: {impossible[without[0]]}")
     written = []
     for name, figure in figures.items():
@@ -224,7 +206,7 @@ def _endings(name: str) -> tuple[str, ...]:
 
 def _check(names: Sequence[str], config: PictureConfig, out: str | Path | None) -> None:
     for name in names:
-        require(name in PICTURES, f"there is no picture {name!r}: choose of {', '.join(PICTURES)}")
+        require(name in PICTURES, f"there is no picture {name!r}: choose from {', '.join(PICTURES)}")
     for field in dataclasses.fields(config):
         given = getattr(config, field.name) is not None
         message = f"{field.name} has no effect on the picture {' or '.join(names)}: leave it out"
@@ -237,7 +219,7 @@ def _check(names: Sequence[str], config: PictureConfig, out: str | Path | None) 
 
 
 def _show(run: Path, figures: Mapping[str, Figure]) -> None:
-    """Writes the pictures for TensorBoard, in a folder of their own: the run may be at work on its events."""
+    """Writes the pictures for TensorBoard into a separate folder: the run may still be writing its events."""
     from torch.utils.tensorboard import SummaryWriter
 
     lines = read_metrics(run)

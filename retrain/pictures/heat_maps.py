@@ -1,7 +1,4 @@
-"""Where a network sees which class: its probability at every pixel of an image.
-
-Source: Wang et al., 2020 (LI-Convs), Figure 6; with a scale of colours that colour-blind readers can tell apart.
-"""
+"""Heat maps: the probability of a class at every pixel of an image (Wang et al., 2020, LI-Convs, Figure 6)."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ from retrain.load import TrainedNetwork
 
 __all__ = ["choose_classes", "class_probabilities", "draw_heat_maps"]
 
-MAP_WIDTH, CAPTION, GAP, MARGIN, BAR, NOTE = 2.6, 0.36, 0.12, 0.15, 0.95, 0.32  # inches
+MAP_WIDTH, CAPTION, BAR, NOTE = 2.7, 0.4, 0.8, 0.35  # inches
 COLUMNS, LONGEST_NAME = 4, 24
 
 
@@ -33,13 +30,13 @@ def class_probabilities(trained: TrainedNetwork, image: np.ndarray) -> np.ndarra
 
 
 def choose_classes(names: Sequence[str], probabilities: np.ndarray, wanted: str | None, number: int = 6) -> list[int]:
-    """The classes that are asked for, or those with the highest mean probability.
+    """Returns indices of the requested classes, or of those with the highest mean probability.
 
     Args:
-        names: Of all classes.
+        names: Names of all classes.
         probabilities: [classes, H, W].
-        wanted: Names with commas, or None.
-        number: How many, if none are asked for.
+        wanted: Names separated by commas, or None.
+        number: Number of classes if `wanted` is None.
 
     Raises:
         ValueError: There is no class of that name.
@@ -50,7 +47,7 @@ def choose_classes(names: Sequence[str], probabilities: np.ndarray, wanted: str 
     chosen = []
     for name in (part.strip() for part in wanted.split(",")):
         if name not in names:
-            raise ValueError(f"there is no class {name!r}: choose of {', '.join(names)}")
+            raise ValueError(f"there is no class {name!r}: choose from {', '.join(names)}")
         chosen.append(list(names).index(name))
     return list(dict.fromkeys(chosen))
 
@@ -60,55 +57,47 @@ def draw_heat_maps(
 ) -> Figure:
     """Draws the image, the predicted classes in their colours, and the probability of each chosen class, 0 to 1.
 
-    A white line goes around the pixels where the class is the likeliest one; a square next to its name has its colour
-    in the prediction.
+    A white line encloses the pixels where the class is the most likely one. The square next to its name has the colour
+    that the class has in the prediction.
 
     Args:
         image: uint8 [H, W, 3].
         probabilities: [classes, H, W].
-        names: Of the classes.
+        names: Names of all classes.
         colors: uint8 [classes, 3].
         chosen: Indices of the classes to draw.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
+    from matplotlib.patches import Patch
 
     prediction = probabilities.argmax(axis=0)  # [H, W]
-    panels = 2 + len(chosen)
-    columns = min(COLUMNS, panels)
-    rows = -(-panels // columns)
-    height = MAP_WIDTH * image.shape[0] / image.shape[1]
-    width = 2 * MARGIN + columns * MAP_WIDTH + (columns - 1) * GAP + BAR
-    size = (width, MARGIN + rows * (height + CAPTION) + NOTE)
-    figure = Figure(figsize=size, dpi=150, facecolor="white")
-
-    def show(number: int, picture: np.ndarray, title: str, color: np.ndarray | None = None) -> None:
-        row, column = divmod(number, columns)
-        y = size[1] - (row + 1) * (height + CAPTION)
-        x = MARGIN + column * (MAP_WIDTH + GAP)
-        axes = figure.add_axes((x / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1]))
+    columns = min(COLUMNS, 2 + len(chosen))
+    rows = -(-(2 + len(chosen)) // columns)
+    size = (columns * MAP_WIDTH + BAR, rows * (MAP_WIDTH * image.shape[0] / image.shape[1] + CAPTION) + NOTE)
+    figure = Figure(figsize=size, dpi=150, facecolor="white", layout="compressed")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
         axes.set_axis_off()
-        axes.imshow(picture, cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-        left = 0.0
-        if color is not None:
-            left = 0.08
-            axes.scatter([0.03], [1 + 0.17 / height], s=70, marker="s", color=[color / 255], edgecolor="#666666",
-                         linewidth=0.5, transform=axes.transAxes, clip_on=False)  # fmt: skip
-            inside = prediction == chosen[number - 2]
-            if inside.any() and not inside.all():
-                axes.contour(inside, levels=[0.5], colors="white", linewidths=0.9)
-        axes.text(left, 1 + 0.17 / height, title, fontsize=12, va="center", transform=axes.transAxes, parse_math=False)
-
-    show(0, image, "image")
-    show(1, colorize(prediction, colors), "prediction")
-    for number, index in enumerate(chosen, start=2):
+    for axes, picture, title in zip(
+        panels, (image, colorize(prediction, colors)), ("image", "prediction"), strict=False
+    ):
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_title(title, fontsize=12, loc="left")
+    for axes, index in zip(panels[2:], chosen, strict=False):
+        axes.imshow(probabilities[index], cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+        inside = prediction == index
+        if inside.any() and not inside.all():
+            axes.contour(inside, levels=[0.5], colors="white", linewidths=0.9)
         name = names[index] if len(names[index]) <= LONGEST_NAME else f"{names[index][: LONGEST_NAME - 3]}..."
-        show(number, probabilities[index], name, colors[index])
-    note = "white line: around the pixels where the class is the likeliest"
-    figure.text(MARGIN / size[0], 0.2 / size[1], note, fontsize=11, va="center")
-    low = size[1] - height - CAPTION
-    bar = figure.add_axes(((width - BAR + 0.05) / size[0], low / size[1], 0.15 / size[0], height / size[1]))
-    figure.colorbar(ScalarMappable(Normalize(0, 1), "cividis"), cax=bar, ticks=[0, 0.5, 1])
-    bar.tick_params(labelsize=11)
-    bar.set_ylabel("probability", fontsize=11, labelpad=2)
+        square = Patch(facecolor=colors[index] / 255, edgecolor="#666666", linewidth=0.5)
+        legend = axes.legend([square], [name], loc="lower left", bbox_to_anchor=(0, 1), fontsize=12, frameon=False,
+                             borderpad=0.2, borderaxespad=0, handlelength=0.7, handletextpad=0.4)  # fmt: skip
+        legend.get_texts()[0].set_parse_math(False)
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), "cividis"), ax=panels, ticks=[0, 0.5, 1], aspect=10 * rows, pad=0.02
+    )
+    bar.set_label("probability", fontsize=11)
+    bar.ax.tick_params(labelsize=11)
+    figure.supxlabel("white line: around the pixels where the class is the most likely one", fontsize=11)
     return figure

@@ -1,12 +1,9 @@
-"""What a lateral inhibition does to the features of an image: channels before and after it.
+"""Pictures of two operations: lateral inhibition and aggregated smoothing.
 
 Shapes: C channels of h x w pixels at the layer.
 
-Source: Wang et al., 2020 (LI-Convs), Figure 5.
-
-How the coefficients of aggregated smoothing filters changed over a training, from its record.
-
-Source: Ziegler et al., 2019 (Efficient Smoothing), Figure 5.
+Sources: Wang et al., 2020 (LI-Convs), Figure 5, for features before and after a lateral inhibition; Ziegler et al.,
+2019 (Efficient Smoothing), Figure 5, for the coefficients of smoothing filters during a training.
 """
 
 from __future__ import annotations
@@ -18,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
@@ -35,8 +33,7 @@ __all__ = [
     "strongest",
 ]
 
-
-MAP_WIDTH, LEFT, CAPTION, GAP, HEADER, ROW_NAME = 1.9, 0.15, 0.45, 0.15, 0.85, 0.75  # inches
+MAP_WIDTH, CAPTION, HEADER = 2.25, 0.4, 0.8  # inches
 LONGEST_NAME = 60
 MAPS_IN_ROW = 6
 NOTE = "each map from 0 (dark) to its own largest value (bright); W: intensity of the inhibition"
@@ -49,7 +46,7 @@ class Inhibited:
     layer: str
     """Name of the layer in the network."""
     before: np.ndarray
-    """[C, h, w], behind the layer's first ReLU."""
+    """[C, h, w], after the layer's first ReLU."""
     after: np.ndarray
     """[C, h, w], the layer's output."""
     intensity: np.ndarray
@@ -63,7 +60,7 @@ def inhibition_layers(network: nn.Module) -> dict[str, LateralInhibition]:
 
 @torch.no_grad()
 def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) -> Inhibited:
-    """Runs the network on an image and keeps what goes into a lateral inhibition and what comes out.
+    """Runs the network on an image and keeps input and output of a lateral inhibition.
 
     Args:
         network: In eval mode, on the device of the image.
@@ -93,7 +90,7 @@ def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) 
 
 
 def strongest(inhibited: Inhibited, number: int) -> list[int]:
-    """The channels from which the layer takes most away, by the mean over the image, in this order."""
+    """The channels that the layer reduces most, by the mean over the image, in descending order."""
     taken = (inhibited.before - inhibited.after).mean(axis=(1, 2))  # [C]
     return [int(channel) for channel in np.argsort(-taken, kind="stable")[:number]]
 
@@ -101,58 +98,52 @@ def strongest(inhibited: Inhibited, number: int) -> list[int]:
 def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) -> Figure:
     """Draws the image, and a few of its channels before (above) and after (below) the lateral inhibition.
 
-    Every map has a scale of its own, from 0 (dark) to its largest value (bright), so that patterns can be compared;
-    what that value is, and how much less the mean is afterwards, stands beneath.
+    Every map has a scale of its own, from 0 (dark) to its largest value (bright), so that patterns can be compared. The
+    text below a map gives that value, and by how much the mean fell.
 
     Args:
         image: uint8 [H, W, 3].
-        inhibited: What to draw.
-        channels: How many, at most; those from which most is taken.
+        inhibited: Features and intensities of the layer.
+        channels: Largest number of channels; those from which most is taken.
     """
     chosen = strongest(inhibited, channels)
     columns = min(len(chosen), MAPS_IN_ROW)
     rows = -(-len(chosen) // columns)
     height = MAP_WIDTH * image.shape[0] / image.shape[1]
-    band = 2 * (height + CAPTION)
-    size = (LEFT + (columns + 1) * (MAP_WIDTH + GAP) + ROW_NAME, HEADER + rows * band)
-    figure = Figure(figsize=size, dpi=150, facecolor="white")
+    size = (max((columns + 1) * MAP_WIDTH, 7.0), HEADER + 2 * rows * (height + CAPTION))
+    figure = Figure(figsize=size, dpi=150, facecolor="white", layout="compressed")
+    panels = figure.subplots(2 * rows, columns + 1, squeeze=False)
+    for axes in panels.flatten():
+        axes.set_visible(False)
 
-    def show(column: int, y: float, picture: np.ndarray, above: str, below: str = "") -> None:
-        x = LEFT + column * (MAP_WIDTH + GAP) + ROW_NAME * (column > 0)
-        box = (x / size[0], y / size[1], MAP_WIDTH / size[0], height / size[1])
-        axes = figure.add_axes(box)
-        axes.set_axis_off()
-        # nearest: an interpolated map would show patterns that are not there.
-        axes.imshow(picture, cmap="viridis", aspect="auto", vmin=0, vmax=max(float(picture.max()), 1e-12),
-                    interpolation="nearest")  # fmt: skip
-        axes.set_title(above, fontsize=11, pad=3, parse_math=False)
-        axes.text(0.5, -0.03, below, fontsize=11, ha="center", va="top", transform=axes.transAxes)
+    def show(axes: Axes, picture: np.ndarray, title: str, below: str = "", left: str = "") -> None:
+        axes.set(visible=True, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        # The aspect is that of the image; nearest: an interpolated map would show patterns that are not there.
+        axes.imshow(picture, cmap="viridis", vmin=0, vmax=max(float(picture.max()), 1e-12), interpolation="nearest",
+                    aspect=height / MAP_WIDTH * picture.shape[1] / picture.shape[0])  # fmt: skip
+        axes.set_title(title, fontsize=11, pad=3)
+        axes.set_xlabel(below, fontsize=11)
+        axes.set_ylabel(left, fontsize=11)
 
     name = inhibited.layer if len(inhibited.layer) <= LONGEST_NAME else f"...{inhibited.layer[-LONGEST_NAME:]}"
-    for line, (text, letters) in enumerate(
-        ((f"features before and after the lateral inhibition {name}", 12), (NOTE, 11))
-    ):
-        y = 1 - (0.25 + 0.28 * line) / size[1]
-        figure.text(LEFT / size[0], y, text, fontsize=letters, va="center", parse_math=False)
-    show(0, size[1] - HEADER - height - 0.2, image, "image")
+    title = f"features before and after the lateral inhibition {name}\n{NOTE}"
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    show(panels[0, 0], image, "image")
     for number, channel in enumerate(chosen):
         row, column = divmod(number, columns)
-        top = size[1] - HEADER - row * band - 0.2
         before, after = inhibited.before[channel], inhibited.after[channel]
         title = f"channel {channel}, W = {inhibited.intensity[channel]:.2f}"
         less = 1 - after.mean() / before.mean() if before.mean() > 0 else 0.0
-        show(column + 1, top - height, before, title, f"max {before.max():.2g}")
-        low = top - 2 * height - CAPTION + 0.15
-        if column == 0:
-            x = (LEFT + MAP_WIDTH + GAP + ROW_NAME - 0.08) / size[0]
-            for y, word in ((top - height / 2, "before"), (low + height / 2, "after")):
-                figure.text(x, y / size[1], word, fontsize=11, ha="right", va="center")
-        show(column + 1, low, after, "", f"max {after.max():.2g}, mean \N{MINUS SIGN}{100 * less:.0f} %")
+        left = ("before", "after") if column == 0 else ("", "")
+        show(panels[2 * row, column + 1], before, title, f"max {before.max():.2g}", left[0])
+        below = f"max {after.max():.2g}, mean \N{MINUS SIGN}{100 * less:.0f} %"
+        show(panels[2 * row + 1, column + 1], after, "", below, left[1])
     return figure
 
 
 NAMES = {"identity": "no filter", "average": "average", "gaussian": "Gaussian", "ss_conv": "SS conv"}
-"""Coefficients of `AggregationCoefficients`, and what the paper calls them."""
+"""Coefficients of `AggregationCoefficients`, and their names in the paper."""
 
 STYLES = ("-", "--", "-.", ":")
 MOST_PANELS, COLUMNS = 12, 3
@@ -160,7 +151,7 @@ Curve = list[tuple[int, float]]
 
 
 def smoothing_coefficients(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Curve]]:
-    """The coefficients in the lines of a run's metrics.jsonl: module -> filter -> [(epoch from 1, coefficient)].
+    """Collects coefficients from a run's metrics.jsonl: module -> filter -> [(epoch from 1, coefficient)].
 
     Raises:
         ValueError: There are none.
@@ -183,12 +174,13 @@ def smoothing_coefficients(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict
 
 
 def draw_smoothing(coefficients: Mapping[str, Mapping[str, Curve]]) -> Figure:
-    """Draws the four coefficients over the epochs, a panel a module, of at most twelve modules."""
+    """Draws the four coefficients over the epochs: one panel per module, at most twelve."""
     modules: Sequence[str] = list(coefficients)[:MOST_PANELS]
     columns = min(COLUMNS, len(modules))
     rows = -(-len(modules) // columns)
-    size = (max(4.2 * columns, 7.0), 3.1 * rows + 1.0)
-    figure = Figure(figsize=size, dpi=150, facecolor="white")
+    figure = Figure(
+        figsize=(max(4.2 * columns, 7.0), 3.1 * rows + 1.0), dpi=150, facecolor="white", layout="constrained"
+    )
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, module in zip(panels, modules, strict=False):
         for number, (name, label) in enumerate(NAMES.items()):
@@ -209,9 +201,8 @@ def draw_smoothing(coefficients: Mapping[str, Mapping[str, Curve]]) -> Figure:
     left_out = len(coefficients) - len(modules)
     note = f" ({left_out} more modules are not drawn)" if left_out else ""
     figure.suptitle(f"coefficients of aggregated smoothing{note}", fontsize=13)
-    figure.subplots_adjust(left=1.0 / size[0], right=1 - 0.2 / size[0], bottom=0.95 / size[1], top=1 - 0.8 / size[1],
-                           wspace=0.12, hspace=0.45)  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(NAMES), fontsize=11, frameon=False,
-                  bbox_to_anchor=(0.5, 0.05 / size[1]), handlelength=3)  # fmt: skip
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(NAMES), fontsize=11, frameon=False, handlelength=3
+    )
     return figure

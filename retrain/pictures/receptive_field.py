@@ -1,9 +1,9 @@
-"""The effective receptive field: how much each pixel of the input bears on the output in the middle.
+"""The effective receptive field: the influence of each input pixel on the central output.
 
 Source: Luo et al., Understanding the Effective Receptive Field in Deep Convolutional Neural Networks, 2016. They
 propagate a gradient of 1 from the central output back to the input and average over inputs. The plain sum of a
-classifier's logits says little, as softmax does not depend on it; here each input is given random signs of the classes,
-and the squared gradients are averaged: all classes count, whatever their sign.
+classifier's logits is not informative, as softmax does not depend on it. Here the logits of each input get random signs
+and squared gradients are averaged: all classes count, whatever their sign.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["draw_field", "effective_field", "effective_part", "effective_side", 
 
 SEED = 0
 THRESHOLD = 0.0455
-"""A pixel is in the effective field above this share of the largest gradient: 1 - 0.9545, Luo et al.'s two sigma."""
+"""Share of the largest gradient above which a pixel is in the effective field: 1 - 0.9545, Luo et al.'s two sigma."""
 
 WINDOW = 9
 
 FAINTEST = 1e-4
-"""Share of the largest gradient where the scale of colours begins."""
+"""Share of the largest gradient at which the colour scale begins."""
 
 
 def effective_field(
@@ -74,9 +74,9 @@ def _sample(size: int, image: Tensor | None, generator: torch.Generator) -> Tens
 
 
 def effective_part(field: np.ndarray) -> np.ndarray:
-    """Where the field, averaged over windows of 9 x 9 pixels, is above the threshold: bool [size, size].
+    """Mask where the field, averaged over 9 x 9 pixels, exceeds the threshold: bool [size, size].
 
-    Strides leave grids in a field, which would tear the effective part to pieces.
+    Without the average, the grid that strides leave in a field would split the effective part.
     """
     squares = torch.from_numpy(field).square()[None, None]
     mean = torch.nn.functional.avg_pool2d(squares, WINDOW, 1, WINDOW // 2, count_include_pad=False)[0, 0].sqrt()
@@ -84,7 +84,7 @@ def effective_part(field: np.ndarray) -> np.ndarray:
 
 
 def effective_side(field: np.ndarray) -> float:
-    """Side, in pixels, of a square as large as the effective part."""
+    """Side, in pixels, of a square with the area of the effective part."""
     return float(np.sqrt(effective_part(field).sum()))
 
 
@@ -95,43 +95,39 @@ def reach(field: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def draw_field(field: np.ndarray, name: str, inputs: str) -> Figure:
-    """Draws the field on a logarithmic scale, the outline of the effective part, and how far the output reaches.
+    """Draws the field on a logarithmic scale, the outline of the effective part, and the extent of all dependencies.
 
     Args:
         field: [size, size], the largest 1, as `effective_field` gives it.
-        name: Of the network.
-        inputs: What it was averaged over, for the caption.
+        name: Name of the network.
+        inputs: Description of the inputs, for the caption.
     """
     from matplotlib.colors import LogNorm
     from matplotlib.patches import Rectangle
 
-    size, side = len(field), effective_side(field)
-    top, bottom, left, right = reach(field)
-    figure = Figure(figsize=(6.4, 6.5), dpi=150, facecolor="white")
-    axes = figure.add_axes((0.11, 0.165, 0.7, 0.689))
+    size, (top, bottom, left, right) = len(field), reach(field)
+    figure = Figure(figsize=(6.4, 6.5), dpi=150, facecolor="white", layout="constrained")
+    axes = figure.subplots()
     drawn = axes.imshow(np.maximum(field, FAINTEST), norm=LogNorm(FAINTEST, 1), cmap="viridis", interpolation="nearest")
-    effective = effective_part(field)
-    if not effective.all():
+    square = f"above {100 * THRESHOLD:.3g} % of the largest in the mean of 9 x 9 pixels: everywhere"
+    if not (effective := effective_part(field)).all():
         axes.contour(effective, levels=[0.5], colors="white", linewidths=2.0)
-    axes.tick_params(labelsize=11)
-    axes.set_xlabel("column, pixels", fontsize=11, labelpad=2)
-    axes.set_ylabel("row, pixels", fontsize=11, labelpad=2)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.835, 0.165, 0.035, 0.689)))
-    bar.ax.tick_params(labelsize=11)
-    bar.set_label("gradient, largest = 1", fontsize=11, labelpad=0)
-    figure.text(0.5, 0.955, f"effective receptive field of {name}", fontsize=13, ha="center", parse_math=False)
-    figure.text(0.5, 0.905, f"root mean square over {inputs}", fontsize=11, ha="center", parse_math=False)
+        side = effective_side(field)
+        square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
     extent = f"the output depends on all of the {size} x {size} pixels"
     if (bottom - top, right - left) != (size, size):
-        extent = f"dashed: what the output depends on at all, {bottom - top} x {right - left} pixels"
-        corner = (left - 0.5, top - 0.5)
-        outline = Rectangle(
-            corner, right - left, bottom - top, fill=False, edgecolor="#D55E00", linewidth=2.5, linestyle="--"
-        )
-        axes.add_patch(outline)
-    square = f"above {100 * THRESHOLD:.3g} % of the largest in the mean of 9 x 9 pixels: everywhere"
-    if not effective.all():
-        square = f"white line: above {100 * THRESHOLD:.3g} % in the mean, as large as a square of side {side:.0f}"
-    figure.text(0.5, 0.055, square, fontsize=11, ha="center")
-    figure.text(0.5, 0.015, extent, fontsize=11, ha="center")
+        extent = f"dashed: all pixels that the output depends on, {bottom - top} x {right - left}"
+        axes.add_patch(
+            Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor="#D55E00",
+                      linewidth=2.5, linestyle="--")
+        )  # fmt: skip
+    axes.tick_params(labelsize=11)
+    axes.set_xlabel("column, pixels", fontsize=11)
+    axes.set_ylabel("row, pixels", fontsize=11)
+    axes.set_title(f"root mean square over {inputs}", fontsize=11)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    bar.ax.tick_params(labelsize=11)
+    bar.set_label("gradient, largest = 1", fontsize=11)
+    figure.suptitle(f"effective receptive field of {name}", fontsize=13, parse_math=False)
+    figure.supxlabel(f"{square}\n{extent}", fontsize=11)
     return figure

@@ -1,1 +1,1 @@
-"""Rankings: what several searches found, and random genotypes, trained alike and set side by side."""
+"""Rankings: results of several searches and random genotypes, trained alike and compared."""

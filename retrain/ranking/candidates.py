@@ -1,4 +1,4 @@
-"""The candidates of a ranking: genotypes of searches, genotype files, published networks, random genotypes."""
+"""Candidates of a ranking: genotypes of searches, genotype files, published networks, and random genotypes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Candidate", "Kind", "Origin", "find_candidates", "identity", "random
 Kind = Literal["searched", "given", "random", "published"]
 
 TRIES = 300
-"""Draws in a row that give nothing new, after which a space counts as too small."""
+"""Successive draws without a new genotype after which a space counts as too small."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Origin:
     """Where a genotype comes from."""
 
     name: str
-    """Unique among all."""
+    """Unique within a ranking."""
     source: str
-    """The file or the network's name; how it was drawn."""
+    """The file, the name of the network, or the seed of the draw."""
     kind: Kind
     """searched: the result of a search; given: a genotype file from elsewhere; random; published: a network's name."""
     supernet: float | None = None
-    """Validation mIoU of the supernet that a search decoded it from, 0 to 1."""
+    """Validation mIoU of the supernet from which a search decoded it, 0 to 1."""
     data: str | None = None
     """Data set of that search."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A genotype, or a published network; two searches that found the same one are one candidate."""
+    """A genotype or a published network. Searches that found the same genotype share a candidate."""
 
     origins: tuple[Origin, ...]
     genotype: Genotype | None
@@ -57,18 +57,18 @@ class Candidate:
 
 
 def identity(genotype: Genotype) -> tuple[Any, ...]:
-    """What makes two genotypes the same: space, cell and path."""
+    """The parts in which equal genotypes agree: space, cell and path."""
     return genotype.space, genotype.cell, genotype.path
 
 
 def find_candidates(operands: Sequence[str]) -> list[Candidate]:
-    """Reads what is to be ranked.
+    """Reads the genotypes to rank.
 
     Args:
-        operands: Run folders of nas-search, folders of such, genotype files, names of published networks.
+        operands: Run folders of nas-search, folders of run folders, genotype files, names of published networks.
 
     Raises:
-        ValueError: One is none of these, a search is not complete, or one is given twice; one line.
+        ValueError: An operand is none of these, is given twice, or is an incomplete search; one line.
     """
     files: list[Path | str] = []
     for operand in operands:
@@ -85,9 +85,8 @@ def find_candidates(operands: Sequence[str]) -> list[Candidate]:
         origin = Origin(name, str(file), "given")
         if _is_search(file.parent) and file.name == GENOTYPE:
             data = genotype.provenance.get("data")
-            origin = Origin(
-                name, str(file), "searched", supernet_miou(genotype), data if isinstance(data, str) else None
-            )
+            known = data if isinstance(data, str) else None
+            origin = Origin(name, str(file), "searched", supernet_miou(genotype), known)
         for place, other in enumerate(found):
             if other.genotype is not None and identity(other.genotype) == identity(genotype):
                 found[place] = Candidate((*other.origins, origin), other.genotype)
@@ -103,19 +102,19 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise ValueError(
-            f"there is no {str(path)!r}: name a run folder of nas-search, a folder of such, a genotype.json file, or "
-            f"one of {', '.join(main_names())}"
+            f"there is no {str(path)!r}: name a run folder of nas-search, a folder of run folders, a genotype.json "
+            f"file, or one of {', '.join(main_names())}"
         )
     if (path / CONFIG).exists():
         return [_result(path)]
     runs = [folder for folder in sorted(path.iterdir(), key=_by_number) if _is_search(folder)]
     if not runs:
-        raise ValueError(f"{path} has no run of nas-search in it: name a run folder, or a folder of such")
+        raise ValueError(f"{path} has no run of nas-search in it: name a run folder, or a folder of run folders")
     return [_result(run) for run in runs]
 
 
 def _result(run: Path) -> Path:
-    """The genotype of a search that is complete."""
+    """The genotype file of a complete search."""
     file = run / GENOTYPE
     if not _is_search(run):
         raise ValueError(f"{run} is a run of nas-retrain: name the search, or {file} to train its genotype again")
@@ -125,7 +124,7 @@ def _result(run: Path) -> Path:
         raise ValueError(f"{run}: {error}") from error
     if not complete:
         instead = f", or name {file} as it is now" if file.exists() else ""
-        raise ValueError(f"{run} is not complete: resume it with nas-search --resume {run}{instead}")
+        raise ValueError(f"{run} is not complete: resume it by nas-search --resume {run}{instead}")
     return file
 
 
@@ -145,7 +144,7 @@ def _same(first: Path | str, second: Path | str) -> bool:
 
 
 def _names(files: Sequence[Path | str]) -> list[str]:
-    """The shortest ends of the paths that tell them apart: the run folder's name, or that of the file."""
+    """The shortest ends of the paths (of run folder or file) that tell them apart."""
     whole: list[tuple[str, ...]] = []
     for file in files:
         if isinstance(file, str):
@@ -153,7 +152,7 @@ def _names(files: Sequence[Path | str]) -> list[str]:
             continue
         path = file.resolve()
         *parents, last = (path.parent if path.name == GENOTYPE else path.with_suffix("")).parts
-        # So that it is not taken for the seed of a training.
+        # The prefix tells a search's seed from the seed of a training.
         whole.append((*parents[1:], f"search-{last}" if re.fullmatch(r"seed-[0-9]+", last) else last))
     names = []
     for number, parts in enumerate(whole):
@@ -166,7 +165,7 @@ def _names(files: Sequence[Path | str]) -> list[str]:
 
 
 def space_names(candidates: Sequence[Candidate]) -> dict[str, SearchSpace]:
-    """The spaces of the candidates by name; spaces of one name that are not alike are told apart by a number."""
+    """The spaces of the candidates by name; a number tells different spaces of one name apart."""
     spaces: dict[str, SearchSpace] = {}
     for candidate in candidates:
         if candidate.genotype is None or candidate.genotype.space in spaces.values():
@@ -180,12 +179,12 @@ def space_names(candidates: Sequence[Candidate]) -> dict[str, SearchSpace]:
 
 
 def random_candidates(candidates: Sequence[Candidate], count: int) -> list[Candidate]:
-    """Random genotypes, for each space of the candidates: all different, from each other and from the candidates.
+    """Draws `count` random genotypes of each space of the candidates, all different and none of them a candidate.
 
-    They are drawn with the seeds 1, 2, ...: a larger `count` has those of a smaller one.
+    They are drawn with the seeds 1, 2, ...: a larger `count` includes those of a smaller one.
 
     Raises:
-        ValueError: A space has not so many.
+        ValueError: A space does not have that many.
     """
     spaces = space_names(candidates)
     taken = [candidate.genotype for candidate in candidates if candidate.genotype is not None]

@@ -1,4 +1,4 @@
-"""Numbers of a comparison: mean and spread, Welch's interval, Kendall's tau. No torch."""
+"""Statistics of a comparison: mean and spread, Welch's interval, Kendall's tau."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Comparison", "compare", "kendall", "pooled", "spread", "student", "w
 
 CONFIDENCE = 0.95
 STEPS = 400
-"""Of Simpson's rule: even."""
+"""Intervals of Simpson's rule; even."""
 
 Comparison = tuple[float, tuple[float, float] | None, str]
-"""Difference of the means, its interval (None: there is none), and what they say, in words."""
+"""Difference of the means, its interval if there is one, and the verdict in words."""
 
 
 def spread(values: Sequence[float]) -> float | None:
@@ -23,15 +23,14 @@ def spread(values: Sequence[float]) -> float | None:
 
 
 def pooled(samples: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within samples, each around its own mean; None if none has two values."""
-    freedom = sum(len(sample) - 1 for sample in samples if len(sample) > 1)
-    if freedom == 0:
-        return None
-    return math.sqrt(sum((len(sample) - 1) * variance(sample) for sample in samples if len(sample) > 1) / freedom)
+    """Standard deviation within samples, each around its own mean; None if no sample has two values."""
+    several = [(len(sample) - 1, variance(sample)) for sample in samples if len(sample) > 1]
+    freedom = sum(free for free, _ in several)
+    return math.sqrt(sum(free * square for free, square in several) / freedom) if several else None
 
 
 def student(freedom: float) -> float:
-    """The number that |t| of Student's distribution stays below with probability 0.95; `freedom` is at least 1."""
+    """The bound of |t| at probability 0.95 in Student's distribution; `freedom` is at least 1."""
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) * 2 / math.sqrt(math.pi)
 
     def within(t: float) -> float:
@@ -49,9 +48,9 @@ def student(freedom: float) -> float:
 
 
 def welch(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
-    """Welch's 95 % interval of the difference of two means, which takes no equal variances (Welch, 1947).
+    """Welch's 95 % interval of the difference of two means, without equal variances (Welch, 1947).
 
-    None where a sample has fewer than two values, or all values of both are alike.
+    None if a sample has fewer than two values, or if both samples are constant.
     """
     if min(len(first), len(second)) < 2:
         return None
@@ -69,9 +68,9 @@ def compare(name: str, first: Sequence[float], second: Sequence[float]) -> Compa
     """Compares a group of genotypes with random ones.
 
     Args:
-        name: What the first are called, such as "searched".
-        first: Their mIoU, 0 to 1; at least one.
-        second: That of the random ones; at least one.
+        name: Of the group, such as "searched".
+        first: mIoU of the group, 0 to 1; at least one.
+        second: mIoU of the random genotypes; at least one.
     """
     difference, interval = mean(first) - mean(second), welch(first, second)
     points = f"{_signed(difference)} points of mIoU"
@@ -86,8 +85,9 @@ def compare(name: str, first: Sequence[float], second: Sequence[float]) -> Compa
     largest = max((s for s in map(spread, (first, second)) if s is not None), default=None)
     if largest is None:
         return difference, None, f"{name} - random: {points}; with one genotype each there is no spread to judge it by"
-    verdict = "more" if abs(difference) > largest else "no more"
-    few = "; that is a hint, with so few genotypes" if abs(difference) > largest else ": this does not tell them apart"
+    clear = abs(difference) > largest
+    verdict = "more" if clear else "no more"
+    few = "; that is a hint, with so few genotypes" if clear else ": this does not tell them apart"
     return difference, None, f"{name} - random: {points}, {verdict} than the spread (s.d.) of {100 * largest:.2f}{few}"
 
 
@@ -96,10 +96,9 @@ def _signed(value: float) -> str:
 
 
 def kendall(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Kendall's tau-b of pairs: 1, the same order by both numbers, to -1, the opposite one; None if one is constant.
+    """Kendall's tau-b, from 1 (same order by both numbers) to -1 (opposite order); None if one number is constant.
 
-    Pairs of pairs that agree in order less those that do not, over the root of the product of the numbers of those that
-    differ in the first and in the second (Kendall, 1945).
+    (concordant - discordant) / sqrt(pairs that differ in the first * pairs that differ in the second) (Kendall, 1945).
     """
     agree, first, second = 0, 0, 0
     for (a, b), (c, d) in combinations(pairs, 2):

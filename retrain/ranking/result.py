@@ -1,4 +1,4 @@
-"""What a ranking found: networks in order, groups, and how they compare."""
+"""The result of a ranking: networks in order, groups, and their comparison."""
 
 from __future__ import annotations
 
@@ -18,35 +18,23 @@ from search_spaces.genotype import package_version
 from search_spaces.space import SearchSpace
 from search_spaces.validation import to_plain
 
-__all__ = [
-    "ENOUGH",
-    "Entry",
-    "Group",
-    "MARKDOWN",
-    "RECORD",
-    "Ranking",
-    "markdown",
-    "sentences",
-    "table",
-    "write",
-]
-
+__all__ = ["MARKDOWN", "RECORD", "Entry", "Group", "Ranking", "markdown", "sentences", "table", "write"]
 
 ENOUGH = 3
-"""Searches from which their order by the supernet's mIoU and by that of the networks is compared."""
+"""Fewest searches for which Kendall's tau is computed."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A candidate and what it reached."""
+    """A candidate and its results."""
 
     candidate: Candidate
     parameters: int
-    """Trainable ones of its network."""
+    """Trainable parameters of its network."""
     multiply_adds: int
-    """Of its network, for an image of `Ranking.size`."""
+    """For an image of `Ranking.size`."""
     folder: Path
-    """Of its run folders, seed-0, seed-1, ..."""
+    """Parent of its run folders, seed-0, seed-1, ..."""
     mious: tuple[float | None, ...]
     """mIoU with each seed after the last epoch, 0 to 1; None where the training failed."""
     failures: Mapping[int, str]
@@ -59,7 +47,7 @@ class Entry:
 
     @property
     def mean(self) -> float | None:
-        """Mean over the seeds; None if a training failed: with other seeds than the others it would not compare."""
+        """Mean over the seeds; None if a training failed, as means over different seeds do not compare."""
         return mean(self.reached) if len(self.reached) == len(self.mious) else None
 
     @property
@@ -75,7 +63,7 @@ class Group:
     space: str
     kind: Kind
     means: tuple[float, ...]
-    """One for each search, file or random genotype: what two searches found alike counts twice."""
+    """One for each search, file or random genotype: a genotype that two searches found counts twice."""
 
     @property
     def mean(self) -> float:
@@ -93,11 +81,11 @@ class Ranking:
     """The result of `retrain.rank`."""
 
     config: RetrainConfig
-    """Settings of all trainings; genotype, seed and out are theirs."""
+    """Settings of all trainings, which differ in genotype, seed and out only."""
     ranking: RankingConfig
     folder: Path
     size: tuple[int, int]
-    """Height and width of the image that multiply-adds are of: a validation image."""
+    """Height and width of a validation image, for which multiply-adds are counted."""
     entries: tuple[Entry, ...]
     """The best one first; those with a failed training last."""
     spaces: Mapping[str, SearchSpace]
@@ -112,7 +100,7 @@ class Ranking:
         size: tuple[int, int],
         entries: Sequence[Entry],
     ) -> Ranking:
-        """Puts entries in order; equal ones stay in the order they have."""
+        """Sorts entries by mean mIoU; equal ones keep their order."""
         spaces = space_names([entry.candidate for entry in entries])
         ordered = sorted(entries, key=lambda entry: -1.0 if entry.mean is None else entry.mean, reverse=True)
         return cls(config, ranking, folder, size, tuple(ordered), spaces)
@@ -130,7 +118,7 @@ class Ranking:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """Those of each space that have a member, searched, given and random ones in this order."""
+        """The groups of each space that have a member: searched, given, random."""
         kinds: tuple[Kind, ...] = ("searched", "given", "random")
         groups = []
         for name in self.spaces:
@@ -143,7 +131,7 @@ class Ranking:
 
     @cached_property
     def comparisons(self) -> list[tuple[Group, Comparison]]:
-        """Comparisons of the other groups with the random ones of their space."""
+        """Each other group compared with the random genotypes of its space."""
         random = {group.space: group for group in self.groups if group.kind == "random"}
         return [
             (group, compare(group.kind, group.means, random[group.space].means))
@@ -153,12 +141,12 @@ class Ranking:
 
     @cached_property
     def seed_spread(self) -> float | None:
-        """Standard deviation over the seeds, of all genotypes together, each around its own mean."""
+        """Standard deviation over the seeds, pooled over all genotypes."""
         return pooled([entry.reached for entry in self.entries])
 
     @cached_property
     def lead(self) -> float | None:
-        """The first one's mean less the second one's; None if there is no second one."""
+        """Mean of the first minus mean of the second; None if there is no second."""
         means = [entry.mean for entry in self.entries if entry.mean is not None]
         return means[0] - means[1] if len(means) > 1 else None
 
@@ -174,7 +162,7 @@ class Ranking:
 
     @cached_property
     def tau(self) -> float | None:
-        """Kendall's tau between the two; None for fewer than three searches, or of more than one space or data set."""
+        """Kendall's tau of `searches`; None for fewer than three, or for several spaces or data sets."""
         origins = [(e, o) for e in self.entries for o in e.candidate.origins if o.kind == "searched"]
         alike = len({(self.space_of(e), o.data) for e, o in origins}) == 1
         if len(self.searches) < ENOUGH or not alike:
@@ -187,7 +175,7 @@ class Ranking:
         return [(entry.candidate.name, seed, why) for entry in self.entries for seed, why in entry.failures.items()]
 
     def plain(self) -> dict[str, Any]:
-        """All of it in plain containers."""
+        """The content of ranking.json in plain containers."""
         rows = []
         for place, entry in zip(self.places, self.entries, strict=True):
             genotype = entry.candidate.genotype
@@ -215,14 +203,8 @@ class Ranking:
             "ranking": rows,
             "groups": [{**to_plain(g), "mean": g.mean, "spread": g.spread} for g in self.groups],
             "comparisons": [
-                {
-                    "space": g.space,
-                    "kind": g.kind,
-                    "difference": difference,
-                    "interval": to_plain(interval),
-                    "says": text,
-                }
-                for g, (difference, interval, text) in self.comparisons
+                {"space": g.space, "kind": g.kind, "difference": mean, "interval": to_plain(interval), "says": text}
+                for g, (mean, interval, text) in self.comparisons
             ],
             "seed_spread": self.seed_spread,
             "kendall_tau": self.tau,
@@ -233,11 +215,11 @@ class Ranking:
 
 RECORD, MARKDOWN = "ranking.json", "ranking.md"
 LEFT = ("network", "path")
-"""Columns of text; numbers stand to the right."""
+"""Columns of text; numbers are aligned to the right."""
 
 
 def rows(ranking: Ranking) -> list[list[str]]:
-    """The heads, and a row for each network."""
+    """The heads, then one row per network."""
     heads = ["rank", "network", "parameters", "multiply-adds", *(f"seed {seed}" for seed in ranking.ranking.seeds)]
     found = [[*heads, "mean", "s.d.", "path"]]
     for place, entry in zip(ranking.places, ranking.entries, strict=True):
@@ -262,7 +244,7 @@ def _percent(value: float | None) -> str:
 
 
 def title(ranking: Ranking) -> str:
-    """What the numbers of the table are."""
+    """The caption of the table: data, split, epochs and input size."""
     height, width = ranking.size
     config = ranking.config
     return (
@@ -272,8 +254,8 @@ def title(ranking: Ranking) -> str:
 
 
 def sentences(ranking: Ranking) -> list[str]:
-    """What the numbers say of groups and of the order, a line each."""
-    several, lines = len(ranking.spaces) > 1, []
+    """Conclusions on groups and on the order, a line each."""
+    several, said = len(ranking.spaces) > 1, []
     of = {"searched": "search", "given": "genotype", "random": "genotype"}
     for group in ranking.groups:
         count = len(group.means)
@@ -322,14 +304,14 @@ def markdown(ranking: Ranking) -> str:
     best = next((entry for entry in ranking.entries if entry.mean is not None), None)
     parts = [
         "# Ranking",
-        f"{title(ranking)}. All were trained with the same settings, which `{RECORD}` has.",
+        f"{title(ranking)}. All were trained with the same settings, which are in `{RECORD}`.",
         "\n".join(f"| {' | '.join(row)} |" for row in (heads, marks, *others)),
         "\n".join(f"- {sentence}" for sentence in sentences(ranking)),
     ]
     if chosen and best is not None:
         run = best.folder / f"seed-{ranking.ranking.seeds[0]}"
         parts.append(
-            "The first one was chosen by the split that its number is of, so that number is an optimistic one. On "
+            "The first network was chosen on the split on which its number was measured: the number is optimistic. On "
             f"another split:\n\n    nas-evaluate {run} --checkpoint last --split test"
         )
     folders = [

@@ -2,8 +2,8 @@
 
     FOLDER/NAME/genotype.json, FOLDER/NAME/seed-0, FOLDER/NAME/seed-1, ...
 
-Complete results are left alone, stopped runs are resumed, missing ones are started. A genotype is known by
-its content: more operands, random genotypes or seeds add trainings to a folder.
+Finished trainings are kept, stopped ones are resumed, missing ones are started. Genotypes are compared by content: more
+operands, random genotypes or seeds add trainings to a folder.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from search_spaces.validation import require
 __all__ = ["rank"]
 
 OWN = ("genotype", "seed", "out")
-"""Settings that each training has for itself."""
+"""Settings in which the trainings differ."""
 
 
 def rank(
@@ -51,18 +51,18 @@ def rank(
     quiet: bool = False,
     say: Callable[[str], object] = print,
 ) -> Ranking:
-    """Trains genotypes alike, random ones among them, and puts them in order; writes ranking.json and ranking.md.
+    """Trains genotypes alike, random ones included, and ranks them; writes ranking.json and ranking.md.
 
     Args:
-        operands: Run folders of searches, folders of such, genotype files, names of published networks.
+        operands: Run folders of searches, folders of run folders, genotype files, names of published networks.
         config: Settings of all trainings; genotype, seed and out are filled in.
         ranking: Random genotypes, seeds, the split; None: the defaults.
-        out: Folder of it all; None: runs/rank-DATA.
-        quiet: Say nothing on the screen.
-        say: Gets a line before and after each training.
+        out: Folder of the trainings; None: runs/rank-DATA.
+        quiet: Print nothing.
+        say: Called with a line before and after each training.
 
     Raises:
-        ValueError: Operands, settings or data that cannot be used, the folder holds trainings with other settings, or
+        ValueError: Operands, settings or data cannot be used, the folder holds trainings with other settings, or
             every training failed; one line.
         InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
     """
@@ -86,7 +86,7 @@ def rank(
         mious: dict[tuple[int, int], float | None] = {}
         failures: list[dict[int, str]] = [{} for _ in candidates]
         total = len(candidates) * len(ranking.seeds)
-        for seed in ranking.seeds:  # all with the first seed, first: what is stopped halfway compares already
+        for seed in ranking.seeds:  # the outer loop: all networks compare after the first seed
             for place, (candidate, home) in enumerate(zip(candidates, homes, strict=True)):
                 source = candidate.name if candidate.genotype is None else str(home / GENOTYPE)
                 run = home / f"seed-{seed}"
@@ -96,17 +96,12 @@ def rank(
                 if isinstance(found, str):
                     failures[place][seed] = found
                 mious[place, seed] = None if isinstance(found, str) else found
-        entries = [
-            Entry(
-                candidate,
-                costs[place].parameters,
-                costs[place].multiply_adds,
-                homes[place],
-                tuple(mious[place, seed] for seed in ranking.seeds),
-                failures[place],
+        entries = []
+        for place, (candidate, cost) in enumerate(zip(candidates, costs, strict=True)):
+            reached = tuple(mious[place, seed] for seed in ranking.seeds)
+            entries.append(
+                Entry(candidate, cost.parameters, cost.multiply_adds, homes[place], reached, failures[place])
             )
-            for place, candidate in enumerate(candidates)
-        ]
         result = Ranking.of(config, ranking, folder, size, entries)
         if all(miou is None for miou in mious.values()):
             raise ValueError(f"every training failed, the first with: {result.failures[0][2]}")
@@ -134,7 +129,7 @@ def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candida
 
 
 def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[int, int]]:
-    """Refuses what no training could do; returns the number of classes, and H and W of a validation image."""
+    """Checks settings and data; returns the number of classes, and H and W of a validation image."""
     set_float32(choose_device(config.device), config.precision)
     learned = open_split(config, config.loader.train_split, config.loader.train_limit)
     steps_per_epoch(len(learned), config.images_per_update)
@@ -145,11 +140,7 @@ def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[in
 
 
 def _check_folder(folder: Path, config: RetrainConfig) -> None:
-    """Refuses a folder of something else, or of trainings with other settings.
-
-    Raises:
-        RunError: It is one.
-    """
+    """Refuses (RunError) a folder of something else, or of trainings with other settings."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: choose another --out")
     if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
@@ -158,13 +149,13 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
         changed = other_settings(file.parent, config, OWN)
         if changed:
             raise RunError(
-                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, "
-                "or choose another --out"
+                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, or "
+                "choose another --out"
             )
 
 
 def _home(folder: Path, candidate: Candidate) -> Path:
-    """The folder of a candidate's trainings: the one that has its genotype, else a new one."""
+    """The folder of a candidate's trainings: the one with its genotype, else a new one."""
     if candidate.genotype is None:
         home = folder / f"published-{candidate.name}"
         if (home / GENOTYPE).exists():
@@ -183,11 +174,9 @@ def _home(folder: Path, candidate: Candidate) -> Path:
 
 
 def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], object]) -> float | str:
-    """Trains and measures, as far as that is not done: mIoU after the last epoch, or why it failed.
+    """Trains and measures unless that is done; returns the mIoU after the last epoch, or why the training failed.
 
-    Raises:
-        InterruptedRun: As it came.
-        DataError, OSError: What would end the other trainings, too.
+    DataError and OSError are raised: they would end the other trainings, too.
     """
     run = Path(str(config.out))
     known = _measured(run, split, config.epochs)
@@ -205,7 +194,7 @@ def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], ob
         raise
     except (ArithmeticError, ValueError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise  # a mistake of ours
+            raise  # a bug
         reason = " ".join(str(error).split()) or type(error).__name__
         say(f"   failed: {reason}")
         return reason
@@ -225,7 +214,7 @@ def _measured(run: Path, split: str, epochs: int) -> float | None:
         data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
         if data["epoch"] != epochs:
             return None
-        checkpoint = run / CHECKPOINT  # may have been removed when it had been measured
+        checkpoint = run / CHECKPOINT  # may have been removed after the evaluation
         if checkpoint.exists() and hashlib.sha256(checkpoint.read_bytes()).hexdigest() != data["checkpoint_sha256"]:
             return None
         miou = float(data["miou"])
