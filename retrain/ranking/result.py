@@ -255,7 +255,7 @@ def title(ranking: Ranking) -> str:
 
 def sentences(ranking: Ranking) -> list[str]:
     """Conclusions on groups and on the order, a line each."""
-    several, said = len(ranking.spaces) > 1, []
+    several, lines = len(ranking.spaces) > 1, []
     of = {"searched": "search", "given": "genotype", "random": "genotype"}
     for group in ranking.groups:
         count = len(group.means)
