@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from search_spaces.messages import counted
 from torch.utils.data import get_worker_info
 
 from nas.config import AugmentConfig
 from nas.data.augment import augment as augment_sample
 from nas.data.base import DataError, SegmentationDataset
 from nas.data.prefetch import Loader
+from search_spaces.validation import counted
 
 __all__ = [
     "VIDEO_BLOCKS",
