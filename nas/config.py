@@ -300,7 +300,7 @@ class LoaderConfig(Settings):
         self.limit("batch_size", least=2, most=MAX_IMAGES, note=" (batch norm needs two)")
         require(
             self.prefetch > 0 or self.workers == 0,
-            f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers always read ahead: give at least "
+            f"loader.prefetch is 0, but loader.workers is {self.workers}, and workers are always ahead: give at least "
             "1, or --loader.workers 0",
         )
 
