@@ -73,8 +73,9 @@ def find_candidates(operands: Sequence[str]) -> list[Candidate]:
     files: list[Path | str] = []
     for operand in operands:
         files += [operand] if operand in NETWORKS else _files(Path(operand))
-    for number, file in enumerate(files):
-        if any(_same(file, other) for other in files[:number]):
+    keys = [file if isinstance(file, str) else file.resolve() for file in files]
+    for number, (file, key) in enumerate(zip(files, keys, strict=True)):
+        if key in keys[:number]:
             raise ValueError(f"{file} is given twice: give each genotype once")
     found: list[Candidate] = []
     for file, name in zip(files, _names(files), strict=True):
@@ -135,12 +136,6 @@ def _is_search(folder: Path) -> bool:
 def _by_number(path: Path) -> list[tuple[int, str]]:
     """seed-2 before seed-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
-
-
-def _same(first: Path | str, second: Path | str) -> bool:
-    if isinstance(first, str) or isinstance(second, str):
-        return first == second
-    return first.resolve() == second.resolve()
 
 
 def _names(files: Sequence[Path | str]) -> list[str]:
