@@ -161,7 +161,7 @@ def test_a_job_that_torchrun_restarts_needs_a_name(tmp_path: Path, monkeypatch: 
     assert run_to_resume(config, None) is None  # nothing was begun
     (tmp_path / "config.yaml").touch()
     assert run_to_resume(config, None) == tmp_path
-    with pytest.raises(RunError, match="give it a name by --out"):
+    with pytest.raises(RunError, match="name the run's folder with --out"):
         run_to_resume(RunConfig(), None)
 
 
