@@ -16,6 +16,7 @@ _TYPES = {
     "str": "a text",
     "tuple": "a list such as [1, 2]",
     "NoneType": "null",
+    "dict": "a mapping such as '{gamma: 2}'",
 }
 
 _LISTS = {"float, float": "[0, 0.1]", "str, ...": "[conv5_3]"}

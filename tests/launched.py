@@ -168,6 +168,7 @@ def searches(folder: Path) -> Any:
 
     nas.training.session.evaluate_network = watched
     result = search(settings(folder / "run"), quiet=True)
+    nas.training.session.evaluate_network = evaluate
     train(retraining(folder / "trained"), quiet=True)
     return {"architecture": seen, "miou": result.val_miou}
 

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ from tiny import command, refused, searching, without_pictures
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = {name: text for text, name in re.findall(r"```(?:python|yaml)\n(# ([\w.]+)\n.*?)```", PAGE, re.DOTALL)}
-COMMANDS = [line.split() for line in re.findall(r"^    (nas-.*)$", PAGE, re.MULTILINE)]
+COMMANDS = [shlex.split(line) for line in re.findall(r"^    (nas-.*)$", PAGE, re.MULTILINE)]
 TINY = {
     "nas-search": "--epochs 1 --architecture.start_epoch 0 --loader.train_limit 4 --loader.val_limit 2 "
     "--loader.batch_size 2 --layers 2 --blocks 1 --quiet",
