@@ -169,7 +169,10 @@ def _refusal(name: str, value: object, hint: Any) -> str:
         for number, (entry, part) in enumerate(zip(value, parts[:1] * len(value), strict=True)):
             if not fits(entry, part):
                 return _refusal(f"{name}[{number}]", entry, part)
-    return f"{name} is {short(value)}: give {expected(hint)}"
+    words = expected(hint)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        words = words.replace("a whole number", "a whole number below 2**63")
+    return f"{name} is {short(value)}: give {words}"
 
 
 def _hints(config: Any) -> dict[str, Any]:
