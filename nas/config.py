@@ -128,9 +128,9 @@ class LossNameConfig(Settings):
     """The loss that is minimised."""
 
     name: str = "cross_entropy"
-    """cross_entropy, or one of your own."""
+    """Name of the loss, such as cross_entropy."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Settings of that loss, by name; cross_entropy has none."""
+    """Settings of that loss, by name."""
 
     prefix = "loss."
 
@@ -167,7 +167,7 @@ class ArchitectureConfig(Settings):
     start_epoch: int = 20
     """First epoch (from 0) in which alpha and beta learn; until then only the weights do."""
     optimizer: str = "adam"
-    """Optimiser of alpha and beta: adam, sgd, or one of your own."""
+    """Name of the optimiser of alpha and beta, such as adam."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of Adam's first (SGD's momentum) and second moment, each from 0 to below 1. DARTS uses 0.5 and 0.999."""
     skip_dropout: float = 0.0
@@ -340,7 +340,7 @@ class RunConfig(Settings):
     """Longest time between two checkpoints, and so the most that a kill costs; 0 saves after every step. The end of an
     epoch always saves."""
     best_metric: str = "miou"
-    """Metric on the validation split by which best.pt is chosen: miou, pixel_accuracy, or one of your own."""
+    """Metric on the validation split by which best.pt is chosen, such as miou."""
     sync_batch_norm: SyncBatchNorm = "gpu"
     """With several processes (torchrun), whether batch norms use the statistics of the whole batch: gpu (only on GPUs),
     always or never."""

@@ -47,7 +47,7 @@ class OptimizerConfig(SgdConfig):
     """SGD or Adam, whose learning rate is lr * (1 - progress) ** power."""
 
     name: str = "sgd"
-    """sgd (with momentum), adam, or one of your own."""
+    """Name of the optimiser, such as sgd (with momentum) or adam."""
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of that optimiser alone, by name; adam has eps."""
     lr: float = 0.05

@@ -100,7 +100,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         try:
             config = from_plain(RetrainConfig, saved["config"])
         except ValueError as error:
-            raise CheckpointError(f"{path}: its settings cannot be: {error}") from None
+            raise CheckpointError(f"{path}: its settings cannot be used: {error}") from None
         source = genotype_source(config, folder)
         with torch.device("meta"):  # no memory until the settings, which may ask for any width, fit the weights
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])

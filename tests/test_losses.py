@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.config import SgdConfig
+from nas.config import LossNameConfig, SgdConfig
 from nas.data.base import DataError, Resized, Sample, SegmentationDataset, Subset, open_dataset
 from nas.training.class_weights import class_shares, inverse_log
-from nas.training.losses import cross_entropy, resize_labels
+from nas.training.losses import LOSSES, cross_entropy, make_loss, resize_labels
 from nas.training.optimizers import make_optimizer
 from nas.training.step import Execution, Stepper
 from retrain.networks.base import SegmentationNetwork
@@ -144,3 +144,21 @@ def test_a_step_takes_the_loss_where_it_is_told_to(resolution: str, weights: tor
     loss = partial(cross_entropy, class_weights=weights)
     stepper = Stepper("test", network, optimizer, Execution(torch.device("cpu")), loss, forward=forward)
     assert stepper.step(images, labels, "here") == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_loss_keeps_the_contract(name: str, dtype: torch.dtype) -> None:
+    loss = make_loss(LossNameConfig(name), 3, torch.device("cpu"))
+    logits = torch.randn(2, 3, 5, 6, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    labels = torch.randint(3, (2, 9, 11), generator=torch.Generator().manual_seed(1))  # of another size
+    value = loss(logits, labels)
+    value.backward()
+    assert value.shape == () and value.isfinite() and logits.grad is not None and logits.grad.abs().sum() > 0
+    ignored = loss(logits, torch.full_like(labels, 255))
+    assert ignored.item() == 0
+    half = labels.clone()
+    half[:, :, 6:] = 255
+    other = logits.detach().clone()
+    other[..., -1] += 7  # where every label is ignored
+    assert loss(other, half).item() == pytest.approx(loss(logits, half).item())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.evaluation.metrics import ConfusionMatrix
+from nas.evaluation.metrics import METRICS, ConfusionMatrix
 
 
 def table() -> ConfusionMatrix:
@@ -112,3 +112,16 @@ def test_against_a_loop(classes: int, pixels: list[tuple[int, int]]) -> None:
     matrix = ConfusionMatrix(classes)
     matrix.update(torch.tensor(prediction, dtype=torch.int32), torch.tensor(label, dtype=torch.int16))
     assert matrix.counts.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_keeps_the_contract(name: str) -> None:
+    metric = METRICS[name]
+    right, wrong = ConfusionMatrix(2), ConfusionMatrix(2)
+    labels = torch.tensor([0, 0, 1, 1])
+    right.update(labels, labels)
+    wrong.update(1 - labels, labels)
+    best, worst = metric.compute(right), metric.compute(wrong)
+    assert (best > worst) == metric.higher_is_better and metric.label and metric.text(best)
+    assert all(0 <= value <= 1 for value in (best, worst) if metric.percent)
+    assert math.isnan(metric.compute(ConfusionMatrix(2)))

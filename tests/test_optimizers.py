@@ -12,7 +12,13 @@ from torch import nn
 from nas.config import CosineSgdConfig, SearchConfig, SgdConfig
 from nas.darts import make_steppers
 from nas.supernet.network import Supernet
-from nas.training.optimizers import convolution_weights, load_optimizer_state, make_optimizer, optimizer_state
+from nas.training.optimizers import (
+    OPTIMIZERS,
+    convolution_weights,
+    load_optimizer_state,
+    make_optimizer,
+    optimizer_state,
+)
 from nas.training.step import Execution, Stepper
 from retrain.config import OptimizerConfig
 from retrain.networks.base import SegmentationNetwork
@@ -61,7 +67,7 @@ ALL = {name for name, _ in Tiny().named_parameters()} - {"inhibition.intensity"}
 DENSE = {"convolution.weight", "up.weight", "classify.weight"}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize(
     ("decay", "expected"),
     [("all", ALL), ("convolutions", DENSE | {"depthwise.weight"}), ("dense_convolutions", DENSE)],
@@ -111,7 +117,7 @@ def test_first_step_of_adam_by_hand() -> None:
     assert layer.weight.item() == pytest.approx(2 - 0.1 * 1.5 / (1.5 + 0.5))
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_intensities_do_not_decay_and_are_projected(name: Any) -> None:
     network = Tiny()
     # One step of decay alone would carry every weight far to the other side of 0.
@@ -229,7 +235,7 @@ def test_clipping_and_gradients_cover_all_groups() -> None:
 # States
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_stepper_with_groups_goes_on_exactly(name: Any) -> None:
     config = OptimizerConfig(lr=0.01, name=name, decay="dense_convolutions", **HEAD)
     torch.manual_seed(0)
@@ -255,7 +261,7 @@ def test_a_stepper_with_groups_goes_on_exactly(name: Any) -> None:
         assert torch.equal(tensor, second.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_states_do_not_say_how_a_step_is_computed(name: Any) -> None:
     """One step of a loop over parameters and two fused ones are three of either, to rounding."""
     found, numbers = [], {key: torch.randn(shape) for key, shape in (("weight", (2, 2, 3, 3)), ("bias", (2,)))}
