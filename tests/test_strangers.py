@@ -475,12 +475,13 @@ def test_resuming_a_run_that_is_tampered_with_is_refused_in_one_line(
     assert str(run / "checkpoint.pt") in refused(command, "--resume", run, "--epochs=3", "--quiet")
 
 
-def test_a_link_in_place_of_the_log_is_not_written_to(searched: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["log.txt", ".lock"])
+def test_a_link_in_place_of_a_file_that_is_opened_is_not_written_to(name: str, searched: Path, tmp_path: Path) -> None:
     run, target = copied(searched, tmp_path), tmp_path / "startup"
     target.write_text("mine")
-    (run / "log.txt").unlink()
-    (run / "log.txt").symlink_to(target)
-    assert "log.txt is a link" in refused("nas-search", "--resume", run, "--epochs=2", "--quiet")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(target)
+    assert f"{name} is a link" in refused("nas-search", "--resume", run, "--epochs=2", "--quiet")
     assert target.read_text() == "mine"
 
 

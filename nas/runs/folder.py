@@ -304,8 +304,10 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> IO[str]:
+    if path.is_symlink():  # a stranger's folder may have one, to a file that is not ours to open
+        raise RunError(f"{path} is a link: a run locks a file of its own; remove the link")
     while True:
-        file = path.open("w")
+        file = path.open("a")
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
