@@ -87,21 +87,26 @@ another file: the checkpoint holds its content, which is compared.)"""
 
 @dataclass(frozen=True)
 class SgdConfig(Settings):
-    """Stochastic gradient descent for network weights."""
+    """The optimiser of network weights: SGD with momentum, or another one by its name."""
 
     lr: float
     """Learning rate at the start, above 0."""
     weight_decay: float
     """L2 penalty, at least 0."""
     momentum: float = 0.9
-    """Momentum, 0 to below 1."""
+    """Momentum of SGD, beta1 of Adam (beta2 is 0.999); 0 to below 1."""
     clip: float | None = None
     """Largest norm of the gradient; a longer one is scaled down to it. None: no limit."""
+    name: str = "sgd"
+    """Name of the optimiser, such as sgd (with momentum) or adam."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of that optimiser alone, by name; adam has eps."""
 
     prefix = "optimizer."
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd", self.options)
         self.limit("lr", "clip", above=0)
         self.limit("momentum", least=0, below=1)
         self.limit("weight_decay", least=0)
@@ -109,7 +114,7 @@ class SgdConfig(Settings):
 
 @dataclass(frozen=True)
 class CosineSgdConfig(SgdConfig):
-    """SGD whose learning rate falls on half a cosine."""
+    """SGD, or another optimiser, whose learning rate falls on half a cosine."""
 
     lr: float = 0.025
     """Learning rate at the start, above 0."""
@@ -382,7 +387,7 @@ class SearchConfig(RunConfig):
     supernet: SupernetConfig = field(default_factory=SupernetConfig)
     """Speed and memory of the supernet."""
     optimizer: CosineSgdConfig = field(default_factory=CosineSgdConfig)
-    """SGD for the supernet's weights; cosine schedule from lr to lr_end."""
+    """The optimiser of the supernet's weights; cosine schedule from lr to lr_end."""
     architecture: ArchitectureConfig = field(default_factory=ArchitectureConfig)
     """The optimiser of alpha and beta, and options against collapse."""
     loss: LossNameConfig = field(default_factory=LossNameConfig)

@@ -199,7 +199,8 @@ def make_steppers(
     pool = graph_pool(device) if config.supernet.graphs else None  # graphs that run in turn can share memory
     execution = Execution(device, config.precision, config.accumulate, processes, pool)
     loss = make_loss(config.loss, supernet.classes, device, processes=processes)
-    weights = make_optimizer(supernet, supernet.weights(), config.optimizer)
+    settings = config.optimizer
+    weights = make_optimizer(supernet, supernet.weights(), settings, settings.name, options=settings.options)
     alpha, (beta1, beta2), logits = config.architecture, config.architecture.betas, supernet.architecture
     sgd = SgdConfig(alpha.lr, alpha.weight_decay, beta1)
     architecture = make_optimizer(logits, logits.parameters(), sgd, alpha.optimizer, beta2)

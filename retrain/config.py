@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nas.config import (
     AugmentConfig,
@@ -18,7 +18,6 @@ from nas.config import (
     LossNameConfig,
     RunConfig,
     SgdConfig,
-    check_registered,
     check_seeds,
     load_recipe,
 )
@@ -46,14 +45,8 @@ ClassWeights = Literal["none", "inverse_log"]
 class OptimizerConfig(SgdConfig):
     """SGD or Adam, whose learning rate is lr * (1 - progress) ** power."""
 
-    name: str = "sgd"
-    """Name of the optimiser, such as sgd (with momentum) or adam."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Settings of that optimiser alone, by name; adam has eps."""
     lr: float = 0.05
     """Learning rate at the start, above 0."""
-    momentum: float = 0.9
-    """Momentum of SGD, beta1 of Adam (beta2 is 0.999); 0 to below 1."""
     weight_decay: float = 4e-5
     """L2 penalty, at least 0; its gradient is added to the loss's, also for Adam, as in the papers' TensorFlow code."""
     eps: float | None = None
@@ -70,7 +63,6 @@ class OptimizerConfig(SgdConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_registered("optimizer.name", self.name, "nas.training.optimizers:OPTIMIZERS", "sgd", self.options)
         self.limit("power", least=0)
         self.limit("eps", "head_lr_multiplier", "head_bias_lr_multiplier", above=0)
         require(

@@ -212,7 +212,7 @@ def search_memory(supernet: Supernet, config: SearchConfig) -> int:
         supernet = supernet.first_layers(full)
         repeated = Repeated([f"nodes.{name}" for name in supernet.node_names(full)], space.layers - full)
     of_alpha = OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0])
-    of_weights = OPTIMIZERS["sgd"].states(config.optimizer.momentum)
+    of_weights = OPTIMIZERS[config.optimizer.name].states(config.optimizer.momentum)
     trained = [(supernet.weights(), of_weights), (list(supernet.architecture.parameters()), of_alpha)]
     images = (config.loader.batch_size, *config.loader.augment.crop)
     return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)
