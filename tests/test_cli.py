@@ -234,7 +234,7 @@ REFUSED = [
     ("nas-search", "partial_channels", "0"),
     ("nas-search", "partial_channels", "-1"),
     ("nas-retrain", "optimizer.power", "-1"),
-    ("nas-retrain", "optimizer.eps", "0.01"),
+    ("nas-retrain", "optimizer.eps", "0"),
     ("nas-retrain", "optimizer.head_lr_multiplier", "0"),
     ("nas-retrain", "optimizer.head_bias_lr_multiplier", "0"),
     ("nas-retrain", "network.filter_multiplier", "0"),

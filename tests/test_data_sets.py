@@ -220,7 +220,7 @@ def test_shapes_cannot_be_told_by_colour() -> None:
         hits = np.array([((guess == c) & (test_target == c)).sum() for c in range(6)])
         either = np.array([((guess == c) | (test_target == c)).sum() for c in range(6)])
         background_only = (test_target == 0).mean() / 6
-        assert (hits / either).mean() < background_only + 0.02
+        assert (hits / either).mean() < background_only + 0.04
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """A built-in data set of drawn shapes, generated on the fly from a seed: no files, nothing to download.
 
-Light and noise are independent of the class, and colours nearly so: a linear classifier on them does no better than to
-call everything background. Squares carry checks, discs and triangles stripes, coarse and fine ones; rings and lines
+Light and noise are independent of the class, and colours nearly so: a linear classifier on them does little better than
+to call everything background. Squares carry checks, discs and triangles stripes, coarse and fine ones; rings and lines
 are plain and a few pixels thin. So a network needs fine features as well as context, and a small one learns the task in
 a minute. Objects cover each other, and each has a border of void. Sample i of a split is a pure function of (seed,
 split, index, size).
