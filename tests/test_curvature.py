@@ -107,7 +107,11 @@ def test_growth_is_over_five_epochs_and_warned_of_from_four_thirds_on() -> None:
         before = memory
     assert grown == [None] * 5 + [3.5 / 3, 1.5]
     said = [
-        warnings_of({"alpha_entropy": 0.5, "decoded_skips": 0, "eigenvalue_growth": growth}, SPACE, 0.5, 0.5)
+        list(
+            warnings_of(
+                {"alpha_entropy": 0.5, "decoded_skips": 0, "eigenvalue_growth": growth}, SPACE, 0.5, 0.5
+            ).values()
+        )
         for growth in (3.5 / 3, 1.5)
     ]
     assert said[0] == [] and len(said[1]) == 1 and "1.5 times that of 5 epochs ago" in said[1][0]

@@ -121,7 +121,7 @@ WIDE = SearchSpace("wide", 2, 2, 5, 2, ("none", "skip", "separable_3x3", "atrous
 
 
 def said(**changes: Any) -> list[str]:
-    return warnings_of({**HEALTHY, **changes}, WIDE, progress=1.0, miou=0.6)
+    return list(warnings_of({**HEALTHY, **changes}, WIDE, progress=1.0, miou=0.6).values())
 
 
 def test_a_healthy_search_is_not_warned_of() -> None:
@@ -148,7 +148,27 @@ def test_each_trouble_has_a_line_that_says_what_to_try(changes: dict[str, Any], 
 
 def test_an_alpha_that_has_not_moved_is_no_collapse_and_an_early_one_may_be_uniform() -> None:
     start = {**HEALTHY, "alpha_entropy": 0.99999, "edges_prefer_skip": 20, "edges_prefer_none": 20, "decoded_skips": 10}
-    assert warnings_of(start, WIDE, progress=0.1, miou=0.6) == []
+    assert warnings_of(start, WIDE, progress=0.1, miou=0.6) == {}
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "alpha_entropy": st.sampled_from((0.5, 0.97)),
+            "edges_prefer_skip": st.sampled_from((2, 14)),
+            "edges_prefer_none": st.sampled_from((3, 14)),
+            "decoded_skips": st.sampled_from((1, 5)),
+            "cell_agreement": st.sampled_from((0.2, 0.9)),
+            "gap": st.sampled_from((0.1, 0.5)),
+            "eigenvalue_growth": st.sampled_from((1.0, 2.0)),
+        }
+    )
+)
+def test_remedies_never_contradict_each_other(numbers: dict[str, Any]) -> None:
+    text = "; ".join(warnings_of(numbers, WIDE, progress=1.0, miou=0.6).values())
+    assert not ("more --epochs" in text and "fewer --epochs" in text)
+    for setting in ("lr", "weight-decay"):
+        assert not (f"a larger --architecture.{setting}" in text and f"a smaller --architecture.{setting}" in text)
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,12 @@ def is_collapsing(numbers: Mapping[str, Any], edges: int) -> bool:
     return moved and numbers.get("edges_prefer_skip", 0) >= COLLAPSED * edges
 
 
-def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float, miou: float) -> list[str]:
-    """Warnings about an epoch's numbers, one line each, with remedies.
+OPPOSITES = ("a larger", "a smaller"), ("more", "fewer")
+"""Beginnings of remedies that contradict each other."""
+
+
+def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float, miou: float) -> dict[str, str]:
+    """Warnings about an epoch's numbers by kind: a line each, with remedies that do not contradict an earlier one's.
 
     Args:
         numbers: From `examine`; with `gap`, the mIoU lost by discretisation, if it was measured.
@@ -181,49 +185,69 @@ def warnings_of(numbers: Mapping[str, Any], space: SearchSpace, progress: float,
         progress: Share done of the epochs in which alpha and beta learn, above 0 to 1.
         miou: mIoU of the supernet, 0 to 1.
     """
-    edges, operations, found = len(space.edges), 2 * space.blocks, []
-    if numbers["alpha_entropy"] <= UNMOVED:
-        if is_collapsing(numbers, edges):
-            found.append(
-                f"{numbers['edges_prefer_skip']} of {edges} edges prefer skip: the search is collapsing; try "
-                "--architecture.skip-dropout 0.3, a larger --architecture.weight-decay, fewer --epochs, or "
-                "--health.stop-on-collapse true"
-            )
-        elif numbers["decoded_skips"] > MANY_SKIPS * operations:
-            found.append(
-                f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
-                "towards it; if that continues, try --architecture.skip-dropout 0.3 or fewer --epochs"
-            )
-        if numbers.get("edges_prefer_none", 0) > EMPTY * edges:
-            found.append(
-                f"{numbers['edges_prefer_none']} of {edges} edges prefer none, which is never decoded: the supernet "
-                "learns to do without what will be decoded; try a --space whose operations have no none, or a smaller "
-                "--architecture.lr"
-            )
-    if progress >= LATE and numbers["alpha_entropy"] > UNDECIDED:
-        found.append(
+    edges, operations = len(space.edges), 2 * space.blocks
+    moved, late = numbers["alpha_entropy"] <= UNMOVED, progress >= LATE
+    collapsing = is_collapsing(numbers, edges)
+    more, fewer = "more --epochs", "fewer --epochs"
+    dropout, entropy = "--architecture.skip-dropout 0.3", "--architecture.entropy 1"
+    decay = "a larger --architecture.weight-decay"
+    found: dict[str, tuple[bool, str, tuple[str, ...]]] = {
+        "collapse": (
+            collapsing,
+            f"{numbers.get('edges_prefer_skip')} of {edges} edges prefer skip: the search is collapsing",
+            (dropout, decay, fewer, "--health.stop-on-collapse true"),
+        ),
+        "skip": (
+            moved and not collapsing and numbers["decoded_skips"] > MANY_SKIPS * operations,
+            f"{numbers['decoded_skips']} of {operations} operations of the decoded cell are skip: the search leans "
+            "towards it; if that continues",
+            (dropout, fewer),
+        ),
+        "none": (
+            moved and numbers.get("edges_prefer_none", 0) > EMPTY * edges,
+            f"{numbers.get('edges_prefer_none')} of {edges} edges prefer none, which is never decoded: the supernet "
+            "learns to do without what will be decoded",
+            ("a --space whose operations have no none",),
+        ),
+        "uniform": (
+            late and numbers["alpha_entropy"] > UNDECIDED,
             f"alpha is nearly uniform (relative entropy {numbers['alpha_entropy']:.3f}), though the search is nearly "
-            "over: operations are too close to tell apart; try --architecture.entropy 1, a larger --architecture.lr "
-            "or more --epochs"
-        )
-    if progress >= LATE and numbers.get("cell_agreement", 1.0) < UNSTABLE:
-        found.append(
-            f"only {100 * numbers['cell_agreement']:.0f} % of the decoded cell is as it was an epoch ago, though the "
-            "search is nearly over: it has not settled; try more --epochs or a smaller --architecture.lr"
-        )
-    if numbers.get("eigenvalue_growth", 0.0) > SHARPENING:
-        found.append(
-            f"the dominant eigenvalue of the architecture's loss is {numbers['eigenvalue_growth']:.1f} times that of "
-            f"{EIGENVALUES_AGO} epochs ago: the search enters a sharp minimum, which decoding leaves; try a larger "
-            "--architecture.weight-decay, fewer --epochs, or the genotype of an earlier epoch (genotypes.jsonl)"
-        )
-    if numbers.get("gap", 0.0) > LOST * miou:
-        found.append(
-            f"with the decoded architecture forced, the supernet loses {100 * numbers['gap']:.1f} of its "
-            f"{100 * miou:.1f} % mIoU: its mIoU says little of the decoded network; try --architecture.entropy 1 "
-            "or more --epochs"
-        )
-    return found
+            "over: operations are too close to tell apart",
+            ("a larger --architecture.lr", more, entropy),
+        ),
+        "unsettled": (
+            late and numbers.get("cell_agreement", 1.0) < UNSTABLE,
+            f"only {100 * numbers.get('cell_agreement', 1.0):.0f} % of the decoded cell is as it was an epoch ago, "
+            "though the search is nearly over: it has not settled",
+            (more, "a smaller --architecture.lr"),
+        ),
+        "sharp": (
+            numbers.get("eigenvalue_growth", 0.0) > SHARPENING,
+            f"the dominant eigenvalue of the architecture's loss is {numbers.get('eigenvalue_growth', 0.0):.1f} times "
+            f"that of {EIGENVALUES_AGO} epochs ago: the search enters a sharp minimum, which decoding leaves",
+            (decay, fewer, "the genotype of an earlier epoch (genotypes.jsonl)"),
+        ),
+        "gap": (
+            numbers.get("gap", 0.0) > LOST * miou,
+            f"with the decoded architecture forced, the supernet loses {100 * numbers.get('gap', 0.0):.1f} of its "
+            f"{100 * miou:.1f} % mIoU: its mIoU says little of the decoded network",
+            (entropy, more),
+        ),
+    }
+    lines, given = dict[str, str](), set[str]()
+    for kind, (holds, finding, remedies) in found.items():
+        if holds:
+            kept = [remedy for remedy in remedies if not given & _opposites(remedy)]
+            given.update(kept)
+            advice = f"{', '.join(kept[:-1])} or {kept[-1]}" if len(kept) > 1 else "".join(kept)
+            lines[kind] = finding + (f"; try {advice}" if advice else "")
+    return lines
+
+
+def _opposites(remedy: str) -> set[str]:
+    """The remedies that contradict one: a larger and a smaller value of the same setting, more and fewer."""
+    pairs = [pair for one, other in OPPOSITES for pair in ((one, other), (other, one))]
+    return {other + remedy.removeprefix(one) for one, other in pairs if remedy.startswith(f"{one} ")}
 
 
 def reason_to_stop(config: HealthConfig, memory: Mapping[str, Any]) -> str | None:
