@@ -37,7 +37,7 @@ from retrain.training import train
 from search_spaces.genotype import load_genotype
 from search_spaces.validation import require
 
-__all__ = ["rank"]
+__all__ = ["OWN", "check_data", "rank"]
 
 OWN = ("genotype", "seed", "out")
 """Settings in which the trainings differ."""
@@ -70,7 +70,7 @@ def rank(
     candidates = _candidates([str(operand) for operand in operands], ranking)
     folder = Path(out or f"runs/rank-{config.data}")
     _check_folder(folder, config)
-    classes, size = _check(config, ranking)
+    classes, size = check_data(config, ranking.split)
     costs = []
     for candidate in candidates:
         with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
@@ -128,12 +128,19 @@ def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candida
     return candidates
 
 
-def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[int, int]]:
-    """Checks settings and data; returns the number of classes, and H and W of a validation image."""
+def check_data(config: RetrainConfig, split: str) -> tuple[int, tuple[int, int]]:
+    """Checks settings and data, before networks are trained on it and measured on a split.
+
+    Returns:
+        The number of classes, and H and W of a validation image.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
     set_float32(choose_device(config.device), config.precision)
     learned = open_split(config, config.loader.train_split, config.loader.train_limit)
     steps_per_epoch(len(learned), config.images_per_update)
-    open_split(config, ranking.split)
+    open_split(config, split)
     dataset = open_split(config, config.loader.val_split)
     height, width = dataset.read(0)[1].shape
     return len(dataset.classes), (int(height), int(width))
