@@ -83,7 +83,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
     def pretend(score: Score) -> list[str]:
         trained: list[str] = []
 
-        def train(config: Any, resume: Any, quiet: bool) -> None:
+        def train(config: Any, resume: Any, quiet: bool, each_epoch: Any) -> None:
             value = score(config)
             trained.append(str(config.out))
             folder = Path(config.out)

@@ -23,15 +23,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
-from nas.runs.folder import CHANGEABLE, claimed, read_metrics
+from nas.runs.folder import CHANGEABLE, read_metrics
 from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import CONFIG, SWEEP_FILE, RunError
+from nas.runs.names import CONFIG, SWEEP_FILE
 from nas.training.devices import choose_device
 from retrain.sweeps.ledger import END, FAILED, RETRY_OF, Ledger
 from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
 from retrain.sweeps.storage import Beat, LostTrialError, open_storage
-from retrain.sweeps.workers import Worker, reason_of
+from retrain.sweeps.workers import Worker, is_free, reason_of
 from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = [
@@ -40,7 +40,6 @@ __all__ = [
     "Study",
     "TrialRun",
     "amount",
-    "is_free",
     "leaves",
     "open_study",
     "spoken",
@@ -260,15 +259,6 @@ def written(objective: str, value: float) -> str:
 def spoken(objective: str) -> str:
     """The name of an objective in words."""
     return "val mIoU" if objective == "miou" else objective.replace("_", "-")
-
-
-def is_free(folder: Path) -> bool:
-    """Whether no process is at work in a run folder: a worker that was taken for dead may be alive."""
-    try:
-        with claimed(folder):
-            return True
-    except RunError:
-        return False
 
 
 def leaves(plain: Mapping[str, Any], where: str = "") -> list[tuple[str, Any]]:

@@ -11,6 +11,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,12 +20,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.data.base import DataError
+from nas.runs.folder import claimed
 from nas.runs.free_memory import is_out_of_memory
+from nas.runs.names import RunError
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach
 from search_spaces.validation import differences, require
 
-__all__ = ["Jobs", "Worker", "reason_of"]
+__all__ = ["Jobs", "Worker", "is_free", "reason_of"]
 
 JOB, RESULT, IDENTITY = "job", "result", "jobs_of"
 """Attributes: of a trial, its job and what came of it; of a study, what all its jobs are of."""
@@ -135,6 +138,15 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def is_free(folder: Path) -> bool:
+    """Whether no process is at work in a run folder: a worker that was taken for dead may be alive."""
+    try:
+        with claimed(folder):
+            return True
+    except RunError:
+        return False
+
+
 class Jobs(Worker):
     """A list of jobs, each of which is done once by one of the workers that share the storage.
 
@@ -213,6 +225,7 @@ class Jobs(Worker):
                 raise
             reason = reason_of(error)
             self._watch.fail(trial, **{END: FAILED, "reason": reason})
+            self.say(f"   failed: {reason}")
             return reason
         self.storage.set_trial_user_attr(trial_id, RESULT, result)
         self.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [float(result.get("miou") or 0.0)])

@@ -28,8 +28,8 @@ from retrain.evaluation import evaluate
 from retrain.networks import build
 from retrain.ranking.training import OWN, check_data
 from retrain.sweeps.storage import open_storage, study_name
-from retrain.sweeps.study import is_free, leaves
-from retrain.sweeps.workers import Jobs
+from retrain.sweeps.study import leaves
+from retrain.sweeps.workers import Jobs, is_free
 from retrain.table.config import TableConfig
 from retrain.training import train
 from search_spaces.files import parse_json, write_atomically
