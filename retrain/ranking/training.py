@@ -35,7 +35,7 @@ from retrain.ranking.candidates import Candidate, find_candidates, identity, ran
 from retrain.ranking.result import Entry, Ranking, write
 from retrain.sweeps.storage import open_storage, study_name
 from retrain.sweeps.study import leaves
-from retrain.sweeps.workers import Jobs, is_free
+from retrain.sweeps.workers import Jobs, wait_until_free
 from retrain.training import train
 from search_spaces.genotype import load_genotype
 from search_spaces.validation import require, to_plain
@@ -101,9 +101,7 @@ def rank(
     def do(job: str, alive: Callable[[], None]) -> dict[str, float]:
         place, seed = trainings[job]
         run, genotype = homes[place] / f"seed-{seed}", candidates[place].genotype
-        while not is_free(run):  # a worker that was taken for dead may be alive until its next epoch
-            alive()
-            time.sleep(1.0)
+        wait_until_free(run, alive)
         source = candidates[place].name if genotype is None else str(homes[place] / GENOTYPE)
         own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
         return {"miou": _miou(own, ranking.split, where(job), say, alive)}

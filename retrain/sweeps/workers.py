@@ -27,7 +27,7 @@ from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach
 from search_spaces.validation import differences, require
 
-__all__ = ["Jobs", "Worker", "is_free", "reason_of"]
+__all__ = ["Jobs", "Worker", "is_free", "reason_of", "wait_until_free"]
 
 JOB, RESULT, IDENTITY = "job", "result", "jobs_of"
 """Attributes: of a trial, its job and what came of it; of a study, what all its jobs are of."""
@@ -145,6 +145,13 @@ def is_free(folder: Path) -> bool:
             return True
     except RunError:
         return False
+
+
+def wait_until_free(folder: Path, alive: Callable[[], None]) -> None:
+    """Waits for a worker that was taken for dead but lives: it gives up after its epoch."""
+    while not is_free(folder):
+        alive()
+        time.sleep(1.0)
 
 
 class Jobs(Worker):

@@ -10,15 +10,18 @@ FOLDER/latency.json           the latency of the networks, of `measure_latency`
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
+import yaml
 
-from nas.evaluation.cost import median_seconds, timed_on
+from nas.evaluation.cost import measure, median_seconds, timed_on
 from nas.runs.folder import read_lines, read_metrics
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, RunError
 from nas.seeds import FREE
@@ -29,16 +32,17 @@ from retrain.networks import build
 from retrain.ranking.training import OWN, check_data
 from retrain.sweeps.storage import open_storage, study_name
 from retrain.sweeps.study import leaves
-from retrain.sweeps.workers import Jobs, is_free
+from retrain.sweeps.workers import Jobs, wait_until_free
 from retrain.table.config import TableConfig
+from retrain.table.reading import Network, Run, write_table
 from retrain.training import train
 from search_spaces.files import parse_json, write_atomically
 from search_spaces.genotype import package_version
 from search_spaces.graph import all_genotypes
 from search_spaces.space import SearchSpace
-from search_spaces.validation import counted, from_plain, raised_as, to_plain
+from search_spaces.validation import counted, from_plain, raised_as, require, to_plain
 
-__all__ = ["LATENCY", "Making", "measure_latency", "open_making"]
+__all__ = ["LATENCY", "Making", "measure_latency", "open_making", "pack"]
 
 TABLE, LATENCY, EPOCHS = "table.json", "latency.json", "table.jsonl"
 """Files of the folder, and of a run folder: what was measured after each epoch."""
@@ -72,9 +76,14 @@ class Making:
         self.trainings = self.table.trainings(len(self.genotypes))
         settings = {name: value for name, value in leaves(to_plain(self.base)) if name not in {*FREE, *OWN}}
         own = {"space": self.space.to_dict(), "split": self.table.split, "every": self.table.every}
-        jobs = [f"{number:04d}/seed-{seed}" for number, seed in self.trainings]
+        jobs = [self.job(number, seed) for number, seed in self.trainings]
         name = study_name(self.study, self.storage, self.folder)
         self.jobs = Jobs(open_storage(self.storage, self.folder), name, settings | own, jobs, self._train, self.say)
+
+    @staticmethod
+    def job(number: int, seed: int) -> str:
+        """The name of a training, which is also that of its run folder."""
+        return f"{number:04d}/seed-{seed}"
 
     def work(self) -> None:
         """Trains until all networks are trained, by this worker or by others.
@@ -100,9 +109,7 @@ class Making:
         if not source.exists():
             genotype.save(source)
         config = dataclasses.replace(self.base, genotype=str(source), seed=int(seed), out=str(run))
-        while not is_free(run):  # a worker that was taken for dead may be alive until its next epoch
-            alive()
-            time.sleep(1.0)
+        wait_until_free(run, alive)
         began = time.process_time()
 
         def after(epoch: int, _: Mapping[str, float]) -> None:
@@ -187,3 +194,79 @@ def measure_latency(making: Making) -> Path:
         seconds[number] = round(median_seconds(network, image, precision=base.precision), 6)
     content = {"timed_on": timed_on(device), "input": list(size), "seconds": seconds}
     return write_atomically(making.folder / LATENCY, json.dumps(content) + "\n")
+
+
+def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
+    """Packs the results so far into NAME.jsonl.gz, and describes them in NAME.md.
+
+    Raises:
+        ValueError: No training is done, or latency was measured for another input.
+    """
+    results, failures = making.jobs.results(), making.jobs.reasons()
+    require(
+        bool(results), f"{making.folder} has no trained network: train one, or give --storage as for nas-table make"
+    )
+    base, (classes, size) = making.base, check_data(making.base, making.table.split)
+    file, seconds, timed = making.folder / LATENCY, dict[str, float](), None
+    if file.is_file():
+        data = parse_json(file.read_text(encoding="utf-8"))
+        require(data["input"] == list(size), f"{file} is of input {data['input']}, not {list(size)}: measure it again")
+        seconds, timed = data["seconds"], data["timed_on"]
+    runs: dict[int, dict[int, Run]] = {}
+    for number, seed in making.trainings:
+        if (result := results.get(making.job(number, seed))) is not None:
+            own = Run(tuple(result["validation"]), tuple(result["measured"]), result["cpu_seconds"])
+            runs.setdefault(number, {})[seed] = own
+    networks = []
+    for number in sorted(runs):
+        with torch.device("meta"):
+            cost = measure(build(making.genotypes[number], classes, base.network), size)
+        latency = seconds.get(str(number))
+        genotype = making.genotypes[number]
+        networks.append(Network(number, genotype, cost.parameters, cost.multiply_adds, latency, runs[number]))
+    card = {
+        "name": name,
+        "space": making.space.to_dict(),
+        "table": to_plain(making.table),
+        "settings": {k: v for k, v in to_plain(base).items() if k not in {*OWN, "data_root", "device"}},
+        "split": making.table.split,
+        "classes": classes,
+        "input": list(size),
+        "timed_on": timed,
+        "genotypes": len(making.genotypes),
+        "trainings": len(results),
+        "missing": len(making.trainings) - len(results),
+        "failures": failures,
+        "versions": {k: sorted({r[k] for r in results.values()}) for k in ("package_version", "torch_version")},
+    }
+    path = write_table(card, networks, folder)
+    return path, write_atomically(folder / f"{name}.md", _card_text(card, path))
+
+
+def _card_text(card: Mapping[str, Any], path: Path) -> str:
+    """The card of a table for people, in Markdown."""
+    table = card["table"]
+    options = " ".join(f"--{option} {table[option]}" for option in ("share", "again", "split", "every"))
+    versions = "; ".join(f"{name} {', '.join(found)}" for name, found in card["versions"].items())
+    seeds, (height, width) = ",".join(map(str, table["seeds"])), card["input"]
+    latency = "not measured" if card["timed_on"] is None else f"measured on {card['timed_on']}"
+    return f"""# Table {card["name"]}
+
+{card["trainings"]} trainings ({card["missing"]} missing, {len(card["failures"])} failed) of networks of a space of
+{card["genotypes"]}. Multiply-adds and latency ({latency}) are for {height}x{width}. Versions: {versions}.
+
+`{path.name}`: sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}
+
+Made by these commands, with the space and the settings below as `space.yaml` and `settings.yaml` (a data set of files
+needs `--data-root`, too):
+
+    nas-table make --out FOLDER --space space.yaml --config settings.yaml {options} --seeds {seeds}
+    nas-table latency FOLDER
+    nas-table pack FOLDER --name {card["name"]}
+
+The space:
+
+{indent(yaml.safe_dump(card["space"], sort_keys=False), "    ")}
+The settings of all trainings:
+
+{indent(yaml.safe_dump(card["settings"], sort_keys=False), "    ")}"""
