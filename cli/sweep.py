@@ -146,12 +146,12 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
 
 
 def _best_line(study: Study) -> str:
-    from retrain.sweeps.report import best_trial
+    from retrain.sweeps.report import best_trial, collapses
     from retrain.sweeps.study import written
 
     best = best_trial(study)
     if best is None:
-        return "no trial is complete"
+        return collapses(study).rstrip(".") or "no trial is complete"
     value = written("miou", best.values[study.config.objectives.index("miou")])
     return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST_SETTINGS}"
 

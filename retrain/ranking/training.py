@@ -16,11 +16,13 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
+from nas.evaluation.metrics import is_collapse
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import claimed
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, BusyError, RunError
@@ -98,13 +100,13 @@ def rank(
         place, seed = trainings[job]
         return f"{list(trainings).index(job) + 1} of {len(trainings)}: {candidates[place].name}, seed {seed}"
 
-    def do(job: str, alive: Callable[[], None]) -> dict[str, float]:
+    def do(job: str, alive: Callable[[], None]) -> dict[str, Any]:
         place, seed = trainings[job]
         run, genotype = homes[place] / f"seed-{seed}", candidates[place].genotype
         wait_until_free(run, alive)
         source = candidates[place].name if genotype is None else str(homes[place] / GENOTYPE)
         own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
-        return {"miou": _miou(own, ranking.split, where(job), say, alive)}
+        return _measure(own, ranking.split, where(job), say, alive)
 
     settings = {name: value for name, value in leaves(to_plain(config)) if name not in {*FREE, *OWN}}
     name = study_name(study, storage, folder)
@@ -119,7 +121,9 @@ def rank(
         own = {seed: job for job, (number, seed) in trainings.items() if number == place}
         reached = tuple(results[job]["miou"] if job in results else None for job in own.values())
         failures = {seed: reasons[job] for seed, job in own.items() if job not in results}
-        entries.append(Entry(candidate, cost.parameters, cost.multiply_adds, homes[place], reached, failures))
+        collapsed = tuple(seed for seed, job in own.items() if results.get(job, {}).get("collapsed"))
+        counts = cost.parameters, cost.multiply_adds
+        entries.append(Entry(candidate, *counts, homes[place], reached, failures, collapsed))
     found = Ranking.of(config, ranking, folder, size, entries)
     if all(miou is None for entry in entries for miou in entry.mious):
         raise ValueError(f"every training failed, the first with: {found.failures[0][2]}")
@@ -208,33 +212,34 @@ def _home(folder: Path, candidate: Candidate) -> Path:
     return home
 
 
-def _miou(
+def _measure(
     config: RetrainConfig, split: str, where: str, say: Callable[[str], object], alive: Callable[[], None]
-) -> float:
-    """Trains and measures unless that is done; returns the mIoU after the last epoch."""
+) -> dict[str, Any]:
+    """Trains and measures unless that is done; returns mIoU after the last epoch, and whether it is a collapse."""
     run = Path(str(config.out))
     known = _measured(run, split, config.epochs)
     if known is not None:
-        say(f"{where}: {split} mIoU {100 * known:.2f} %, measured already")
+        say(f"{where}: {split} mIoU {100 * known['miou']:.2f} %, measured already")
         return known
     say(f"{where}; {run}/log.txt has the epochs")
     try:
         if not _is_trained(run, config.epochs):
             train(config, run if (run / CONFIG).exists() else None, quiet=True, each_epoch=lambda *_: alive())
-        miou = evaluate(run, split, "last", config.data_root, config.device).miou
+        found = evaluate(run, split, "last", config.data_root, config.device)
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
-    require(0 <= miou <= 1, f"no pixel of the split {split} is labelled")
-    say(f"   {split} mIoU {100 * miou:.2f} %")
-    return miou
+    require(0 <= found.miou <= 1, f"no pixel of the split {split} is labelled")
+    collapsed = is_collapse({"miou": found.miou, "pixel_accuracy": found.pixel_accuracy})
+    say(f"   {split} mIoU {100 * found.miou:.2f} %{', a collapse to one class' * collapsed}")
+    return {"miou": found.miou, "collapsed": collapsed}
 
 
 def _is_trained(run: Path, epochs: int) -> bool:
     return (run / CHECKPOINT).exists() and load_checkpoint(run / CHECKPOINT, KIND)["state"]["epoch"] >= epochs
 
 
-def _measured(run: Path, split: str, epochs: int) -> float | None:
-    """mIoU of a run's last epoch on a split, from the file that `nas-evaluate` writes; None if that is not there."""
+def _measured(run: Path, split: str, epochs: int) -> dict[str, Any] | None:
+    """The same, from the file that `nas-evaluate` writes after a run's last epoch; None if that is not there."""
     try:
         data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
         if data["epoch"] != epochs:
@@ -245,4 +250,4 @@ def _measured(run: Path, split: str, epochs: int) -> float | None:
         miou = float(data["miou"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return miou if 0 <= miou <= 1 else None
+    return {"miou": miou, "collapsed": is_collapse(data)} if 0 <= miou <= 1 else None

@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
+from nas.evaluation.metrics import is_collapse
 from nas.runs.folder import CHANGEABLE, read_metrics
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import CONFIG, SWEEP_FILE
@@ -35,6 +36,7 @@ from retrain.sweeps.workers import Worker, is_free, reason_of
 from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = [
+    "COLLAPSED",
     "DIRECTIONS",
     "Objective",
     "Study",
@@ -53,6 +55,8 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "parameters": "minimize",
     "latency": "minimize",
 }
+COLLAPSED = "collapsed"
+"""Attribute of a trial whose network predicts one class everywhere after the last epoch."""
 SWEEP = "sweep"
 """Attribute of a study: what it is of. Workers with other parameters or settings are refused."""
 
@@ -195,6 +199,8 @@ class Study(Worker):
 
         def each_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             beat.check()
+            if (epoch + 1 == self.space.base["epochs"]) and is_collapse(metrics):
+                trial.set_user_attr(COLLAPSED, True)
             if len(self.config.objectives) > 1:  # there is nothing to prune by
                 trial.set_user_attr("epochs", epoch + 1)
                 trial.set_user_attr("miou", metrics["miou"])
