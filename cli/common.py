@@ -38,6 +38,7 @@ __all__ = [
     "Parser",
     "UsageError",
     "add_run_options",
+    "add_storage",
     "check_file_name",
     "command",
     "complete",
@@ -187,6 +188,16 @@ def add_run_options(parser: Parser, recipes: Path, resumes: bool = True) -> None
     else:
         parser.add_argument("--resume", nargs="?", default=SUPPRESS, help=SUPPRESS)
     parser.add_flag("--quiet", "Print nothing on the screen.")
+
+
+def add_storage(parser: Parser) -> None:
+    """Adds the options of where workers keep their results."""
+    parser.add_optional(
+        "--storage",
+        "Storage of the results, which workers share: journal (a file in the folder, the default), sqlite (the same), "
+        "a journal file (.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (nas-sweep proxy).",
+    )
+    parser.add_optional("--study", "Name of the study in the storage; that of the folder if not given.")
 
 
 def given(parser: Parser, arguments: Sequence[str]) -> Namespace:

@@ -14,8 +14,9 @@ from retrain.config import RankingConfig, RetrainConfig
 DESCRIPTION = """\
 Trains the genotypes of several searches, and random genotypes of the same space, with the same settings and several
 seeds each, and ranks them: mean, standard deviation, searched compared with random. The same command resumes what was
-stopped. The settings of the trainings are those of nas-retrain; without --data it trains on the built-in data set
-`shapes`, each network in a minute or two on two CPU cores."""
+stopped; started several times, on one or more machines, its workers share the trainings. The settings of the trainings
+are those of nas-retrain; without --data it trains on the built-in data set `shapes`, each network in a minute or two on
+two CPU cores."""
 
 WITHOUT = {
     "seed": "--seeds has the seeds of the trainings",
@@ -41,6 +42,7 @@ def make_parser() -> common.Parser:
     seeds_help = "Every genotype is trained once with each of these seeds; a standard deviation needs two."
     parser.add_argument("--seeds", type=str, default="0,1", help=seeds_help)
     parser.add_class_arguments(RankingConfig, None, skip={"seeds"})
+    common.add_storage(parser)
     parser.add_settings(RetrainConfig)
     for action in parser._actions:
         if action.dest in ("genotype", "seed"):  # allowed in a file of settings, but not read
@@ -66,13 +68,14 @@ def main(arguments: list[str]) -> None:
         networks.check_kind(name, given)
     config = common.settings(RetrainConfig, values)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("a ranking runs without torchrun, one training after the other: start the command once")
+        raise ValueError("a ranking runs without torchrun: start the command once for each worker instead")
 
     from retrain.ranking.result import MARKDOWN, table
     from retrain.ranking.training import rank
 
     out = given.get("out")  # in a file of settings, it is the folder of a run
-    result = rank(runs, config, ranking, out, values.quiet, partial(print, flush=True))
+    say = partial(print, flush=True)
+    result = rank(runs, config, ranking, out, values.quiet, say, values.storage, values.study)
     if not values.quiet:
         print(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
     if result.failures:

@@ -45,12 +45,7 @@ def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
     parser = common.parser(f"nas-sweep {name}", sweep.description or "A sweep of your own.")
     common.add_run_options(parser, sweep.recipes, resumes=False)
     parser.add_optional("--out", "Folder of the study; runs/sweep-NAME-DATA if not given.")
-    parser.add_optional(
-        "--storage",
-        "Storage of the study: journal (a file in its folder, the default), sqlite (also a file there), a journal file "
-        "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
-    )
-    parser.add_optional("--study", "Name of the study in the storage; that of the folder if not given.")
+    common.add_storage(parser)
     parser.add_settings(StudyConfig)
     parser.set_defaults(to_plain(sweep.study))
     parser.add_settings(sweep.config_class, skip={"out"})
@@ -151,12 +146,12 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
 
 
 def _best_line(study: Study) -> str:
-    from retrain.sweeps.report import best_trial
+    from retrain.sweeps.report import best_trial, collapses
     from retrain.sweeps.study import written
 
     best = best_trial(study)
     if best is None:
-        return "no trial is complete"
+        return collapses(study).rstrip(".") or "no trial is complete"
     value = written("miou", best.values[study.config.objectives.index("miou")])
     return f"best: trial {best.number}, {value}: nas-{study.space.command} --config {study.folder / BEST_SETTINGS}"
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retrain.prediction import Outputs, predict, predict_mask
     from retrain.ranking.result import Ranking
     from retrain.ranking.training import rank
+    from retrain.table.reading import Table, load_table
     from retrain.training import TrainResult, train
 
 __getattr__, __dir__, __all__ = lazy_exports(__name__)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from search_spaces.extensions import load_extensions
     from search_spaces.factorized import ESP, FPL, FactorizedConv2d
     from search_spaces.genotype import Block, Genotype, GenotypeError, load_genotype, state_names
-    from search_spaces.graph import Counts, cell_graph, count, count_paths, trellis_graph
+    from search_spaces.graph import Counts, all_genotypes, cell_graph, count, count_paths, trellis_graph
     from search_spaces.lateral_inhibition import LateralInhibition, LIConv2d
     from search_spaces.module_protocols import project, undecayed
     from search_spaces.modules import BatchNorm

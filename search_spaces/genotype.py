@@ -15,6 +15,7 @@ Inputs are named `l-2` and `l-1` (the cells two and one layers before) and `bloc
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,12 @@ class Genotype:
     def levels(self) -> tuple[int, ...]:
         """The path as levels 0, 1, ..."""
         return tuple(self.space.strides.index(stride) for stride in self.path)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, of what a network is built from: space, cell and path."""
+        cell = [[block.inputs, block.operations] for block in self.cell]
+        return hashlib.sha256(json.dumps([self.space.to_dict(), cell, self.path]).encode()).hexdigest()
 
     def to_json(self) -> str:
         """The text of the file, with one block, one row of alpha, or one layer of beta on each line."""

@@ -6,7 +6,9 @@ networkx describes and checks the space; it is never in a forward pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations, product
 
 import networkx as nx
 import numpy as np
@@ -15,7 +17,10 @@ from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = ["Counts", "cell_graph", "count", "count_paths", "random_genotype", "trellis_graph"]
+__all__ = ["Counts", "all_genotypes", "cell_graph", "count", "count_paths", "random_genotype", "trellis_graph"]
+
+MOST_GENOTYPES = 10_000
+"""Most genotypes that are listed."""
 
 
 def trellis_graph(space: SearchSpace) -> nx.DiGraph:
@@ -94,6 +99,48 @@ def count(space: SearchSpace) -> Counts:
         edges=cell.number_of_edges(),
         operations=len(space.operations),
     )
+
+
+def all_genotypes(space: SearchSpace) -> list[Genotype]:
+    """Lists all genotypes that decoding can produce: every path with every cell, the paths in the outer loop.
+
+    The order is fixed by the space: paths by their levels, cells by the pairs of inputs and the order of
+    `space.operations`, the last block changing fastest.
+
+    Raises:
+        ValueError: There are more than 10,000.
+    """
+    counts = count(space)
+    if (number := counts.paths * counts.cells_decodable) > MOST_GENOTYPES:
+        raise ValueError(
+            f"the space {space.name} has {number:,} genotypes, {counts.paths:,} paths times "
+            f"{counts.cells_decodable:,} cells: give one of at most {MOST_GENOTYPES:,}, with fewer layers, levels, "
+            "blocks or operations"
+        )
+    names, operations = state_names(space.blocks), [name for name in space.operations if name != NONE]
+    choices = [
+        [
+            Block((i, j), (o, p))
+            for i, j in combinations(names[: 2 + block], 2)
+            for o, p in product(operations, repeat=2)
+        ]
+        for block in range(space.blocks)
+    ]
+    cells = list(product(*choices))
+    return [
+        Genotype(space, cell, tuple(space.strides[level] for level in levels))
+        for levels in _walks(space, (0,))
+        for cell in cells
+    ]
+
+
+def _walks(space: SearchSpace, walk: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """The levels of all paths that continue a walk, which begins with the stem's level."""
+    if len(walk) > space.layers:
+        yield walk[1:]
+        return
+    for target in space.transitions(len(walk) - 1, walk[-1]):
+        yield from _walks(space, (*walk, target))
 
 
 def random_genotype(space: SearchSpace, seed: int) -> Genotype:

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.evaluation.metrics import METRICS, ConfusionMatrix
+from nas.evaluation.metrics import METRICS, ConfusionMatrix, is_collapse, numbers
 
 
 def table() -> ConfusionMatrix:
@@ -18,6 +18,18 @@ def table() -> ConfusionMatrix:
     matrix = ConfusionMatrix(3)
     matrix.update(torch.tensor([0, 0, 1, 1, 0, 2, 2]), torch.tensor([0, 0, 0, 1, 1, 2, 255]))
     return matrix
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_a_collapse_is_told_from_two_numbers(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    labels = torch.from_numpy(rng.integers(0, classes, 400))
+    chance = torch.from_numpy(rng.integers(0, classes, 400))
+    for predictions, expected in ((torch.full((400,), 1), True), (chance, False), (labels, False)):
+        matrix = ConfusionMatrix(classes)
+        matrix.update(predictions, labels)
+        assert is_collapse(numbers(matrix)) == expected
+    assert not is_collapse({}) and not is_collapse({"miou": 0.0, "pixel_accuracy": 0.0})
 
 
 def test_counts_by_hand() -> None:

@@ -83,7 +83,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
     def pretend(score: Score) -> list[str]:
         trained: list[str] = []
 
-        def train(config: Any, resume: Any, quiet: bool) -> None:
+        def train(config: Any, resume: Any, quiet: bool, each_epoch: Any) -> None:
             value = score(config)
             trained.append(str(config.out))
             folder = Path(config.out)
@@ -94,7 +94,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[str]]:
 
         def evaluate(folder: Path, split: str, *_: Any) -> Any:
             data = json.loads((folder / "evaluation-val-last.json").read_text())
-            return SimpleNamespace(miou=data["miou"] / (1 if split == "val" else 2))
+            return SimpleNamespace(miou=data["miou"] / (1 if split == "val" else 2), pixel_accuracy=0.777)
 
         monkeypatch.setattr(TRAINING, "train", train)
         monkeypatch.setattr(TRAINING, "evaluate", evaluate)
@@ -124,7 +124,7 @@ def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def evaluate(folder: Path, *_: Any) -> Any:
-        return SimpleNamespace(miou=read_metrics(folder)[-1]["val"]["miou"])
+        return SimpleNamespace(**read_metrics(folder)[-1]["val"])
 
     monkeypatch.setattr(TRAINING, "evaluate", evaluate)
     GENOTYPE.save("mine.json")
@@ -276,6 +276,24 @@ def test_what_would_end_all_trainings_ends_the_ranking(tmp_path: Path, pretended
         rank(folders, config, out="ranked", quiet=True)
 
 
+def test_a_collapse_is_called_one_and_is_no_hint(
+    tmp_path: Path, pretended: Callable[[Score], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One class of five everywhere, which half of the pixels have: IoU 0.5 and four times 0."""
+    pretended(lambda config: 0.1)
+    monkeypatch.setattr(TRAINING, "evaluate", lambda *_: SimpleNamespace(miou=0.1, pixel_accuracy=0.5))
+    found = rank(searches(1), training(tmp_path), RankingConfig(random=1), "ranked", quiet=True)
+    lines = table(found).splitlines()
+    assert "searched - random: +0.00 points of mIoU: all are equal, which tells nothing" in lines
+    assert lines[-1] == (
+        "a collapse, 4 of 4 trainings predict one class everywhere, which tells nothing of their genotypes: "
+        "search-seed-0 with seed 0, search-seed-0 with seed 1, random 1 with seed 0, random 1 with seed 1. Train "
+        "longer, or with another learning rate"
+    )
+    assert "hint" not in table(found) and "first - second" not in table(found)
+    assert found.plain()["ranking"][0]["collapsed"] == [0, 1]
+
+
 def test_random_genotypes_are_new_for_each_space_and_seeded(tmp_path: Path) -> None:
     first = random_genotype(SPACE, 1)
     other = random_genotype(replace(SPACE, name="other"), 5)
@@ -325,6 +343,9 @@ def test_what_is_said_of_a_difference() -> None:
     assert compare("searched", [0.5], [0.4])[2].endswith("with one genotype each there is no spread to judge it by")
     said = "searched - random: +10.00 points of mIoU, more than the spread (s.d.) of 1.41; that is a hint, with so few"
     assert compare("searched", [0.5], [0.39, 0.41])[2] == f"{said} genotypes"
+    assert (
+        "with equal mIoU within the groups there is no spread to judge it by" in compare("given", [0.4], [0.3, 0.3])[2]
+    )
     assert "-1.00 points of mIoU, no more than the spread (s.d.) of 14.14" in compare("given", [0.39], [0.3, 0.5])[2]
     assert compare("searched", [0.5, 0.51, 0.52], [0.1, 0.11, 0.12])[2].endswith(
         "0 is outside of it: more than chance would give"

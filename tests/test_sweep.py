@@ -22,8 +22,18 @@ from nas.evaluation.cost import timed_on
 from nas.runs.folder import read_metrics
 from nas.training.devices import choose_device
 from nas.training.interruption import InterruptedRun
+from retrain.report.gallery import Album
+from retrain.report.studies import StudyRecord, study_section
 from retrain.sweeps.ledger import END, INTERRUPTED, RETRY_OF
-from retrain.sweeps.report import best_trial, counted, front, importances, write_best, write_report
+from retrain.sweeps.report import (
+    best_trial,
+    counted,
+    front,
+    importances,
+    shown_trials,
+    write_best,
+    write_report,
+)
 from retrain.sweeps.screen import live_table
 from retrain.sweeps.settings import Parameter, load_sweep
 from retrain.sweeps.study import TrialRun
@@ -272,6 +282,29 @@ def test_of_trials_of_one_miou_the_cheapest_is_the_best(tmp_path: Path) -> None:
     study.work(lambda trial: [0.5, trial.config.optimizer.momentum])  # type: ignore[attr-defined]
     best = best_trial(study)
     assert best is not None and [best] == front(study)
+
+
+@pytest.mark.parametrize("collapsed", [True, False])
+def test_trials_of_one_miou_have_no_best_one_and_no_importances(tmp_path: Path, collapsed: bool) -> None:
+    def constant(trial: TrialRun) -> list[float]:
+        if trial.folder.name == "trial-1":
+            assert (tmp_path / "best.yaml").exists(), "of one trial"
+        epochs = int(study.space.base["epochs"])
+        trial.each_epoch(epochs - 1, {"miou": 0.125, "pixel_accuracy": 0.75 if collapsed else 0.7})
+        return [0.125]
+
+    study = make_study(tmp_path, trials=5, sampler="random")
+    study.each_trial = lambda: write_best(study)
+    study.work(constant)
+    assert best_trial(study) is None and importances(study) == {}
+    text = write_report(study).read_text()
+    assert "All complete trials have the same mIoU, which says nothing about their settings." in text
+    assert ("5 of 5 complete trials are a collapse: they predict one class everywhere." in text) == collapsed
+    for absent in ("Best", "importances", "parallel"):
+        assert absent not in text
+    assert not (tmp_path / "best.yaml").exists()
+    page = study_section(StudyRecord(tmp_path, "study", study, shown_trials(study), None, None), Album())
+    assert "same mIoU" in page and "The best trial" not in page and "mIoU by setting" in page
 
 
 def test_another_sweep_is_refused_the_study(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from retrain.sweeps.ledger import END, FAILED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import Parameter
 from retrain.sweeps.storage import open_storage
 from retrain.sweeps.study import TrialRun
-from sweep_workers import make_study, objective, start
+from retrain.sweeps.workers import Jobs
+from sweep_workers import make_study, objective, start, start_on_jobs
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 1.5
@@ -287,3 +288,13 @@ def test_optuna_knows_the_storage_as_its_dashboard_does(tmp_path: Path) -> None:
     )
     assert len(study.trials) == 2
     assert set(study.best_params) == {"optimizer.lr", "optimizer.momentum"}
+
+
+def test_workers_do_each_job_of_a_list_once_and_that_of_a_killed_one_again(tmp_path: Path) -> None:
+    workers = [start_on_jobs(tmp_path, dies) for dies in (True, False, False)]
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [-9, 0, 0]
+    assert sorted(map(int, (tmp_path / "done.txt").read_text().split())) == list(range(12))
+    results = Jobs(open_storage(None, tmp_path), "jobs", {}, [], lambda *_: {}).results()
+    assert results == {str(number): {"miou": 0.5, "by_epoch": [0.25, None, 0.5]} for number in range(12)}

@@ -30,6 +30,7 @@ __all__ = [
     "Metric",
     "all_metrics",
     "epoch_text",
+    "is_collapse",
     "labelled",
     "numbers",
     "register_metric",
@@ -217,6 +218,17 @@ def numbers(matrix: ConfusionMatrix) -> dict[str, float]:
         except Exception as error:  # a user's function may raise anything
             raise ValueError(f"metric {metric.name!r}: {type(error).__name__}: {error}; fix its function") from error
     return found
+
+
+def is_collapse(metrics: Mapping[str, float]) -> bool:
+    """Whether a network predicts one class everywhere, told from its mIoU and pixel accuracy alone.
+
+    Then that class has an IoU equal to the pixel accuracy and all k classes together k times the mIoU, so that the
+    pixel accuracy is a multiple of the mIoU, k at least 2.
+    """
+    miou, accuracy = metrics.get("miou", 0.0), metrics.get("pixel_accuracy", 0.0)
+    ratio = accuracy / miou if miou > 0 else 0.0
+    return round(ratio) > 1 and abs(ratio - round(ratio)) < 1e-9
 
 
 def labelled(metrics: Mapping[str, float | None]) -> list[str]:

@@ -27,7 +27,7 @@ import yaml
 from nas.config import CHANGEABLE, RunConfig
 from nas.data.base import DataError
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
+from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, BusyError, RunError
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import write_atomically
 from search_spaces.validation import counted, differences, to_plain
@@ -287,7 +287,7 @@ def claimed(folder: Path) -> Iterator[None]:
     of `flock` or the package filelock, and hold them for seconds after their parent was killed.)
 
     Raises:
-        RunError: Another process holds it.
+        BusyError: Another process holds it.
         OSError: The folder cannot be written.
     """
     made = not folder.exists()
@@ -315,7 +315,7 @@ def _locked(path: Path) -> IO[str]:
                 return file
         except (BlockingIOError, PermissionError):
             file.close()
-            raise RunError(
+            raise BusyError(
                 f"another process is at work in {path.parent}: wait until it has ended, or stop it; or choose another "
                 "--out for a new run"
             ) from None

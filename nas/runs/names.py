@@ -8,7 +8,7 @@ from typing import Any
 
 from search_spaces.files import GENOTYPE, YamlError, read_yaml
 
-__all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "runs_within"]
+__all__ = ["COMMANDS", "GENOTYPE", "BusyError", "RunError", "command_of", "read_config", "runs_within"]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
@@ -23,6 +23,10 @@ MOST = 1000
 
 class RunError(ValueError):
     """A run folder that cannot be used; the message gives the remedy."""
+
+
+class BusyError(RunError):
+    """A folder in which another process is at work."""
 
 
 def command_of(folder: Path) -> str:

@@ -82,9 +82,12 @@ def compare(name: str, first: Sequence[float], second: Sequence[float]) -> Compa
             else "0 is outside of it: more than chance would give"
         )
         return difference, interval, f"{name} - random: {points}, 95 % interval {low} to {high} (Welch); {verdict}"
+    if len({*first, *second}) == 1:
+        return difference, None, f"{name} - random: {points}: all are equal, which tells nothing"
     largest = max((s for s in map(spread, (first, second)) if s is not None), default=None)
-    if largest is None:
-        return difference, None, f"{name} - random: {points}; with one genotype each there is no spread to judge it by"
+    if not largest:
+        why = "with one genotype each" if largest is None else "with equal mIoU within the groups"
+        return difference, None, f"{name} - random: {points}; {why} there is no spread to judge it by"
     clear = abs(difference) > largest
     verdict = "more" if clear else "no more"
     few = "; that is a hint, with so few genotypes" if clear else ": this does not tell them apart"

@@ -39,6 +39,8 @@ class Entry:
     """mIoU with each seed after the last epoch, 0 to 1; None where the training failed."""
     failures: Mapping[int, str]
     """Seed -> why its training failed."""
+    collapsed: tuple[int, ...] = ()
+    """Seeds with which the network predicts one class everywhere."""
 
     @property
     def reached(self) -> list[float]:
@@ -190,6 +192,7 @@ class Ranking:
                     "miou": dict(zip(map(str, self.ranking.seeds), entry.mious, strict=True)),
                     "mean": entry.mean,
                     "spread": entry.spread,
+                    "collapsed": list(entry.collapsed),
                     "failures": {str(seed): why for seed, why in entry.failures.items()},
                     "folder": str(entry.folder),
                 }
@@ -266,7 +269,7 @@ def sentences(ranking: Ranking) -> list[str]:
         )
     for group, (_, _, text) in ranking.comparisons:
         lines.append(f"{group.space}: {text}" if several else text)
-    if ranking.lead is not None and ranking.seed_spread is not None:
+    if ranking.lead and ranking.seed_spread is not None:
         verdict = "more" if ranking.lead > ranking.seed_spread else "no more"
         lines.append(
             f"first - second: {100 * ranking.lead:.2f} points, {verdict} than the s.d. over seeds of "
@@ -279,6 +282,12 @@ def sentences(ranking: Ranking) -> list[str]:
         )
     elif len(ranking.searches) >= ENOUGH:
         lines.append("order by the supernet's val mIoU: not compared (all equal, or of several spaces or data sets)")
+    if collapsed := [f"{e.candidate.name} with seed {seed}" for e in ranking.entries for seed in e.collapsed]:
+        count = sum(len(entry.reached) for entry in ranking.entries)
+        lines.append(
+            f"a collapse, {len(collapsed)} of {count} trainings predict one class everywhere, which tells nothing of "
+            f"their genotypes: {', '.join(collapsed)}. Train longer, or with another learning rate"
+        )
     for name, seed, why in ranking.failures:
         lines.append(f"failed: {name} with seed {seed}: {why}")
     return lines

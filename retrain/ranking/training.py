@@ -1,4 +1,4 @@
-"""The trainings of a ranking, one after the other, each in a run folder of its own:
+"""The trainings of a ranking, by any number of workers, each in a run folder of its own:
 
     FOLDER/NAME/genotype.json, FOLDER/NAME/seed-0, FOLDER/NAME/seed-1, ...
 
@@ -11,20 +11,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from nas.data.base import DataError
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
+from nas.evaluation.metrics import is_collapse
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import claimed
-from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, RunError
-from nas.seeds import other_settings
+from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, BusyError, RunError
+from nas.seeds import FREE, other_settings
 from nas.training.devices import choose_device, set_float32
 from nas.training.interruption import InterruptedRun
 from retrain.config import RANDOM, RankingConfig, RetrainConfig
@@ -33,11 +35,14 @@ from retrain.load import KIND
 from retrain.networks import build
 from retrain.ranking.candidates import Candidate, find_candidates, identity, random_candidates, space_names
 from retrain.ranking.result import Entry, Ranking, write
+from retrain.sweeps.storage import open_storage, study_name
+from retrain.sweeps.study import leaves
+from retrain.sweeps.workers import Jobs, wait_until_free
 from retrain.training import train
 from search_spaces.genotype import load_genotype
-from search_spaces.validation import require
+from search_spaces.validation import require, to_plain
 
-__all__ = ["rank"]
+__all__ = ["OWN", "check_data", "rank"]
 
 OWN = ("genotype", "seed", "out")
 """Settings in which the trainings differ."""
@@ -50,6 +55,8 @@ def rank(
     out: str | Path | None = None,
     quiet: bool = False,
     say: Callable[[str], object] = print,
+    storage: str | None = None,
+    study: str | None = None,
 ) -> Ranking:
     """Trains genotypes alike, random ones included, and ranks them; writes ranking.json and ranking.md.
 
@@ -60,6 +67,9 @@ def rank(
         out: Folder of the trainings; None: runs/rank-DATA.
         quiet: Print nothing.
         say: Called with a line before and after each training.
+        storage: Where workers, each a call of this function in its own process, keep their results (see
+            `open_storage`); None: in the folder.
+        study: Name in the storage; None: that of the folder.
 
     Raises:
         ValueError: Operands, settings or data cannot be used, the folder holds trainings with other settings, or
@@ -70,7 +80,7 @@ def rank(
     candidates = _candidates([str(operand) for operand in operands], ranking)
     folder = Path(out or f"runs/rank-{config.data}")
     _check_folder(folder, config)
-    classes, size = _check(config, ranking)
+    classes, size = check_data(config, ranking.split)
     costs = []
     for candidate in candidates:
         with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
@@ -81,32 +91,44 @@ def rank(
         f"{len(candidates)} networks, each trained with the seeds {', '.join(map(str, ranking.seeds))}; all files go "
         f"to {folder}"
     )
-    with claimed(folder):
-        homes = [_home(folder, candidate) for candidate in candidates]
-        mious: dict[tuple[int, int], float | None] = {}
-        failures: list[dict[int, str]] = [{} for _ in candidates]
-        total = len(candidates) * len(ranking.seeds)
-        for seed in ranking.seeds:  # the outer loop: all networks compare after the first seed
-            for place, (candidate, home) in enumerate(zip(candidates, homes, strict=True)):
-                source = candidate.name if candidate.genotype is None else str(home / GENOTYPE)
-                run = home / f"seed-{seed}"
-                own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
-                where = f"{len(mious) + 1} of {total}: {candidate.name}, seed {seed}"
-                found = _miou(own, ranking.split, where, say)
-                if isinstance(found, str):
-                    failures[place][seed] = found
-                mious[place, seed] = None if isinstance(found, str) else found
-        entries = []
-        for place, (candidate, cost) in enumerate(zip(candidates, costs, strict=True)):
-            reached = tuple(mious[place, seed] for seed in ranking.seeds)
-            entries.append(
-                Entry(candidate, cost.parameters, cost.multiply_adds, homes[place], reached, failures[place])
-            )
-        result = Ranking.of(config, ranking, folder, size, entries)
-        if all(miou is None for miou in mious.values()):
-            raise ValueError(f"every training failed, the first with: {result.failures[0][2]}")
-        write(result)
-    return result
+    homes = _homes(folder, candidates)
+    keys = [candidate.genotype.digest if candidate.genotype else candidate.name for candidate in candidates]
+    # The outer loop is that over seeds: all networks compare after the first one.
+    trainings = {f"{keys[n]}/seed-{s}/{ranking.split}": (n, s) for s in ranking.seeds for n in range(len(candidates))}
+
+    def where(job: str) -> str:
+        place, seed = trainings[job]
+        return f"{list(trainings).index(job) + 1} of {len(trainings)}: {candidates[place].name}, seed {seed}"
+
+    def do(job: str, alive: Callable[[], None]) -> dict[str, Any]:
+        place, seed = trainings[job]
+        run, genotype = homes[place] / f"seed-{seed}", candidates[place].genotype
+        wait_until_free(run, alive)
+        source = candidates[place].name if genotype is None else str(homes[place] / GENOTYPE)
+        own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
+        return _measure(own, ranking.split, where(job), say, alive)
+
+    settings = {name: value for name, value in leaves(to_plain(config)) if name not in {*FREE, *OWN}}
+    name = study_name(study, storage, folder)
+    jobs = Jobs(open_storage(storage, folder), name, settings, list(trainings), do, say, failures=math.inf)
+    for job, result in jobs.results().items():
+        if job in trainings:
+            say(f"{where(job)}: {ranking.split} mIoU {100 * result['miou']:.2f} %, measured already")
+    jobs.run_trials()
+    results, reasons = jobs.results(), jobs.reasons()
+    entries = []
+    for place, (candidate, cost) in enumerate(zip(candidates, costs, strict=True)):
+        own = {seed: job for job, (number, seed) in trainings.items() if number == place}
+        reached = tuple(results[job]["miou"] if job in results else None for job in own.values())
+        failures = {seed: reasons[job] for seed, job in own.items() if job not in results}
+        collapsed = tuple(seed for seed, job in own.items() if results.get(job, {}).get("collapsed"))
+        counts = cost.parameters, cost.multiply_adds
+        entries.append(Entry(candidate, *counts, homes[place], reached, failures, collapsed))
+    found = Ranking.of(config, ranking, folder, size, entries)
+    if all(miou is None for entry in entries for miou in entry.mious):
+        raise ValueError(f"every training failed, the first with: {found.failures[0][2]}")
+    write(found)
+    return found
 
 
 def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candidate]:
@@ -128,12 +150,19 @@ def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candida
     return candidates
 
 
-def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[int, int]]:
-    """Checks settings and data; returns the number of classes, and H and W of a validation image."""
+def check_data(config: RetrainConfig, split: str) -> tuple[int, tuple[int, int]]:
+    """Checks settings and data, before networks are trained on it and measured on a split.
+
+    Returns:
+        The number of classes, and H and W of a validation image.
+
+    Raises:
+        ValueError: They cannot be used.
+    """
     set_float32(choose_device(config.device), config.precision)
     learned = open_split(config, config.loader.train_split, config.loader.train_limit)
     steps_per_epoch(len(learned), config.images_per_update)
-    open_split(config, ranking.split)
+    open_split(config, split)
     dataset = open_split(config, config.loader.val_split)
     height, width = dataset.read(0)[1].shape
     return len(dataset.classes), (int(height), int(width))
@@ -152,6 +181,16 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
                 f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, or "
                 "choose another --out"
             )
+
+
+def _homes(folder: Path, candidates: Sequence[Candidate]) -> list[Path]:
+    """The folder of each candidate's trainings; workers that begin at the same time wait for each other."""
+    while True:
+        try:
+            with claimed(folder):
+                return [_home(folder, candidate) for candidate in candidates]
+        except BusyError:
+            time.sleep(0.1)
 
 
 def _home(folder: Path, candidate: Candidate) -> Path:
@@ -173,43 +212,34 @@ def _home(folder: Path, candidate: Candidate) -> Path:
     return home
 
 
-def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], object]) -> float | str:
-    """Trains and measures unless that is done; returns the mIoU after the last epoch, or why the training failed.
-
-    DataError and OSError are raised: they would end the other trainings, too.
-    """
+def _measure(
+    config: RetrainConfig, split: str, where: str, say: Callable[[str], object], alive: Callable[[], None]
+) -> dict[str, Any]:
+    """Trains and measures unless that is done; returns mIoU after the last epoch, and whether it is a collapse."""
     run = Path(str(config.out))
     known = _measured(run, split, config.epochs)
     if known is not None:
-        say(f"{where}: {split} mIoU {100 * known:.2f} %, measured already")
+        say(f"{where}: {split} mIoU {100 * known['miou']:.2f} %, measured already")
         return known
     say(f"{where}; {run}/log.txt has the epochs")
     try:
         if not _is_trained(run, config.epochs):
-            train(config, run if (run / CONFIG).exists() else None, quiet=True)
-        miou = evaluate(run, split, "last", config.data_root, config.device).miou
+            train(config, run if (run / CONFIG).exists() else None, quiet=True, each_epoch=lambda *_: alive())
+        found = evaluate(run, split, "last", config.data_root, config.device)
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
-    except DataError:
-        raise
-    except (ArithmeticError, ValueError, MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
-            raise  # a bug
-        reason = " ".join(str(error).split()) or type(error).__name__
-        say(f"   failed: {reason}")
-        return reason
-    if not 0 <= miou <= 1:
-        return f"no pixel of the split {split} is labelled"
-    say(f"   {split} mIoU {100 * miou:.2f} %")
-    return miou
+    require(0 <= found.miou <= 1, f"no pixel of the split {split} is labelled")
+    collapsed = is_collapse({"miou": found.miou, "pixel_accuracy": found.pixel_accuracy})
+    say(f"   {split} mIoU {100 * found.miou:.2f} %{', a collapse to one class' * collapsed}")
+    return {"miou": found.miou, "collapsed": collapsed}
 
 
 def _is_trained(run: Path, epochs: int) -> bool:
     return (run / CHECKPOINT).exists() and load_checkpoint(run / CHECKPOINT, KIND)["state"]["epoch"] >= epochs
 
 
-def _measured(run: Path, split: str, epochs: int) -> float | None:
-    """mIoU of a run's last epoch on a split, from the file that `nas-evaluate` writes; None if that is not there."""
+def _measured(run: Path, split: str, epochs: int) -> dict[str, Any] | None:
+    """The same, from the file that `nas-evaluate` writes after a run's last epoch; None if that is not there."""
     try:
         data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
         if data["epoch"] != epochs:
@@ -220,4 +250,4 @@ def _measured(run: Path, split: str, epochs: int) -> float | None:
         miou = float(data["miou"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return miou if 0 <= miou <= 1 else None
+    return {"miou": miou, "collapsed": is_collapse(data)} if 0 <= miou <= 1 else None

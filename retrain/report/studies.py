@@ -59,7 +59,7 @@ class StudyRecord:
     trials: Sequence[FrozenTrial]
     """Those there are at the moment, the best first."""
     best: FrozenTrial | None
-    """None: no trial is complete."""
+    """None: no trial is complete, or all have the same values."""
     storage: str | None
     """Where it is kept, if not in its folder."""
 
@@ -97,11 +97,12 @@ def study_section(record: StudyRecord, album: Album) -> Markup:
         element("p", f"nas-sweep, folder {record.path}", class_="soft"),
         element("p", described(study)),
     ]
-    if record.best is None:
-        parts.append(element("p", "No trial is complete yet."))
-    else:
+    if record.best is not None:
         parts += _best(study, record.best)
+    if any(trial.state == TrialState.COMPLETE for trial in record.trials):
         parts += _pictures(record, album)
+    else:
+        parts.append(element("p", "No trial is complete yet."))
     left_out = len(record.trials) - MOST_TRIALS
     more = f" {left_out} more are left out." if left_out > 0 else ""
     parts += [

@@ -55,7 +55,7 @@ def draw_figures(
     importances: Mapping[str, float],
     front: Sequence[FrozenTrial],
 ) -> dict[str, Figure]:
-    """Draws history, slices and parallel coordinates; importances and the Pareto front if there are any.
+    """Draws history and slices; parallel coordinates if mIoU differ; importances and the Pareto front if there are any.
 
     Args:
         space: The parameters.
@@ -68,8 +68,9 @@ def draw_figures(
     figures = {
         "history": _history(objectives, trials),
         "slices": _slices(space, trials, place),
-        "parallel": _parallel(space, trials, place),
     }
+    if len({trial.values[place] for trial in _done(trials)}) != 1 or len(_done(trials)) == 1:
+        figures["parallel"] = _parallel(space, trials, place)
     if importances:
         figures["importances"] = _importances(importances)
     if front:

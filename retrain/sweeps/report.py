@@ -16,13 +16,15 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.runs.names import BEST_SETTINGS
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
 from retrain.sweeps.pictures import draw_all, draw_figures
-from retrain.sweeps.study import Study, amount, spoken, written
+from retrain.sweeps.study import COLLAPSED, Study, amount, spoken, written
 from search_spaces.files import write_atomically
 from search_spaces.validation import require, to_plain
 
 __all__ = [
     "REPORT",
+    "are_alike",
     "best_trial",
+    "collapses",
     "counted",
     "described",
     "front",
@@ -45,9 +47,34 @@ FEW = 20
 
 
 def best_trial(study: Study) -> FrozenTrial | None:
-    """The complete trial of the highest mIoU, of equal ones the cheapest, then the first; None if there is none."""
+    """The complete trial of the highest mIoU, of equal ones the cheapest, then the first.
+
+    None if no trial is complete, or if there are several and all have the same values.
+    """
     done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    if len(done) > 1 and all(trial.values == done[0].values for trial in done):
+        return None
     return min(done, key=lambda trial: _rank(study, trial), default=None)
+
+
+def are_alike(study: Study) -> bool:
+    """Whether several trials are complete and all have the same mIoU: then it says nothing about their settings."""
+    place = study.config.objectives.index("miou")
+    found = [trial.values[place] for trial in study.trials if trial.state == TrialState.COMPLETE]
+    return len(found) > 1 and len(set(found)) == 1
+
+
+def collapses(study: Study) -> str:
+    """A sentence if all trials have the same mIoU, or some are a collapse to one class; empty otherwise."""
+    done = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
+    collapsed = sum(COLLAPSED in trial.user_attrs for trial in done)
+    sentence = "All complete trials have the same mIoU, which says nothing about their settings. " * are_alike(study)
+    if collapsed:
+        sentence += (
+            f"{collapsed} of {len(done)} complete trials are a collapse: they predict one class everywhere. Train "
+            "longer, or with other learning rates."
+        )
+    return sentence.strip()
 
 
 def _rank(study: Study, trial: FrozenTrial) -> tuple[float, ...]:
@@ -64,9 +91,10 @@ def front(study: Study) -> list[FrozenTrial]:
 
 
 def write_best(study: Study) -> Path | None:
-    """Writes best.yaml: the best trial's settings, for --config. Returns its path; None if no trial is complete."""
+    """Writes best.yaml: the best trial's settings, for --config. Returns its path; None if there is no best trial."""
     trial = best_trial(study)
     if trial is None:
+        (study.folder / BEST_SETTINGS).unlink(missing_ok=True)
         return None
     plain = study.space.draw(lambda parameter: trial.params[parameter.name])
     config = study.space.config({**plain, "out": None})
@@ -80,12 +108,14 @@ def write_best(study: Study) -> Path | None:
 
 
 def importances(study: Study) -> dict[str, float]:
-    """Share of each parameter in what tells the better trials from the others, by PED-ANOVA; {} for too few trials.
+    """Share of each parameter in what tells the better trials from the others, by PED-ANOVA.
+
+    {} for too few trials, or if all have the same mIoU.
 
     Of parameters that every trial has: one under a `when` is left out. (PED-ANOVA: Watanabe et al., IJCAI 2023. fANOVA,
     Optuna's default, would need scikit-learn.)
     """
-    if _number_of(study, TrialState.COMPLETE) < ENOUGH:
+    if _number_of(study, TrialState.COMPLETE) < ENOUGH or are_alike(study):
         return {}
     place = study.config.objectives.index("miou")
     loaded = optuna.load_study(study_name=study.name, storage=study.storage)
@@ -125,7 +155,8 @@ def described(study: Study) -> str:
         f"{counted(shown_trials(study))}. Each trial: nas-{study.space.command} on {base['data']}, {base['epochs']} "
         f"epochs; sampler {study.config.sampler}, pruner {study.config.prunes_by}, seed {base['seed']}. mIoU is that "
         f"of the split {base['loader']['val_split']}, by which the best was chosen: measure it on another one.{latency}"
-    )
+        f" {collapses(study)}"
+    ).rstrip()
 
 
 def trial_rows(study: Study, trials: Sequence[FrozenTrial]) -> tuple[list[str], list[list[str]]]:
@@ -165,9 +196,8 @@ def write_report(study: Study) -> Path:
     Raises:
         ValueError: No trial is complete yet.
     """
-    best = best_trial(study)
-    require(best is not None, f"the study {study.name} has no complete trial yet ({counted(study.trials)})")
-    assert best is not None
+    best, complete = best_trial(study), _number_of(study, TrialState.COMPLETE)
+    require(complete > 0, f"the study {study.name} has no complete trial yet ({counted(study.trials)})")
     write_best(study)
     trials = shown_trials(study)
     shares, several = importances(study), len(study.config.objectives) > 1
@@ -177,9 +207,12 @@ def write_report(study: Study) -> Path:
     parts = [
         f"# Study {study.name}",
         described(study),
-        f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST_SETTINGS}`:\n\n"
-        f"    nas-{study.space.command} --config {study.folder / BEST_SETTINGS}\n\n" + trials_table(study, [best]),
     ]
+    if best is not None:
+        parts.append(
+            f"## Best\n\nTrial {best.number}; all of its settings are in `{BEST_SETTINGS}`:\n\n"
+            f"    nas-{study.space.command} --config {study.folder / BEST_SETTINGS}\n\n" + trials_table(study, [best])
+        )
     if several:
         parts.append(f"## Pareto front\n\n{trials_table(study, best_ones)}\n\n{_image(pictures, 'pareto')}")
     parts.append(f"## History\n\n{_image(pictures, 'history')}")

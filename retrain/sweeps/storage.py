@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.validation import require
 
-__all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage"]
+__all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage", "study_name"]
 
 BEAT = "nas:beat"
 """System attribute of a running trial: a number that its worker raises as long as it lives."""
@@ -63,6 +63,14 @@ def open_storage(name: str | None, folder: Path) -> BaseStorage:
     if name.startswith("grpc:"):
         return _proxy(name)
     return _database(name)
+
+
+def study_name(name: str | None, storage: str | None, folder: Path) -> str:
+    """The name of the study of a folder's jobs: the one that is given; else, in a shared storage, the folder's.
+
+    In a storage of the folder's own it is always the same, so that the folder may be renamed.
+    """
+    return name or ("jobs" if storage in (None, "journal", "sqlite") else folder.resolve().name)
 
 
 def _database(url: str) -> BaseStorage:

@@ -7,7 +7,6 @@ where that is at hand: from its last checkpoint.
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,26 +19,30 @@ import numpy as np
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
-from nas.runs.folder import CHANGEABLE, claimed, read_metrics
+from nas.evaluation.metrics import is_collapse
+from nas.runs.folder import CHANGEABLE, read_metrics
 from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import CONFIG, SWEEP_FILE, RunError
+from nas.runs.names import CONFIG, SWEEP_FILE
 from nas.training.devices import choose_device
-from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
+from retrain.sweeps.ledger import END, FAILED, RETRY_OF, Ledger
 from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
-from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
+from retrain.sweeps.storage import Beat, LostTrialError, open_storage
+from retrain.sweeps.workers import Worker, is_free, reason_of
 from search_spaces.validation import differences, from_plain, require, to_plain
 
 __all__ = [
+    "COLLAPSED",
     "DIRECTIONS",
     "Objective",
     "Study",
     "TrialRun",
     "amount",
+    "leaves",
     "open_study",
     "spoken",
     "written",
@@ -52,6 +55,8 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
     "parameters": "minimize",
     "latency": "minimize",
 }
+COLLAPSED = "collapsed"
+"""Attribute of a trial whose network predicts one class everywhere after the last epoch."""
 SWEEP = "sweep"
 """Attribute of a study: what it is of. Workers with other parameters or settings are refused."""
 
@@ -74,19 +79,8 @@ Objective = Callable[[TrialRun], Sequence[float]]
 """Runs a trial and returns the value of each objective."""
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """A trial that this worker runs."""
-
-    trial: FrozenTrial
-    parent: FrozenTrial | None
-    """The one that it tries again."""
-    fixed: Mapping[str, Any]
-    """Values that are given; the others are drawn."""
-
-
 @dataclass
-class Study:
+class Study(Worker):
     """A study and one worker's part in it.
 
     Raises:
@@ -120,8 +114,7 @@ class Study:
             directions=[DIRECTIONS[name] for name in self.config.objectives],
             load_if_exists=True,
         )
-        self._study_id = self.storage.get_study_id_from_name(self.name)
-        self._watch = Watch(self.storage, self.config.patience)
+        super().__init__(self.storage, self.name, self.config.patience, self.config.failures, self.say)
         # In this order: a worker that starts at the same time describes the study before it makes a trial.
         begun, trials = sorted(self.folder.glob("trial-*")), study.trials
         kept = study.user_attrs.get(SWEEP)
@@ -141,122 +134,64 @@ class Study:
                 "another --out (or --study) for a new one"
             )
 
-    @property
-    def trials(self) -> list[FrozenTrial]:
-        """All trials, as the storage has them now."""
-        return self.storage.get_all_trials(self._study_id, deepcopy=False)
-
     def work(self, objective: Objective) -> None:
-        """Runs trials until the study has them all, those of other workers included.
+        """Runs trials until the study has them all; see `Worker.run_trials`."""
+        self._objective = objective
+        self.run_trials()
 
-        Raises:
-            ValueError: Too many trials failed in a row, or the storage is gone.
-            KeyboardInterrupt: As it came; the trial is tried again by whoever works next.
-        """
-        try:
-            self._work(objective)
-        except Exception as error:
-            if not is_out_of_reach(error):
-                raise
-            raise ValueError(
-                f"the storage is out of reach: {str(error).partition(chr(10))[0]}. What it holds is safe: when it is "
-                "back, give the same command again"
-            ) from error
+    def _next(self, trials: list[FrozenTrial]) -> dict[str, Any] | None:
+        """A trial to try again, or a new one if there is a place."""
+        ledger = self._ledger(trials)
+        if ledger.pending:
+            return {RETRY_OF: ledger.pending[0]}
+        return {} if ledger.occupied() < self.places else None
 
-    def _work(self, objective: Objective) -> None:
-        failures, waits = 0, False
-        while True:
-            trials = self.trials
-            for trial in self._watch.lost(trials):
-                self._watch.fail(trial, **{END: LOST})
-                self.say(f"trial {trial.number}: its worker is dead, it will be tried again")
-                trials = self.trials
-            ledger = self._ledger(trials)
-            again = ledger.pending[0] if ledger.pending else None
-            if again is None and ledger.occupied() >= self.places:
-                if not ledger.running:
-                    return
-                if not waits:
-                    self.say("waiting for the trials of other workers")
-                waits = True
-                time.sleep(min(2.0, self.config.patience / BEATS))  # another worker may yet die
-                continue
-            taken = self._take(again)
-            if taken is None:
-                continue
-            reason = self._run(taken, objective)
-            failures, waits = 0 if reason is None else failures + 1, False
-            if reason is not None and failures >= self.config.failures:
-                raise ValueError(
-                    f"{failures} trials failed in a row, the last with: {reason.rstrip('.')}. Mend that, then give the "
-                    "same command again"
-                )
+    def _is_rightful(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
+        return self._ledger(trials).is_rightful(trial.number, self.places)
 
     def _ledger(self, trials: list[FrozenTrial]) -> Ledger:
         return Ledger(trials, self.config.retries, replaces=self.config.sampler != "grid")
 
-    def _take(self, again: int | None) -> _Taken | None:
-        """Creates a trial; None where another worker was first."""
-        attributes = {"host": socket.gethostname()} | ({} if again is None else {RETRY_OF: again})
-        made = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs={BEAT: 0})
-        trial_id = self.storage.create_new_trial(self._study_id, made)
+    def _run(self, taken: FrozenTrial, beat: Beat) -> str | None:
+        number, reason, values = taken.number, None, None
         trials = self.trials
-        trial = next(trial for trial in trials if trial._trial_id == trial_id)
-        ledger = self._ledger(trials)
-        if not ledger.is_rightful(trial.number, self.places):
-            self._watch.fail(trial, **{END: SURPLUS})
-            return None
-        if again is not None:
-            parent = next(trial for trial in trials if trial.number == again)
-            return _Taken(trial, parent, parent.params)
-        rank = ledger.rank(trial.number)
-        return _Taken(trial, None, self.points[rank] if rank < len(self.points) else {})
-
-    def _run(self, taken: _Taken, objective: Objective) -> str | None:
-        """Runs a trial; returns why it failed, or None."""
-        number, reason, values = taken.trial.number, None, None
-        with Beat(self.storage, taken.trial._trial_id, self.config.patience) as beat:
-            trial = self._begin(taken)
-            try:
-                values = self._values(trial, taken.parent, beat, objective)
-                outcome = TrialState.COMPLETE
-            except (LostTrialError, UpdateFinishedTrialError):
-                self.say(f"trial {number}: given up, as this worker gave no sign of life and was taken for dead")
-                return None
-            except KeyboardInterrupt:
-                self._watch.fail(taken.trial, **{END: INTERRUPTED})
-                raise
-            except optuna.TrialPruned:
-                outcome = TrialState.PRUNED
-            except Exception as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                if not (isinstance(error, ValueError | ArithmeticError | OSError) or is_out_of_memory(error)):
-                    self._watch.fail(taken.trial, **{END: FAILED, "reason": reason})
-                    raise  # a mistake of ours
-                # A loss that is not a number is the end of bad settings: as much a result as a low mIoU.
-                diverged = isinstance(error, ArithmeticError) and len(self.config.objectives) == 1
-                outcome = TrialState.PRUNED if diverged else TrialState.FAIL
-                trial.set_user_attr("reason", reason)
-                if outcome == TrialState.FAIL:
-                    trial.set_user_attr(END, FAILED)
+        parent = next((trial for trial in trials if trial.number == taken.user_attrs.get(RETRY_OF)), None)
+        rank = self._ledger(trials).rank(number)
+        fixed = parent.params if parent else self.points[rank] if rank < len(self.points) else {}
+        trial = self._begin(taken, fixed)
         try:
-            told = trial.study.tell(trial, values, outcome, skip_if_finished=True)
-        except UpdateFinishedTrialError:
-            return None
+            values = self._values(trial, parent, beat)
+            outcome = TrialState.COMPLETE
+        except (LostTrialError, UpdateFinishedTrialError):
+            raise
+        except optuna.TrialPruned:
+            outcome = TrialState.PRUNED
+        except Exception as error:
+            reason = reason_of(error)
+            if not (isinstance(error, ValueError | ArithmeticError | OSError) or is_out_of_memory(error)):
+                self._watch.fail(taken, **{END: FAILED, "reason": reason})
+                raise  # a mistake of ours
+            # A loss that is not a number is the end of bad settings: as much a result as a low mIoU.
+            diverged = isinstance(error, ArithmeticError) and len(self.config.objectives) == 1
+            outcome = TrialState.PRUNED if diverged else TrialState.FAIL
+            trial.set_user_attr("reason", reason)
+            if outcome == TrialState.FAIL:
+                trial.set_user_attr(END, FAILED)
+        told = trial.study.tell(trial, values, outcome, skip_if_finished=True)
         self.say(self._line(told))
         self.each_trial()
         return reason if outcome == TrialState.FAIL else None
 
-    def _begin(self, taken: _Taken) -> Trial:
+    def _begin(self, taken: FrozenTrial, fixed: Mapping[str, Any]) -> Trial:
         """Optuna's trial, with a sampler of its own: its draws go by the seed and the trial's number alone."""
-        sampler = make_sampler(self.config, self.places, int(self.space.base["seed"]), taken.trial.number)
-        if taken.fixed:
-            sampler = optuna.samplers.PartialFixedSampler(dict(taken.fixed), sampler)
+        sampler = make_sampler(self.config, self.places, int(self.space.base["seed"]), taken.number)
+        if fixed:
+            sampler = optuna.samplers.PartialFixedSampler(dict(fixed), sampler)
         pruner = make_pruner(self.config, int(self.space.base["epochs"]))
         study = optuna.load_study(study_name=self.name, storage=self.storage, sampler=sampler, pruner=pruner)
-        return Trial(study, taken.trial._trial_id)
+        return Trial(study, taken._trial_id)
 
-    def _values(self, trial: Trial, parent: FrozenTrial | None, beat: Beat, objective: Objective) -> list[float]:
+    def _values(self, trial: Trial, parent: FrozenTrial | None, beat: Beat) -> list[float]:
         plain = self.space.draw(partial(suggest, trial))
         folder, resume = self._run_folder(trial.number, parent)
         trial.set_user_attr("folder", folder.name)
@@ -264,6 +199,8 @@ class Study:
 
         def each_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             beat.check()
+            if (epoch + 1 == self.space.base["epochs"]) and is_collapse(metrics):
+                trial.set_user_attr(COLLAPSED, True)
             if len(self.config.objectives) > 1:  # there is nothing to prune by
                 trial.set_user_attr("epochs", epoch + 1)
                 trial.set_user_attr("miou", metrics["miou"])
@@ -277,7 +214,7 @@ class Study:
             for line in read_metrics(folder):
                 each_epoch(line["epoch"], line["val"])
         began = time.monotonic()
-        values = objective(TrialRun(self.space.config({**plain, "out": str(folder)}), folder, resume, each_epoch))
+        values = self._objective(TrialRun(self.space.config({**plain, "out": str(folder)}), folder, resume, each_epoch))
         beat.check()
         if "latency" in self.config.objectives:
             trial.set_user_attr("timed_on", timed_on(choose_device(self.space.base["device"])))
@@ -289,7 +226,7 @@ class Study:
         """The trial's run folder, and whether it holds what another worker began."""
         if parent is not None and "folder" in parent.user_attrs:
             begun = self.folder / parent.user_attrs["folder"]
-            if (begun / CONFIG).exists() and _is_free(begun):
+            if (begun / CONFIG).exists() and is_free(begun):
                 return begun, True
         return self.folder / f"trial-{number}", False
 
@@ -305,7 +242,7 @@ class Study:
     def _identity(self) -> dict[str, Any]:
         """What makes the study this one; where data lies and how it is read may differ between machines."""
         settings: dict[str, Any] = {}
-        for name, value in _leaves(self.space.base):
+        for name, value in leaves(self.space.base):
             if name not in CHANGEABLE - {"epochs", "space"}:
                 settings[name] = value
         parameters = {p.name: to_plain(replace(p, name="")) for p in self.space.parameters}
@@ -330,23 +267,15 @@ def spoken(objective: str) -> str:
     return "val mIoU" if objective == "miou" else objective.replace("_", "-")
 
 
-def _is_free(folder: Path) -> bool:
-    """Whether no process is at work in a run folder: a worker that was taken for dead may be alive."""
-    try:
-        with claimed(folder):
-            return True
-    except RunError:
-        return False
-
-
-def _leaves(plain: Mapping[str, Any], where: str = "") -> list[tuple[str, Any]]:
-    leaves: list[tuple[str, Any]] = []
+def leaves(plain: Mapping[str, Any], where: str = "") -> list[tuple[str, Any]]:
+    """(dotted name, value) of each setting in plain containers."""
+    found: list[tuple[str, Any]] = []
     for name, value in plain.items():
         if isinstance(value, Mapping):
-            leaves += _leaves(value, f"{where}{name}.")
+            found += leaves(value, f"{where}{name}.")
         else:
-            leaves.append((f"{where}{name}", value))
-    return leaves
+            found.append((f"{where}{name}", value))
+    return found
 
 
 KEPT = {"journal.log": "journal", "study.db": "sqlite"}

@@ -1,0 +1,1 @@
+"""Tables: the results of every network of a small space, trained alike, to judge search methods without training."""
