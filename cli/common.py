@@ -32,7 +32,7 @@ from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import COMMANDS, RunError, command_of, runs_within
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
-from search_spaces.validation import did_you_mean, short
+from search_spaces.validation import did_you_mean, expanded, raised_as, short
 
 __all__ = [
     "Parser",
@@ -61,6 +61,10 @@ set_loader("yaml", parse_yaml, (YamlError,))
 
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
+
+_PATHS = "data_root draw file folder genotype image init_from into onnx out output plot resume root run source space"
+PATHS = frozenset(["config", "contact_sheet", *_PATHS.split()])
+"""Options and operands that are paths, or may be."""
 
 PRINT_FLAGS = ("skip_default", "skip_unset")
 """Flags of --print-config."""
@@ -201,6 +205,12 @@ def given(parser: Parser, arguments: Sequence[str]) -> Namespace:
     for action in parser._actions:
         if not action.option_strings and values.get(action.dest) in (None, []):  # an operand that was left out
             values.pop(action.dest, None)
+    for name in PATHS.intersection(vars(values)):
+        with raised_as(UsageError, f"{name}: "):
+            if isinstance(words := values[name], list):
+                values[name] = [*map(expanded, words)]
+            elif words is not None:
+                values[name] = expanded(words)
     return values
 
 

@@ -314,6 +314,7 @@ class RunConfig(Settings):
     """
 
     command = ""  # the command that makes such a run, for its config.yaml; without a type it is no setting
+    path_fields = ("data_root", "out")
 
     data: str = "shapes"  # its help is above: a string under a field cannot interpolate the names
     data_root: str | None = None
@@ -365,6 +366,7 @@ class SearchConfig(RunConfig):
     """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
 
     command = "nas-search"
+    path_fields = (*RunConfig.path_fields, "space")
 
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""

@@ -20,7 +20,7 @@ from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
-from search_spaces.validation import differences, from_plain, raised_as, require, to_plain
+from search_spaces.validation import as_path, differences, from_plain, raised_as, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 
@@ -67,7 +67,7 @@ def search_seeds(
         ValueError: Settings or data cannot be used, or the folder holds runs with other settings.
         InterruptedRun: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    seeds, folder = check_seeds(seeds), Path(folder)
+    seeds, folder = check_seeds(seeds), as_path(folder)
     # All are checked before the first one starts, so that a refusal comes at once and all processes agree.
     with process_group(config.device) as processes:
         states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])

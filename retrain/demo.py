@@ -26,6 +26,7 @@ from retrain.load import load_trained
 from retrain.training import train
 from search_spaces.genotype import Genotype
 from search_spaces.graph import random_genotype
+from search_spaces.validation import as_path
 
 __all__ = ["Contestant", "DemoResult", "demo"]
 
@@ -86,7 +87,7 @@ def demo(
     Raises:
         ValueError: Settings or data that cannot be used, or `out` holds runs already.
     """
-    out = Path(out)
+    out = as_path(out)
     say(f"1. Search: the supernet learns weights and architecture in turn; all files go to {out}")
     found = search(dataclasses.replace(search_config, out=str(out / "search")))
     space = found.genotype.space

@@ -34,7 +34,7 @@ from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import write_atomically
 from search_spaces.genotype import load_genotype, package_version
-from search_spaces.validation import to_plain
+from search_spaces.validation import as_path, to_plain
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -147,7 +147,7 @@ def export_onnx(
         ValueError: The run or its checkpoint cannot be used; one line.
         OSError: The folder cannot be written, or the disk is full.
     """
-    file = Path(file)
+    run, file = as_path(run), as_path(file)
     if output not in OUTPUTS:
         raise ExportError(f"output is {output!r}: give one of {', '.join(OUTPUTS)}")
     if opset not in OPSETS:
@@ -173,7 +173,7 @@ def export_onnx(
             "changed_allowed": CHANGED,
             "shapes": [dataclasses.asdict(found) for found in parity],
         }
-        card = make_card(trained, Path(run), draft, output, opset, checked)
+        card = make_card(trained, run, draft, output, opset, checked)
         card_of(draft).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         for path in (draft.with_name(f"{draft.name}.data"), draft, card_of(draft)):
             if path.exists():

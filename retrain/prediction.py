@@ -22,6 +22,7 @@ from nas.training.interruption import InterruptedRun
 from nas.training.progress import StepProgress
 from retrain.load import TrainedNetwork, load_ready, memory_advice
 from search_spaces.files import write_atomically
+from search_spaces.validation import as_path
 
 __all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]
 
@@ -65,7 +66,7 @@ def find_images(source: str | Path, recursive: bool = False, without: str | Path
     Raises:
         DataError: There is no such file, or the folder has no image.
     """
-    source = Path(source)
+    source = as_path(source)
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -140,11 +141,12 @@ def predict(
             cannot be read (those that can are predicted before); one line that names the files.
         InterruptedRun: After Ctrl-C; the message has the option that resumes.
     """
-    how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
-    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+    how, outputs, out = how or Inference(), outputs or Outputs(), as_path(out)
+    source = as_path(source)
+    if source.is_dir() and out.resolve() == source.resolve():
         raise DataError(f"{out} is the folder of the images: give another folder to write to")
     images = find_images(source, recursive, out)
-    folder = images[0].parent if Path(source).is_file() else Path(source)
+    folder = images[0].parent if source.is_file() else source
     targets = [[out / file for file in outputs.files(image.relative_to(folder))] for image in images]
     _check_targets(images, targets)
     work = list(zip(images, targets, strict=True))

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import yaml
 
-from search_spaces.validation import raised_as
+from search_spaces.validation import as_path, raised_as
 
 __all__ = ["GENOTYPE", "YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
 
@@ -112,7 +112,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         YamlError: The file cannot be read, is too large, or holds anything else.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         if path.exists() and not path.is_file():
             raise YamlError(f"{path} cannot be read: it is a folder, or not a regular file")

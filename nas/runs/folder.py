@@ -30,7 +30,7 @@ from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import write_atomically
-from search_spaces.validation import counted, differences, to_plain
+from search_spaces.validation import as_path, counted, differences, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,7 +62,7 @@ def new_folder(config: RunConfig, name: str) -> Path:
             number += 1
             path = Path("runs") / f"{name}-{number}"
         return path
-    path = Path(config.out)
+    path = as_path(config.out)
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: choose another --out")
     if (path / CONFIG).exists():
@@ -80,7 +80,7 @@ def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
         RunError: torchrun restarts a job without --out.
     """
     if resume is not None:
-        return Path(resume)
+        return as_path(resume)
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return None
     if config.out is None:
@@ -251,7 +251,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
     """Read the lines of a file with one JSON object per epoch; a truncated last line is left out."""
-    path = Path(folder) / name
+    path = as_path(folder) / name
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:

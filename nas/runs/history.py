@@ -20,6 +20,7 @@ from nas.runs.pictures import draw_paths, figure_to_array
 from search_spaces.drawing import draw_cell, draw_changes
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype, GenotypeError, load_genotype
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def read_history(folder: str | Path) -> list[Snapshot]:
         RunError: There are none, as in a run of nas-retrain, or a line is invalid.
         GenotypeError: The run's genotype.json cannot be read.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     lines = read_lines(folder, GENOTYPES)
     if not lines:
         raise RunError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.files import GENOTYPE, YamlError, read_yaml
+from search_spaces.validation import as_path
 
 __all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "runs_within"]
 
@@ -64,7 +65,7 @@ def runs_within(folder: str | Path) -> str:
 
     In a study it is the best trial, by the first line of best.yaml, otherwise the most recent run.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.exists():
         return "; there is no such folder"
     if (folder.parent / CONFIG).is_file():

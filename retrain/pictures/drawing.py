@@ -28,7 +28,7 @@ from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inh
 from retrain.pictures.receptive_field import draw_field, effective_field
 from search_spaces.drawing import draw_cell, save_figure
 from search_spaces.genotype import Genotype, load_genotype
-from search_spaces.validation import require
+from search_spaces.validation import as_path, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ class Subject:
         """The image, uint8 [H, W, 3]; ValueError if none was given or it cannot be read."""
         if self.config.image is None:
             raise ValueError("this picture is of an image: give --image FILE")
-        return read_image(Path(self.config.image))
+        return read_image(as_path(self.config.image))
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -160,7 +160,7 @@ def draw_pictures(
         ValueError: The run or the image cannot be used, a picture is unknown or impossible (if none are named: all
             are), or no picture reads a given setting; one line.
     """
-    run, config = Path(run), config or PictureConfig()
+    run, config = as_path(run), config or PictureConfig()
     _check(names, config, out)
     if not (run / CONFIG).exists():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}{runs_within(run)}")
@@ -187,7 +187,7 @@ def draw_pictures(
             raise ValueError(f"{field.name} has no effect, as there is no {without[0]}: {impossible[without[0]]}")
     written = []
     for name, figure in figures.items():
-        files = [Path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
+        files = [as_path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
         for file in files:
             animated = file.suffix.lower() == ANIMATION
             written.append(save_animation(read_history(run), file) if animated else save_figure(figure, file))

@@ -35,7 +35,7 @@ from retrain.ranking.candidates import Candidate, find_candidates, identity, ran
 from retrain.ranking.result import Entry, Ranking, write
 from retrain.training import train
 from search_spaces.genotype import load_genotype
-from search_spaces.validation import require
+from search_spaces.validation import as_path, require
 
 __all__ = ["rank"]
 
@@ -68,7 +68,7 @@ def rank(
     """
     ranking = ranking or RankingConfig()
     candidates = _candidates([str(operand) for operand in operands], ranking)
-    folder = Path(out or f"runs/rank-{config.data}")
+    folder = as_path(out or f"runs/rank-{config.data}")
     _check_folder(folder, config)
     classes, size = _check(config, ranking)
     costs = []

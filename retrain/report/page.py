@@ -18,7 +18,7 @@ from retrain.report.runs import RunRecord, different_settings, headline_numbers,
 from retrain.report.series import read_series
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
-from search_spaces.validation import require
+from search_spaces.validation import as_path, require
 
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
@@ -64,7 +64,7 @@ def write_report(
     """
     require(bool(folders), "there is no run: name run folders, or folders of studies")
     require(len(folders) <= MOST_RUNS, f"{len(folders)} runs are too many for one report: give up to {MOST_RUNS}")
-    paths = [Path(folder) for folder in folders]
+    paths = [as_path(folder) for folder in folders]
     places = [path.resolve() for path in paths]
     for number, path in enumerate(paths):
         require(places[number] not in places[:number], f"{path} is given twice: give each run once")
@@ -75,7 +75,7 @@ def write_report(
     studies = _read_studies([path for path in paths if _is_study(path)], storage, study)
     trained = any(not run.searches for run in runs)
     require(image is None or trained, f"no run of nas-retrain is there to see {image}: leave --image out")
-    path = Path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    path = as_path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
     require(not path.is_dir(), f"{path} is a folder: name a file for the report")
     return write_atomically(path, make_report(runs, image, studies))
 

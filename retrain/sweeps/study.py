@@ -32,7 +32,7 @@ from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURP
 from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
 from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
-from search_spaces.validation import differences, from_plain, require, to_plain
+from search_spaces.validation import as_path, differences, from_plain, require, to_plain
 
 __all__ = [
     "DIRECTIONS",
@@ -365,7 +365,7 @@ def open_study(folder: str | Path, storage: str | None = None, name: str | None 
         ValueError: It is no study's folder, the storage is elsewhere, broken or out of reach, or it has no such study;
             one line.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     require((folder / SWEEP_FILE).is_file(), f"{folder} is not the folder of a study: it has no {SWEEP_FILE}")
     sweep = load_sweep(folder / SWEEP_FILE)
     space = Space.of(sweep, from_plain(sweep.config_class, sweep.settings))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from search_spaces.files import write_atomically
 from search_spaces.genotype import Genotype
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         ValueError: Another ending.
         OSError: The folder cannot be written.
     """
-    ending = Path(path).suffix.lower()
+    ending = (path := as_path(path)).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(f"picture {str(path)!r} ends in {ending!r}: expected {', '.join(ENDINGS)}")
     return write_atomically(path, lambda file: figure.savefig(file, format=ending[1:]))
