@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
         module.check_picture(outputs["plot"])
     data = module.measure(config)
     table = module.make_table(data)
-    print(json.dumps(data) if outputs["json"] else table)
+    common.say(json.dumps(data) if outputs["json"] else table)
     if outputs["into"] is not None:
         documents.put(table, Path(outputs["into"]))
     if outputs["plot"] is not None:

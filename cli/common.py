@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import threading
 import warnings
 from argparse import SUPPRESS, Action, ArgumentError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from cli.messages import explain, with_hyphens
 from nas.config import CHANGEABLE
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import COMMANDS, RunError, command_of, runs_within
+from nas.training.interruption import stopping_signals
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
-from search_spaces.validation import did_you_mean, expanded, raised_as, short
+from search_spaces.validation import did_you_mean, expanded, printable, raised_as, short
 
 __all__ = [
     "Parser",
@@ -50,6 +52,7 @@ __all__ = [
     "parser",
     "refuse",
     "run",
+    "say",
     "settings",
     "take_verb",
     "verbs_parser",
@@ -319,6 +322,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def say(*texts: object, **how: Any) -> None:
+    """Prints as `print` does, with the control characters in names escaped."""
+    print(*(printable(str(text)) for text in texts), **how)
+
+
 @contextmanager
 def _in_our_words(parser: Parser, arguments: Sequence[str] = ()) -> Iterator[None]:
     try:
@@ -387,22 +395,26 @@ def command(name: str, main: Callable[[list[str]], None]) -> Callable[[], None]:
 
 @contextmanager
 def _handlers(name: str) -> Iterator[None]:
-    """Sets the handling of warnings, failed threads and SIGTERM while a command runs."""
+    """Sets the handling of text, warnings, failed threads and signals while a command runs."""
     before = threading.excepthook, warnings.showwarning
+    for stream in (sys.stdout, sys.stderr):  # what the screen cannot show is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A failure of TensorBoard's thread, such as a full disk, is raised in the main thread, too: one line is enough.
     threading.excepthook = lambda failure: (
         None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
     )
-    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
+    warnings.showwarning = lambda text, *_: say(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     takes_signals = threading.current_thread() is threading.main_thread()
-    if takes_signals:  # SIGTERM acts like Ctrl-C, also before a run handles both
-        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if takes_signals:  # they act like Ctrl-C, also before a run handles them
+        handlers = {number: signal.signal(number, signal.default_int_handler) for number in stopping_signals()[1:]}
     try:
         yield
     finally:
         threading.excepthook, warnings.showwarning = before
         if takes_signals:
-            signal.signal(signal.SIGTERM, terminate)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
 
 
@@ -436,7 +448,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     alike = failure is None or isinstance(failure, UsageError)  # in all processes: rank 0 prints it
     if message and (is_first() or not alike):
         who = name if is_first() else f"{name}, process {os.environ['RANK']}"
-        print(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
+        with suppress(OSError):  # the terminal was closed
+            say(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

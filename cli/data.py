@@ -71,7 +71,7 @@ def check(arguments: list[str]) -> None:
     opened = open_splits(values.name, values.root, values.splits or None)
     with StepProgress(opened.samples) as progress:
         report = check_splits(opened, values.workers, progress.step)
-    print(json.dumps(as_data(report)) if values.json else as_text(report))
+    common.say(json.dumps(as_data(report)) if values.json else as_text(report))
     if values.contact_sheet is not None:
         from nas.data.check.contact_sheet import write_contact_sheet
 

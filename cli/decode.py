@@ -136,14 +136,14 @@ def main(arguments: list[str]) -> None:
         facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
         if listed:
             facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
-        print(json.dumps(facts))
-        print(note, end="\n" * bool(note), file=sys.stderr)
+        common.say(json.dumps(facts))
+        common.say(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        print(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
-    print(_text(genotype, mode, probability))
+        common.say(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
+    common.say(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
-        print(line)
+        common.say(line)
 
 
 def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) -> str | None:
@@ -197,7 +197,7 @@ def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) 
     if device is not None:
         set_float32(device, "float32")
         if not values.json:
-            print(f"timing the parts of the networks on {timed_on(device)}", flush=True)
+            common.say(f"timing the parts of the networks on {timed_on(device)}", flush=True)
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")

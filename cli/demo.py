@@ -47,11 +47,11 @@ def main(arguments: list[str]) -> None:
         device="cpu",
     )
     retrain = replace(retrain_recipe("small"), seed=values.seed, device="cpu")
-    result = demo(out, search, retrain, values.randoms)
+    result = demo(out, search, retrain, values.randoms, common.say)
     genotype = result.searched.genotype
-    print(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
-    print(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
-    print(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
+    common.say(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
+    common.say(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
+    common.say(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
 
 
 def _free_folder() -> Path:

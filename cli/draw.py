@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> None:
 
     written, impossible = draw_pictures(values.run, names, config, values.out, values.tensorboard)
     for path in written:
-        print(f"wrote {path}")
+        common.say(f"wrote {path}")
     for name, reason in impossible.items():
-        print(f"no {name}: {reason}")
+        common.say(f"no {name}: {reason}")
 
 
 entry = common.command("nas-draw", main)

@@ -38,12 +38,12 @@ def main(arguments: list[str]) -> None:
     from retrain.export import export_onnx
 
     if sys.stdout.isatty():
-        print(f"exporting {values.run}: seconds to minutes")
+        common.say(f"exporting {values.run}: seconds to minutes")
     done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset)
-    print("onnxruntime compared with PyTorch, on random images:")
+    common.say("onnxruntime compared with PyTorch, on random images:")
     for found in done.parity:
-        print(f"  {found}")
-    print(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
+        common.say(f"  {found}")
+    common.say(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
 
 
 entry = common.command("nas-export", main)

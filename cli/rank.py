@@ -72,9 +72,9 @@ def main(arguments: list[str]) -> None:
     from retrain.ranking.training import rank
 
     out = given.get("out")  # in a file of settings, it is the folder of a run
-    result = rank(runs, config, ranking, out, values.quiet, partial(print, flush=True))
+    result = rank(runs, config, ranking, out, values.quiet, partial(common.say, flush=True))
     if not values.quiet:
-        print(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
+        common.say(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
     if result.failures:
         count = len(result.failures)
         raise ValueError(f"{count} of the trainings failed, see the ranking: the same command tries again")

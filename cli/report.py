@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
     from retrain.report.page import write_report
 
     path = write_report(values.run, values.out, values.image, values.storage, values.study)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    common.say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 entry = common.command("nas-report", main)

@@ -113,7 +113,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
         raise KeyboardInterrupt("stopped; the same command resumes the study") from None
     write_report(study)
     if not values.quiet:
-        print(f"{counted(study.trials)}; {_best_line(study)}; full report: {folder / REPORT}")
+        common.say(f"{counted(study.trials)}; {_best_line(study)}; full report: {folder / REPORT}")
 
 
 def _how_to_vary(name: str) -> str:
@@ -173,7 +173,7 @@ def _report(arguments: list[str]) -> None:
 
     study = open_study(values.folder, values.storage, values.study)
     write_report(study)
-    print(f"{counted(study.trials)}; {_best_line(study)}; full report: {study.folder / REPORT}")
+    common.say(f"{counted(study.trials)}; {_best_line(study)}; full report: {study.folder / REPORT}")
 
 
 def _proxy(arguments: list[str]) -> None:
@@ -191,14 +191,15 @@ def _proxy(arguments: list[str]) -> None:
     if not 1 <= values.port <= 65535:
         raise ValueError(f"--port is {values.port}: give a number from 1 to 65535")
     if values.storage in ("journal", "sqlite") or values.storage.startswith("grpc:"):
-        raise ValueError(f"--storage is {values.storage!r}: give a journal file, or a URL of SQLite or PostgreSQL")
+        raise ValueError("--storage is a name or a proxy: give a journal file, or a URL of SQLite or PostgreSQL")
 
     from optuna.storages import run_grpc_proxy_server
 
-    from retrain.sweeps.storage import open_storage
+    from retrain.sweeps.storage import open_storage, without_password
 
     storage: Any = open_storage(values.storage, Path())
-    print(f"serving {values.storage.rpartition('@')[2]} at {values.host}:{values.port}; Ctrl-C ends it", flush=True)
+    where = f"{values.host}:{values.port}; Ctrl-C ends it"
+    common.say(f"serving {without_password(values.storage)} at {where}", flush=True)
     run_grpc_proxy_server(storage, host=values.host, port=values.port)
 
 

@@ -13,6 +13,9 @@ __all__ = ["COMMANDS", "GENOTYPE", "RunError", "command_of", "read_config", "run
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
+PICTURES = tuple(f"{name}.{ending}" for name in ("cell", "trellis", "history") for ending in ("svg", "png"))
+FILES = (CHECKPOINT, BEST, METRICS, GENOTYPE, GENOTYPES, SPACE, LOG, *PICTURES)
+"""What a run writes besides its settings and TensorBoard's files."""
 SWEEP_FILE, BEST_SETTINGS = "sweep.yaml", "best.yaml"
 """Files of a study: the sweep with all settings resolved, and the settings of the best trial."""
 

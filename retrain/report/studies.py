@@ -27,6 +27,7 @@ from retrain.sweeps.report import (
     trial_rows,
 )
 from retrain.sweeps.space import read
+from retrain.sweeps.storage import without_password
 from retrain.sweeps.study import amount, open_study, spoken, written
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def commands(record: StudyRecord) -> list[tuple[str, str]]:
     """Commands that use the result or resume the study: (command, what it does)."""
     folder, study = record.path, record.study
     name = folder.resolve().name
-    kept = f" --storage {word(record.storage)} --study {word(study.name)}" if record.storage else ""
+    kept = f" --storage {word(without_password(record.storage))} --study {word(study.name)}" if record.storage else ""
     sweep = word(folder / SWEEP_FILE)
     lines = []
     if record.best is not None:

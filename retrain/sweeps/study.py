@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +30,16 @@ from nas.training.devices import choose_device
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
-from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
+from retrain.sweeps.storage import (
+    BEAT,
+    BEATS,
+    Beat,
+    LostTrialError,
+    Watch,
+    is_out_of_reach,
+    open_storage,
+    without_password,
+)
 from search_spaces.validation import as_path, differences, from_plain, require, to_plain
 
 __all__ = [
@@ -379,10 +387,11 @@ def open_study(folder: str | Path, storage: str | None = None, name: str | None 
         opened = open_storage(storage, folder)
         names = optuna.get_all_study_names(opened)
     except Exception as error:  # of Optuna, of a driver: a broken journal is whatever its first wrong line leads to
-        if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
+        if isinstance(error, ValueError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where} cannot be read as a study's storage ({reason}): take a whole copy") from error
+        shown = without_password(str(where))
+        raise ValueError(f"{shown} cannot be read as a study's storage ({reason}): take a whole copy") from error
     name = name or (names[0] if len(names) == 1 else folder.resolve().name)
     require(name in names, f"the storage has no study {name!r}: give --storage and --study as nas-sweep had them")
     return Study(name, space, sweep.study, opened, folder)
