@@ -102,6 +102,10 @@ class Parser(ArgumentParser):
         """Adds an option without a value, False where it is not given."""
         self.add_argument(name, action="store_true", help=help)
 
+    def add_overwrite(self) -> None:
+        """Adds --overwrite, for commands that write files of the user's choice."""
+        self.add_flag("--overwrite", "Replace files, too, that are there and were not written by this toolkit.")
+
     def setting_names(self) -> list[str]:
         """Returns the dotted names of all settings."""
         return [name for name in self.get_defaults().keys() if name.partition(".")[0] in self.settings]  # noqa: SIM118

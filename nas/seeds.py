@@ -14,7 +14,7 @@ from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHANGEABLE, read_metrics
+from nas.runs.folder import CHANGEABLE, read_metrics, refuse_links
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config
 from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
@@ -99,6 +99,7 @@ def _state(config: SearchConfig, seed: int, folder: Path) -> str:
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
     require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
     run = folder / f"seed-{seed}"
+    refuse_links([run])
     if not (run / CONFIG).exists():
         return "missing"
     changed = other_settings(run, dataclasses.replace(config, seed=seed))

@@ -16,7 +16,7 @@ from nas.config import SearchConfig
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.readers.reading import read_image
-from nas.runs.folder import read_metrics
+from nas.runs.folder import read_metrics, refuse_links
 from nas.runs.history import draw_history, read_history, save_animation
 from nas.runs.names import CONFIG, GENOTYPE, command_of, runs_within
 from nas.runs.pictures import PATHS, draw_paths, figure_to_array
@@ -27,6 +27,7 @@ from retrain.pictures.heat_maps import choose_classes, class_probabilities, draw
 from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inhibition, smoothing_coefficients
 from retrain.pictures.receptive_field import draw_field, effective_field
 from search_spaces.drawing import draw_cell, save_figure
+from search_spaces.files import check_replaceable
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.validation import as_path, require
 
@@ -142,6 +143,7 @@ def draw_pictures(
     config: PictureConfig | None = None,
     out: str | Path | None = None,
     tensorboard: bool = False,
+    overwrite: bool = False,
 ) -> tuple[list[Path], dict[str, str]]:
     """Draws pictures of a run and writes them.
 
@@ -152,6 +154,7 @@ def draw_pictures(
         out: The file of a single named picture, ending in .svg, .png or .pdf, or (history) .gif; None: files in
             the folder `pictures` of the run, SVG and PNG.
         tensorboard: Also write them for TensorBoard, as the subfolder `pictures` of the run.
+        overwrite: Replace `out`, too, if it is no picture of a run.
 
     Returns:
         The files, and the pictures that the run cannot have: name -> reason (a named picture raises instead).
@@ -162,6 +165,9 @@ def draw_pictures(
     """
     run, config = as_path(run), config or PictureConfig()
     _check(names, config, out)
+    if out is not None and not overwrite:
+        check_replaceable([as_path(out)])
+    refuse_links([run / FOLDER, *(run / FOLDER).glob("events.out.*")])
     if not (run / CONFIG).exists():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}{runs_within(run)}")
     subject = Subject(run, config)

@@ -21,7 +21,7 @@ from nas.data.base import DataError
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import claimed
+from nas.runs.folder import MovedError, claimed, pinned, refuse_links
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, RunError
 from nas.seeds import other_settings
@@ -32,7 +32,7 @@ from retrain.evaluation import evaluate
 from retrain.load import KIND
 from retrain.networks import build
 from retrain.ranking.candidates import Candidate, find_candidates, identity, random_candidates, space_names
-from retrain.ranking.result import Entry, Ranking, write
+from retrain.ranking.result import RECORD, Entry, Ranking, write
 from retrain.training import train
 from search_spaces.genotype import load_genotype
 from search_spaces.validation import as_path, require
@@ -82,6 +82,7 @@ def rank(
         f"to {folder}"
     )
     with claimed(folder):
+        check = pinned(folder)
         homes = [_home(folder, candidate) for candidate in candidates]
         mious: dict[tuple[int, int], float | None] = {}
         failures: list[dict[int, str]] = [{} for _ in candidates]
@@ -89,6 +90,7 @@ def rank(
         for seed in ranking.seeds:  # the outer loop: all networks compare after the first seed
             for place, (candidate, home) in enumerate(zip(candidates, homes, strict=True)):
                 source = candidate.name if candidate.genotype is None else str(home / GENOTYPE)
+                check()
                 run = home / f"seed-{seed}"
                 own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
                 where = f"{len(mious) + 1} of {total}: {candidate.name}, seed {seed}"
@@ -105,6 +107,7 @@ def rank(
         result = Ranking.of(config, ranking, folder, size, entries)
         if all(miou is None for miou in mious.values()):
             raise ValueError(f"every training failed, the first with: {result.failures[0][2]}")
+        check()
         write(result)
     return result
 
@@ -145,7 +148,11 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
         raise RunError(f"{folder} is a file: choose another --out")
     if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
         raise RunError(f"{folder} holds runs that are not a ranking's: choose another --out")
-    for file in sorted(folder.glob(f"*/seed-*/{CONFIG}")):
+    refuse_links([*folder.glob("*/"), *folder.glob("*/seed-*")])
+    begun = sorted(folder.glob(f"*/seed-*/{CONFIG}"))
+    if not begun and (folder / RECORD).exists():
+        raise RunError(f"{folder / RECORD} was not written by a ranking there: choose another --out")
+    for file in begun:
         changed = other_settings(file.parent, config, OWN)
         if changed:
             raise RunError(
@@ -166,7 +173,7 @@ def _home(folder: Path, candidate: Candidate) -> Path:
             return file.parent
     name, number = re.sub(r"[^A-Za-z0-9._-]+", "-", candidate.name)[:60].strip("-.") or "genotype", 1
     home = folder / name
-    while home.exists():
+    while (home / GENOTYPE).exists() or any(home.glob("[!.]*")):  # not one that a killed command left empty
         number += 1
         home = folder / f"{name}-{number}"
     candidate.genotype.save(home / GENOTYPE)
@@ -176,7 +183,7 @@ def _home(folder: Path, candidate: Candidate) -> Path:
 def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], object]) -> float | str:
     """Trains and measures unless that is done; returns the mIoU after the last epoch, or why the training failed.
 
-    DataError and OSError are raised: they would end the other trainings, too.
+    DataError, MovedError and OSError are raised: they would end the other trainings, too.
     """
     run = Path(str(config.out))
     known = _measured(run, split, config.epochs)
@@ -190,7 +197,7 @@ def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], ob
         miou = evaluate(run, split, "last", config.data_root, config.device).miou
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
-    except DataError:
+    except (DataError, MovedError):
         raise
     except (ArithmeticError, ValueError, MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):

@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, write_atomically
 from search_spaces.genotype import Genotype
 from search_spaces.validation import as_path
 
@@ -53,7 +53,8 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     ending = (path := as_path(path)).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(f"picture {str(path)!r} ends in {ending!r}: expected {', '.join(ENDINGS)}")
-    return write_atomically(path, lambda file: figure.savefig(file, format=ending[1:]))
+    told = {"Software" if ending == ".png" else "Creator": MARK}
+    return write_atomically(path, lambda file: figure.savefig(file, format=ending[1:], metadata=told))
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:
