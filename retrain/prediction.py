@@ -143,7 +143,8 @@ def predict(
 
     Raises:
         ValueError: The run, the device, the precision or the window cannot be used, two images have one name, a file is
-            there that was not written by this function, or images cannot be read (those that can are predicted before); one line that names the files.
+            there that was not written by this function, or images cannot be read (those that can are predicted
+            before); one line that names the files.
         InterruptedRun: After Ctrl-C; the message has the option that resumes.
     """
     how, outputs, out = how or Inference(), outputs or Outputs(), as_path(out)
