@@ -38,6 +38,7 @@ __all__ = [
     "short",
     "to_plain",
     "whole",
+    "without_password",
 ]
 
 Config = TypeVar("Config")
@@ -94,6 +95,15 @@ def short(value: object) -> str:
 def printable(text: str) -> str:
     """Text for screens and logs: control characters in it, which a name may hold, are escaped."""
     return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def without_password(address: str) -> str:
+    """The address of a storage, with `$NAME` expanded and without what is secret in it, for files and messages."""
+    head, at, tail = os.path.expandvars(address).rpartition("@")
+    if at:
+        user = re.match(r"[\w+.-]+:/+[^:/@]*", head)
+        head = user[0] if user else "..."
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1...", f"{head}{at}{tail}")
 
 
 def expanded(path: str) -> str:

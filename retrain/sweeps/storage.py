@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import threading
 import time
 import warnings
@@ -22,9 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.runs.folder import refuse_links
 from search_spaces.files import open_own
-from search_spaces.validation import as_path, require
+from search_spaces.validation import as_path, require, without_password
 
-__all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage", "without_password"]
+__all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage"]
 
 BEAT = "nas:beat"
 """System attribute of a running trial: a number that its worker raises as long as it lives."""
@@ -41,15 +40,6 @@ STARTS = 5
 
 class LostTrialError(RuntimeError):
     """Others took this worker for dead and its trial is marked failed: it must be given up."""
-
-
-def without_password(address: str) -> str:
-    """The address of a storage without what is secret in it, for files and messages."""
-    head, at, tail = address.rpartition("@")
-    if at:
-        user = re.match(r"[\w+.-]+:/+[^:/@]*", head)
-        head = user[0] if user else "..."
-    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1...", f"{head}{at}{tail}")
 
 
 class _Journal(JournalFileBackend):
