@@ -34,7 +34,7 @@ from nas.runs.names import COMMANDS, RunError, command_of, runs_within
 from nas.training.interruption import stopping_signals
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
-from search_spaces.validation import did_you_mean, expanded, printable, raised_as, short
+from search_spaces.validation import did_you_mean, expanded, printable, raised_as, short, without_password
 
 __all__ = [
     "Parser",
@@ -422,6 +422,22 @@ def _handlers(name: str) -> Iterator[None]:
         sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
 
 
+def _hide_passwords() -> None:
+    """Starts the command again if it names a storage with a password, which moves from its words to its environment.
+
+    Everybody sees the words of a process, and only its user sees its environment.
+    """
+    words = [sys.executable, *sys.orig_argv[1:]]
+    for place, word in enumerate(words):
+        address = word.removeprefix("--storage=")
+        if address == word and words[place - 1] != "--storage":
+            continue
+        if os.path.expandvars(address) == address != without_password(address):
+            os.environ["NAS_STORAGE"] = address
+            words[place] = word.replace(address, "$NAS_STORAGE")
+            os.execv(sys.executable, words)
+
+
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits: every failure that a user can cause ends in one line on standard error.
 
@@ -429,6 +445,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     """
     code, message = 0, ""
     failure: BaseException | None = None
+    if arguments is None and os.name == "posix":
+        _hide_passwords()
     try:
         with _handlers(name):
             load_extensions()

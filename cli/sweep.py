@@ -15,7 +15,7 @@ from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
 from retrain.networks.published import main_names
 from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
-from search_spaces.validation import to_plain
+from search_spaces.validation import to_plain, without_password
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study
@@ -48,7 +48,8 @@ def make_sweep_parser(name: str, sweep: Sweep) -> common.Parser:
     parser.add_optional(
         "--storage",
         "Storage of the study: journal (a file in its folder, the default), sqlite (also a file there), a journal file "
-        "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy).",
+        "(.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (see nas-sweep proxy). $NAME stands "
+        "for a variable of the environment, in which an address with a password is safe from the eyes of others.",
     )
     parser.add_optional("--study", "Name of the study in the storage; that of the folder if not given.")
     parser.add_settings(StudyConfig)
@@ -195,7 +196,7 @@ def _proxy(arguments: list[str]) -> None:
 
     from optuna.storages import run_grpc_proxy_server
 
-    from retrain.sweeps.storage import open_storage, without_password
+    from retrain.sweeps.storage import open_storage
 
     storage: Any = open_storage(values.storage, Path())
     where = f"{values.host}:{values.port}; Ctrl-C ends it"

@@ -27,8 +27,8 @@ from retrain.sweeps.report import (
     trial_rows,
 )
 from retrain.sweeps.space import read
-from retrain.sweeps.storage import without_password
 from retrain.sweeps.study import amount, open_study, spoken, written
+from search_spaces.validation import without_password
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study

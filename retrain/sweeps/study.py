@@ -30,17 +30,8 @@ from nas.training.devices import choose_device
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
-from retrain.sweeps.storage import (
-    BEAT,
-    BEATS,
-    Beat,
-    LostTrialError,
-    Watch,
-    is_out_of_reach,
-    open_storage,
-    without_password,
-)
-from search_spaces.validation import as_path, differences, from_plain, require, to_plain
+from retrain.sweeps.storage import BEAT, BEATS, Beat, LostTrialError, Watch, is_out_of_reach, open_storage
+from search_spaces.validation import as_path, differences, from_plain, require, to_plain, without_password
 
 __all__ = [
     "DIRECTIONS",
