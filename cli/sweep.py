@@ -15,6 +15,7 @@ from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
 from retrain.networks.published import main_names
 from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
+from search_spaces.files import MARK
 from search_spaces.validation import to_plain, without_password
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
     from retrain.sweeps.screen import Screen
     from retrain.sweeps.storage import open_storage
     from retrain.sweeps.study import Study
-    from search_spaces.files import write_atomically
+    from search_spaces.files import check_replaceable, write_atomically
 
     check_networks(space)
     check_data(base)
@@ -103,6 +104,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out")
+    if not any(file for pattern in ("trial-*", "journal.log", "study.db") for file in folder.glob(pattern)):
+        check_replaceable([folder / name for name in (SWEEP_FILE, BEST_SETTINGS, REPORT)], "choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(values.study or folder.resolve().name, space, config, open_storage(values.storage, folder), folder)
     write_atomically(folder / SWEEP_FILE, _resolved(sweep, config, base))
@@ -148,7 +151,7 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
         **to_plain(config),
         "settings": to_plain(base),
     }
-    return yaml.safe_dump(plain, sort_keys=False)
+    return f"# {MARK}\n{yaml.safe_dump(plain, sort_keys=False)}"
 
 
 def _best_line(study: Study) -> str:

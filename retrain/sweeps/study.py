@@ -25,7 +25,7 @@ from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
 from nas.runs.folder import CHANGEABLE, MovedError, claimed, read_metrics, refuse_links
 from nas.runs.free_memory import is_out_of_memory
-from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE, RunError
+from nas.runs.names import CONFIG, SWEEP_FILE, RunError
 from nas.training.devices import choose_device
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, RETRY_OF, SURPLUS, Ledger
 from retrain.sweeps.settings import StudyConfig, load_sweep
@@ -53,10 +53,6 @@ DIRECTIONS: dict[str, Literal["maximize", "minimize"]] = {
 }
 SWEEP = "sweep"
 """Attribute of a study: what it is of. Workers with other parameters or settings are refused."""
-
-
-WRITTEN = (SWEEP_FILE, BEST_SETTINGS, "report.md", "*.png")
-"""What is written to a study's folder."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +123,6 @@ class Study:
         self._watch = Watch(self.storage, self.config.patience)
         # In this order: a worker that starts at the same time describes the study before it makes a trial.
         begun, trials = sorted(self.folder.glob("trial-*")), study.trials
-        theirs = [file for name in WRITTEN for file in self.folder.glob(name)]
         refuse_links(begun)
         kept = study.user_attrs.get(SWEEP)
         if kept is None:
@@ -136,8 +131,6 @@ class Study:
                 not begun,
                 f"{self.folder} has trials of another study: give the --storage it had, or choose another --out",
             )
-            if theirs:
-                raise RunError(f"{theirs[0]} was not written by a study there: choose another --out")
             study.set_user_attr(SWEEP, self._identity())
             return
         now = self._identity()
