@@ -130,7 +130,8 @@ def as_path(path: str | Path) -> Path:
     Raises:
         ValueError: As `expanded`.
     """
-    return Path(expanded(os.fspath(path)))
+    found = Path(expanded(os.fspath(path)))
+    return found.absolute() if str(found).startswith("~") else found  # ./~x, which is not to be expanded later
 
 
 class Interval(NamedTuple):

@@ -34,6 +34,7 @@ from nas.training.interruption import InterruptedRun, Interruption, stopping_sig
 from retrain.config import RankingConfig
 from retrain.networks.settings import NetworkConfig
 from retrain.pictures.config import PictureConfig
+from retrain.pictures.drawing import draw_pictures
 from retrain.prediction import predict
 from retrain.ranking.training import rank
 from retrain.report.page import write_report
@@ -78,7 +79,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_path_is_expanded(given: str, meant: str, tmp_path: Path) -> None:
     Path("made$NOWHERE").mkdir()
     assert expanded(given) == meant.format(home=tmp_path / "home", here=tmp_path)
-    assert as_path(Path(given)) == Path(expanded(given))
+    assert as_path(given).absolute() == Path(expanded(given)).absolute()
+    assert as_path(as_path(given)) == as_path(given)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_folders_of_a_run_are_no_links(what: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{what} is a link"):
         if what == "pictures":
             (out / "config.yaml").write_text("command: nas-search\n")
-            retrain.draw_pictures(out)
+            draw_pictures(out)
         elif what == "seed-0":
             search_seeds(searching(tmp_path), (0,), out, quiet=True)
         elif what == "trial-0":
