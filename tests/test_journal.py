@@ -105,7 +105,7 @@ def test_a_broken_line_is_named(journal: Path) -> None:
         with pytest.raises(ValueError, match=rf"study/journal\.log, line {number}: it is broken .* remove that line"):
             open_storage(None, journal.parent)
     journal.write_bytes(b'{"a": 1}\n' + b"".join(lines))
-    with pytest.raises(ValueError, match=r"journal\.log cannot be read as a study's journal"):
+    with pytest.raises(ValueError, match=r"journal\.log cannot be read as a study's storage"):
         open_storage(None, journal.parent)
 
 

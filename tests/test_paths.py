@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
-import logging
 import os
 import re
 import signal
@@ -43,7 +42,7 @@ from retrain.training import train
 from runs import Killed, check_same_run, interrupt, kill, on_step
 from search_spaces.files import MARK, check_replaceable, open_own, read_yaml, temporary_beside, write_atomically
 from search_spaces.genotype import load_genotype
-from search_spaces.validation import as_path, expanded, printable, without_password
+from search_spaces.validation import as_path, expanded, printable, to_plain, without_password
 from sweep_workers import make_study
 from tiny import GENOTYPE, called, command, refused, searching, training, without_pictures
 
@@ -115,7 +114,7 @@ def test_paths_are_expanded_in_every_command_and_in_python(tmp_path: Path) -> No
     GENOTYPE.save("~/g.json")
     (home / "s.yaml").write_text(GENOTYPE.space.to_yaml())
     (home / "c.yaml").write_text("space: ~/s.yaml\nout: $PLACE/from-file\n")
-    assert load_genotype("~/g.json") == GENOTYPE and search_spaces.load("~/s.yaml") == GENOTYPE.space
+    assert load_genotype("~/g.json").to_json() == GENOTYPE.to_json() and search_spaces.load("~/s.yaml") == GENOTYPE.space
     assert read_yaml("~/c.yaml")["out"] == "$PLACE/from-file"
     assert retrain.build("~/g.json", 2) is not None
     shown = yaml.safe_load(command("nas-search", "--config=~/c.yaml", "--print_config").out)
@@ -131,6 +130,13 @@ def test_paths_are_expanded_in_every_command_and_in_python(tmp_path: Path) -> No
 
 
 # Text
+
+
+def settings_file(folder: Path) -> Path:
+    """Settings of a tiny training."""
+    file = folder / "training.yaml"
+    file.write_text(yaml.safe_dump(to_plain(training(folder, out=None))))
+    return file
 
 
 def test_control_characters_are_escaped_and_text_is_kept() -> None:
@@ -153,14 +159,17 @@ def test_an_error_does_not_steer_the_terminal() -> None:
     assert r"no-\x1b[2J" in refused("nas-decode", "no-\x1b[2J.json")
 
 
-def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_in_a_folder_whose_name_the_screen_cannot_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
-    folder = tmp_path / os.fsdecode(b"for\xc3\xaat \xe9\x1b[2J")
+    folder = tmp_path / "forêt \x1b[2J"
     train(training(tmp_path, out=str(folder)))
-    assert rb"for\xeat \udce9\x1b[2J" in raw.getvalue() and b"\x1b" not in raw.getvalue()
-    assert r"forêt \udce9\x1b[2J" in (folder / "log.txt").read_text(encoding="utf-8")
-    assert logging.lastResort is not None
+    assert rb"for\xeat \x1b[2J" in raw.getvalue() and b"\x1b" not in raw.getvalue()
+    assert r"forêt \x1b[2J" in (folder / "log.txt").read_text(encoding="utf-8")
+    monkeypatch.undo()
+    wrong = tmp_path / os.fsdecode(b"for\xeat")
+    said = refused("nas-retrain", "--config", settings_file(tmp_path), "--out", wrong, "--quiet")
+    assert r"for\udceat is not UTF-8" in said
     assert command("nas-retrain", "--resume", folder, "--epochs=3", "--quiet").code == 0
     assert command("nas-report", folder).code == 0 and (folder / "report.html").is_file()
 

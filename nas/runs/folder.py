@@ -228,6 +228,10 @@ class RunFolder:
         if not writes:
             self.log.setLevel(logging.CRITICAL)
             return
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"{self.path} is not UTF-8, as TensorBoard needs: choose another --out") from None
         self.path.mkdir(parents=True, exist_ok=True)
         self._check = pinned(self.path)
         refuse_links([*(self.path / name for name in (LOG, METRICS, GENOTYPES)), *self.path.glob("events.out.*")])

@@ -130,7 +130,7 @@ def open_storage(name: str | None, folder: Path) -> BaseStorage:
         try:
             return JournalStorage(_Journal(path))
         except (LookupError, TypeError) as error:  # its lines are JSON, but not Optuna's
-            raise ValueError(f"{path} cannot be read as a study's journal ({error!r}): take a whole copy") from error
+            raise ValueError(f"{path} cannot be read as a study's storage ({error!r}): take a whole copy") from error
     shown = without_password(name)
     require(name.startswith(SCHEMES), f"--storage is {shown!r}: a URL begins with sqlite:///, postgresql:// or grpc://")
     if name.startswith("grpc:"):
