@@ -571,7 +571,7 @@ def test_an_export_replaces_exports_only(trained: Path, tmp_path: Path) -> None:
 
 def test_a_sweep_does_not_replace_the_sweep_of_its_user(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text(
-        yaml.safe_dump({"command": "search", "parameters": {"seed": {"values": [0, 1]}}})
+        yaml.safe_dump({"command": "search", "parameters": {"optimizer.momentum": {"range": [0.0, 0.9]}}})
     )
     before = (tmp_path / "sweep.yaml").read_text()
     said = refused("nas-sweep", tmp_path / "sweep.yaml", "--out", tmp_path)

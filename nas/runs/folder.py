@@ -376,9 +376,9 @@ def claimed(folder: Path) -> Iterator[None]:
         finally:
             if _is_at(path, file):  # not if the folder was moved: another run's may be there
                 path.unlink()
-            if made and not (folder / CONFIG).exists():
-                with contextlib.suppress(OSError):  # another file is in it
-                    folder.rmdir()
+                if made and not (folder / CONFIG).exists():
+                    with contextlib.suppress(OSError):  # another file is in it
+                        folder.rmdir()
 
 
 def _is_at(path: Path, file: IO[str]) -> bool:
