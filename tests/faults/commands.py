@@ -21,9 +21,9 @@ TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import tiny  # noqa: E402
-from nas.config import to_plain  # noqa: E402
 from nas.runs.checkpoint import load_checkpoint  # noqa: E402
 from runs import check_same_run  # noqa: E402
+from search_spaces.validation import to_plain  # noqa: E402
 
 KINDS = ("search", "retrain")
 STEPS = 8
