@@ -37,6 +37,7 @@ from retrain.pictures.drawing import draw_pictures
 from retrain.prediction import predict
 from retrain.ranking.training import rank
 from retrain.report.page import write_report
+from retrain.sweeps.settings import load_sweep
 from retrain.sweeps.storage import open_storage
 from retrain.training import train
 from runs import Killed, check_same_run, interrupt, kill, on_step
@@ -127,7 +128,8 @@ def test_paths_are_expanded_in_every_command_and_in_python(tmp_path: Path) -> No
     assert "out: the path '$NOWHERE'" in refused("nas-predict", "run", "x", "--out=$NOWHERE")
     assert "run: the path" in refused("nas-report", "~/g.json", "~nobody9")
     assert f"{home}/none" in refused("nas-data", "check", "folder", "~/none")
-    assert f"{home}/none.yaml cannot be read" in refused("nas-sweep", "~/none.yaml")
+    (home / "sweep.yaml").write_text("command: search\nparameters: {optimizer.momentum: {range: [0.0, 0.9]}}\n")
+    assert load_sweep("~/sweep.yaml").command == "search"
     assert not [path for path in tmp_path.rglob("*") if path.name[0] in "~$"]
 
 

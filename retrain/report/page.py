@@ -136,9 +136,9 @@ def make_report(runs: Sequence[RunRecord], image: str | Path | None = None, stud
     head = join(
         [
             Markup('<meta charset="utf-8">'),
-            Markup(f'<meta name="generator" content="{MARK}">'),
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Markup(f'<meta name="generator" content="{MARK}">'),
             # A browser asks for an icon of its own accord, unless the page has one.
             Markup('<link rel="icon" href="data:,">'),
             element("title", title),
