@@ -252,6 +252,7 @@ class SupernetBench(MachineConfig):
 class ScalingBench(MachineConfig):
     """Settings of `nas-bench scaling`: the base, and what is varied around it, one at a time."""
 
+    path_fields = ("space",)
     repeats: int = 5
     """Timed steps of each kind, after two warm-up steps; the median is reported."""
     space: str = "autodeeplab"

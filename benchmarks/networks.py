@@ -12,7 +12,6 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from retrain.export import open_session, run_session
 from retrain.load import load_trained
 from retrain.networks import NETWORKS, build
 from retrain.networks.published import main_names
+from search_spaces.validation import as_path
 
 __all__ = ["COST_SIZE", "make_table", "measure"]
 
@@ -92,7 +92,7 @@ def measure(config: NetworksBench) -> dict[str, Any]:
 
 
 def _is_run(name: str) -> bool:
-    return name not in NETWORKS and Path(name).is_dir()
+    return name not in NETWORKS and as_path(name).is_dir()
 
 
 def _network(name: str) -> nn.Module:

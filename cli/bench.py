@@ -10,6 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from benchmarks.config import DecodingBench, NetworksBench, OperationsBench, ScalingBench, StartupBench, SupernetBench
 from cli import common
+from search_spaces.files import check_replaceable
 
 DESCRIPTION = """\
 Measures time and memory of the toolkit on this machine and prints tables in Markdown. Each verb has its own options:
@@ -73,9 +74,10 @@ def main(arguments: list[str]) -> None:
         documents.split(Path(outputs["into"]))
     if outputs["plot"] is not None:
         module.check_picture(outputs["plot"])
+        check_replaceable([Path(outputs["plot"])], "give another name")
     data = module.measure(config)
     table = module.make_table(data)
-    print(json.dumps(data) if outputs["json"] else table)
+    common.say(json.dumps(data) if outputs["json"] else table)
     if outputs["into"] is not None:
         documents.put(table, Path(outputs["into"]))
     if outputs["plot"] is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import os
 import re
 import signal
@@ -19,7 +20,7 @@ import threading
 import warnings
 from argparse import SUPPRESS, Action, ArgumentError
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from cli.messages import explain, with_hyphens
 from nas.config import CHANGEABLE
 from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import COMMANDS, RunError, command_of, runs_within
+from nas.training.interruption import stopping_signals
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
-from search_spaces.validation import did_you_mean, short
+from search_spaces.validation import did_you_mean, expanded, printable, raised_as, short, without_password
 
 __all__ = [
     "Parser",
@@ -51,6 +53,7 @@ __all__ = [
     "parser",
     "refuse",
     "run",
+    "say",
     "settings",
     "take_verb",
     "verbs_parser",
@@ -62,6 +65,10 @@ set_loader("yaml", parse_yaml, (YamlError,))
 
 BUILT_IN = "shapes"
 """The data set that needs no folder."""
+
+_PATHS = "data_root draw file folder genotype image init_from into onnx out output plot resume root run source space"
+PATHS = frozenset(["config", "contact_sheet", *_PATHS.split()])
+"""Options and operands that are paths, or may be."""
 
 PRINT_FLAGS = ("skip_default", "skip_unset")
 """Flags of --print-config."""
@@ -95,6 +102,10 @@ class Parser(ArgumentParser):
     def add_flag(self, name: str, help: str) -> None:
         """Adds an option without a value, False where it is not given."""
         self.add_argument(name, action="store_true", help=help)
+
+    def add_overwrite(self) -> None:
+        """Adds --overwrite, for commands that write files of the user's choice."""
+        self.add_flag("--overwrite", "Replace files, too, that are there and were not written by this toolkit.")
 
     def setting_names(self) -> list[str]:
         """Returns the dotted names of all settings."""
@@ -195,7 +206,8 @@ def add_storage(parser: Parser) -> None:
     parser.add_optional(
         "--storage",
         "Storage of the results, which workers share: journal (a file in the folder, the default), sqlite (the same), "
-        "a journal file (.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (nas-sweep proxy).",
+        "a journal file (.log), sqlite:///FILE, postgresql://USER@HOST/NAME, or grpc://HOST:PORT (nas-sweep proxy). "
+        "$NAME stands for a variable of the environment: an address with a password is safe there from others' eyes.",
     )
     parser.add_optional("--study", "Name of the study in the storage; that of the folder if not given.")
 
@@ -212,6 +224,12 @@ def given(parser: Parser, arguments: Sequence[str]) -> Namespace:
     for action in parser._actions:
         if not action.option_strings and values.get(action.dest) in (None, []):  # an operand that was left out
             values.pop(action.dest, None)
+    for name in PATHS.intersection(vars(values)):
+        with raised_as(UsageError, f"{name}: "):
+            if isinstance(words := values[name], list):
+                values[name] = [*map(expanded, words)]
+            elif words is not None:
+                values[name] = expanded(words)
     return values
 
 
@@ -320,6 +338,11 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def say(*texts: object, **how: Any) -> None:
+    """Prints as `print` does, with the control characters in names escaped."""
+    print(*(printable(str(text)) for text in texts), **how)
+
+
 @contextmanager
 def _in_our_words(parser: Parser, arguments: Sequence[str] = ()) -> Iterator[None]:
     try:
@@ -388,23 +411,43 @@ def command(name: str, main: Callable[[list[str]], None]) -> Callable[[], None]:
 
 @contextmanager
 def _handlers(name: str) -> Iterator[None]:
-    """Sets the handling of warnings, failed threads and SIGTERM while a command runs."""
+    """Sets the handling of text, warnings, failed threads and signals while a command runs."""
     before = threading.excepthook, warnings.showwarning
+    for stream in (sys.stdout, sys.stderr):  # what the screen cannot show is escaped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A failure of TensorBoard's thread, such as a full disk, is raised in the main thread, too: one line is enough.
     threading.excepthook = lambda failure: (
         None if isinstance(failure.exc_value, OSError) else threading.__excepthook__(failure)
     )
-    warnings.showwarning = lambda text, *_: print(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
+    warnings.showwarning = lambda text, *_: say(f"{name}: {with_hyphens(str(text))}", file=sys.stderr)
     takes_signals = threading.current_thread() is threading.main_thread()
-    if takes_signals:  # SIGTERM acts like Ctrl-C, also before a run handles both
-        terminate = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if takes_signals:  # they act like Ctrl-C, also before a run handles them
+        handlers = {number: signal.signal(number, signal.default_int_handler) for number in stopping_signals()[1:]}
     try:
         yield
     finally:
         threading.excepthook, warnings.showwarning = before
         if takes_signals:
-            signal.signal(signal.SIGTERM, terminate)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         sys.stdout.flush()  # here, and not at exit, where a failure could not be caught
+
+
+def _hide_passwords() -> None:
+    """Starts the command again if it names a storage with a password, which moves from its words to its environment.
+
+    Everybody sees the words of a process, and only its user sees its environment.
+    """
+    words = [sys.executable, *sys.orig_argv[1:]]
+    for place, word in enumerate(words):
+        address = word.removeprefix("--storage=")
+        if address == word and words[place - 1] != "--storage":
+            continue
+        if os.path.expandvars(address) == address != without_password(address):
+            os.environ["NAS_STORAGE"] = address
+            words[place] = word.replace(address, "$NAS_STORAGE")
+            os.execv(sys.executable, words)
 
 
 def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] | None = None) -> None:
@@ -414,6 +457,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     """
     code, message = 0, ""
     failure: BaseException | None = None
+    if arguments is None and os.name == "posix":
+        _hide_passwords()
     try:
         with _handlers(name):
             load_extensions()
@@ -437,7 +482,8 @@ def run(name: str, main: Callable[[list[str]], None], arguments: Sequence[str] |
     alike = failure is None or isinstance(failure, UsageError)  # in all processes: rank 0 prints it
     if message and (is_first() or not alike):
         who = name if is_first() else f"{name}, process {os.environ['RANK']}"
-        print(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
+        with suppress(OSError):  # the terminal was closed
+            say(f"{who}: {with_hyphens(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)
 
 

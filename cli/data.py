@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from cli import common
+from search_spaces.files import check_replaceable
 
 DESCRIPTION = """\
 Checks data sets. Each verb has its own options: see nas-data VERB --help."""
@@ -40,6 +41,7 @@ def make_check_parser() -> common.Parser:
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
     parser.add_flag("--json", "Print the report as JSON, with all problems.")
+    parser.add_overwrite()
     return parser
 
 
@@ -58,6 +60,8 @@ def check(arguments: list[str]) -> None:
     if values.workers < 1:
         raise common.UsageError(f"--workers is {values.workers}: give at least 1")
     _check_picture(values.contact_sheet, values.samples)
+    if values.contact_sheet is not None and not values.overwrite:
+        check_replaceable([Path(values.contact_sheet)])
     from nas.data.base import DATASETS, DataError
     from nas.data.check.checking import check as check_splits
     from nas.data.check.checking import open_splits
@@ -71,7 +75,7 @@ def check(arguments: list[str]) -> None:
     opened = open_splits(values.name, values.root, values.splits or None)
     with StepProgress(opened.samples) as progress:
         report = check_splits(opened, values.workers, progress.step)
-    print(json.dumps(as_data(report)) if values.json else as_text(report))
+    common.say(json.dumps(as_data(report)) if values.json else as_text(report))
     if values.contact_sheet is not None:
         from nas.data.check.contact_sheet import write_contact_sheet
 

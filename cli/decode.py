@@ -14,6 +14,7 @@ from cli import common, networks
 from retrain.config import CandidateConfig
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
+from search_spaces.files import check_replaceable
 
 if TYPE_CHECKING:
     from retrain.budget import Decoded
@@ -84,6 +85,7 @@ def make_parser() -> common.Parser:
     parser.add_optional("--images", "Validation images for --by perturbation; those of the run if not given.", int)
     parser.add_optional("--data_root", "Folder of the data set, if it has moved.")
     parser.add_flag("--json", "Print JSON instead of tables.")
+    parser.add_overwrite()
     parser.add_settings(CandidateConfig)
     parser.add_optional("--input", "Image size for the candidates' costs, HEIGHTxWIDTH in pixels; default 512x1024.")
     parser.add_optional("--classes", "Number of classes; if not given, that of the search in the file, or 19.", int)
@@ -105,6 +107,9 @@ def main(arguments: list[str]) -> None:
     common.check_file_name("output", values.output)
     common.check_file_name("draw", values.draw)
     mode = choose_mode(values, config, given)
+    if not values.overwrite:
+        own = [] if values.output in (None, values.file) else [Path(values.output)]
+        check_replaceable([*own, *_pictures(values.draw)])
     from decoders import path_probability, redecode
     from search_spaces.genotype import load_genotype
 
@@ -136,14 +141,14 @@ def main(arguments: list[str]) -> None:
         facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
         if listed:
             facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
-        print(json.dumps(facts))
-        print(note, end="\n" * bool(note), file=sys.stderr)
+        common.say(json.dumps(facts))
+        common.say(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        print(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
-    print(_text(genotype, mode, probability))
+        common.say(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
+    common.say(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
-        print(line)
+        common.say(line)
 
 
 def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) -> str | None:
@@ -197,7 +202,7 @@ def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) 
     if device is not None:
         set_float32(device, "float32")
         if not values.json:
-            print(f"timing the parts of the networks on {timed_on(device)}", flush=True)
+            common.say(f"timing the parts of the networks on {timed_on(device)}", flush=True)
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
     if config.candidate is not None and config.candidate > len(listed):
         raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
@@ -209,10 +214,17 @@ def _draw(genotype: Genotype, file: str | None) -> list[Path]:
         return []
     from search_spaces.drawing import draw_cell, draw_trellis, save_figure
 
+    cell, trellis = _pictures(file)
+    return [save_figure(draw_cell(genotype), cell), save_figure(draw_trellis(genotype), trellis)]
+
+
+def _pictures(file: str | None) -> list[Path]:
+    """Files of the cell and of the trellis for --draw."""
+    if file is None:
+        return []
     cell = Path(file)
     stem = "trellis" if cell.stem == "cell" else f"{cell.stem}-trellis"
-    pictures = ((draw_cell, cell), (draw_trellis, cell.with_name(stem + cell.suffix)))
-    return [save_figure(draw(genotype), path) for draw, path in pictures]
+    return [cell, cell.with_name(stem + cell.suffix)]
 
 
 def plain_cell(cell: Sequence[Block]) -> list[dict[str, Any]]:

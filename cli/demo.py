@@ -16,7 +16,7 @@ random genotypes of the same space, trained alike."""
 
 def make_parser() -> common.Parser:
     parser = common.parser("nas-demo", DESCRIPTION)
-    parser.add_optional("--out", "Folder for all runs; a new one under runs/ if not given.")
+    parser.add_optional("--out", "Folder for all runs, to continue those there; a new one under runs/ if not given.")
     seed_help = "Seed of the search and of every training; the random genotypes are the same for all."
     parser.add_argument("--seed", type=int, default=0, help=seed_help)
     parser.add_argument("--randoms", type=int, default=3, help="Number of random genotypes for comparison, at least 1.")
@@ -30,8 +30,6 @@ def main(arguments: list[str]) -> None:
     out = Path(values.out) if values.out is not None else _free_folder()
     if out.is_file():
         raise ValueError(f"{out} is a file: choose another --out")
-    if (out / "search").exists():
-        raise ValueError(f"{out} holds a demo already: choose another --out")
 
     from nas.config import ArchitectureConfig, recipe
     from retrain.config import recipe as retrain_recipe
@@ -47,11 +45,14 @@ def main(arguments: list[str]) -> None:
         device="cpu",
     )
     retrain = replace(retrain_recipe("small"), seed=values.seed, device="cpu")
-    result = demo(out, search, retrain, values.randoms)
+    try:
+        result = demo(out, search, retrain, values.randoms, common.say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped; nas-demo --out {out}, with the same options, continues") from None
     genotype = result.searched.genotype
-    print(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
-    print(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
-    print(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
+    common.say(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
+    common.say(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
+    common.say(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
 
 
 def _free_folder() -> Path:

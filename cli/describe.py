@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
             set(given.keys()) <= {"networks", "json"},
             "--networks lists all published networks: give nothing else except --json",
         )
-        print(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
+        common.say(json.dumps(networks.facts()) if values.json else networks.listed(counts=True))
         return
     require(
         (values.space is None) != (values.source is None),
@@ -124,14 +124,14 @@ def main(arguments: list[str]) -> None:
     if values.yaml:
         from search_spaces.space import load
 
-        print(load(values.space).to_yaml(), end="")
+        common.say(load(values.space).to_yaml(), end="")
         return
     if values.space is not None:
         facts = describe_space(values.space, classes)
     else:
         size = common.parse_size("--input", values.input or "512x1024")
         facts = describe_network(values.source, classes, size, values.network)
-    print(json.dumps(facts) if values.json else _text(facts))
+    common.say(json.dumps(facts) if values.json else _text(facts))
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ def make_parser() -> common.Parser:
     parser.add_optional("--what", "Names of pictures, with commas; see below.")
     parser.add_optional("--out", "File of the one picture named by --what: .svg, .png or .pdf, or (history) .gif.")
     parser.add_flag("--tensorboard", "Show the pictures in TensorBoard, too.")
+    parser.add_overwrite()
     parser.add_settings(PictureConfig)
     parser.notes = NAMES
     return parser
@@ -38,11 +39,11 @@ def main(arguments: list[str]) -> None:
     names = tuple(name.strip() for name in values.what.split(",")) if values.what is not None else ()
     from retrain.pictures.drawing import draw_pictures
 
-    written, impossible = draw_pictures(values.run, names, config, values.out, values.tensorboard)
+    written, impossible = draw_pictures(values.run, names, config, values.out, values.tensorboard, values.overwrite)
     for path in written:
-        print(f"wrote {path}")
+        common.say(f"wrote {path}")
     for name, reason in impossible.items():
-        print(f"no {name}: {reason}")
+        common.say(f"no {name}: {reason}")
 
 
 entry = common.command("nas-draw", main)

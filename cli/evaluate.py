@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
 
     which = (values.split, values.checkpoint, values.data_root)
     result = evaluate(values.run, *which, values.device, write=False, how=how, progress=True)
-    print(json.dumps(dataclasses.asdict(result)) if values.json else result.table())
+    common.say(json.dumps(dataclasses.asdict(result)) if values.json else result.table())
     result.save(values.run)  # last: the numbers are on the screen if the folder cannot be written
 
 

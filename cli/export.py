@@ -24,6 +24,7 @@ def make_parser() -> common.Parser:
     outputs = "Output of the graph: a logit for each class and pixel (float32), or the class of each pixel (uint8)."
     parser.add_argument("--output", type=Literal["logits", "labels"], default="logits", help=outputs)
     parser.add_argument("--opset", type=int, default=18, help="Version of ONNX's operators, 18 to 25.")
+    parser.add_overwrite()
     return parser
 
 
@@ -38,12 +39,12 @@ def main(arguments: list[str]) -> None:
     from retrain.export import export_onnx
 
     if sys.stdout.isatty():
-        print(f"exporting {values.run}: seconds to minutes")
-    done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset)
-    print("onnxruntime compared with PyTorch, on random images:")
+        common.say(f"exporting {values.run}: seconds to minutes")
+    done = export_onnx(values.run, values.onnx, values.checkpoint, values.output, values.opset, values.overwrite)
+    common.say("onnxruntime compared with PyTorch, on random images:")
     for found in done.parity:
-        print(f"  {found}")
-    print(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
+        common.say(f"  {found}")
+    common.say(f"wrote {done.file} ({done.file.stat().st_size / 2**20:.1f} MiB, opset {values.opset}) and {done.card}")
 
 
 entry = common.command("nas-export", main)

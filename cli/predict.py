@@ -23,6 +23,7 @@ def make_parser() -> common.Parser:
         "--probabilities", "Write NAME.npz with `probabilities`, float16 [classes, H, W], and `classes`, the names."
     )
     parser.add_flag("--skip_existing", "Skip images whose files exist already, to resume after an interruption.")
+    parser.add_overwrite()
     add_inference_options(parser)
     return parser
 
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> None:
         values.recursive,
         values.skip_existing,
         progress=True,
+        overwrite=values.overwrite,
     )
     *first, last = [
         counted(len(done.written), "mask"),
@@ -55,7 +57,7 @@ def main(arguments: list[str]) -> None:
     ]
     what = f"{', '.join(first)} and {last}" if first else last
     there = f"; {done.there} {'was' if done.there == 1 else 'were'} there" if done.there else ""
-    print(f"wrote {what} into {values.out}{there}")
+    common.say(f"wrote {what} into {values.out}{there}")
 
 
 entry = common.command("nas-predict", main)

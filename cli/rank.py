@@ -74,10 +74,10 @@ def main(arguments: list[str]) -> None:
     from retrain.ranking.training import rank
 
     out = given.get("out")  # in a file of settings, it is the folder of a run
-    say = partial(print, flush=True)
+    say = partial(common.say, flush=True)
     result = rank(runs, config, ranking, out, values.quiet, say, values.storage, values.study)
     if not values.quiet:
-        print(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
+        common.say(f"\n{table(result)}\n\nfull ranking: {result.folder / MARKDOWN}")
     if result.failures:
         count = len(result.failures)
         raise ValueError(f"{count} of the trainings failed, see the ranking: the same command tries again")

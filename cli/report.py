@@ -28,6 +28,7 @@ def make_parser() -> common.Parser:
     )
     parser.add_optional("--storage", "Storage of the one study, as given to nas-sweep.")
     parser.add_optional("--study", "Name of the one study, as given to nas-sweep.")
+    parser.add_overwrite()
     return parser
 
 
@@ -38,8 +39,8 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--out is {values.out!r}: name a file that ends in .html, so that it replaces no other one")
     from retrain.report.page import write_report
 
-    path = write_report(values.run, values.out, values.image, values.storage, values.study)
-    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    path = write_report(values.run, values.out, values.image, values.storage, values.study, values.overwrite)
+    common.say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 entry = common.command("nas-report", main)

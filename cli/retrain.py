@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
     result = train(config, values.resume, values.quiet)
     if common.is_first() and not values.quiet:
-        print(
+        common.say(
             f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
             f"split with: nas-evaluate {result.folder}"
         )

@@ -61,9 +61,9 @@ def main(arguments: list[str]) -> None:
     if common.is_first() and not values.quiet:
         from search_spaces.text import cell_table, path_trellis
 
-        print(cell_table(result.genotype))
-        print(path_trellis(result.genotype))
-        print(f"genotype: {result.folder / 'genotype.json'}   (pictures next to it: cell.svg, trellis.svg)")
+        common.say(cell_table(result.genotype))
+        common.say(path_trellis(result.genotype))
+        common.say(f"genotype: {result.folder / 'genotype.json'}   (pictures next to it: cell.svg, trellis.svg)")
 
 
 def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> None:
@@ -72,10 +72,10 @@ def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> No
     from search_spaces.space import load
 
     folder = Path(config.out or f"runs/search-{load(config.space).name}-{config.data}-seeds")
-    results = search_seeds(config, seeds, folder, quiet)
+    results = search_seeds(config, seeds, folder, quiet, common.say)
     if common.is_first() and not quiet:
-        print(_table(results))
-        print(f"next: nas-rank {folder}, which trains the genotypes found")
+        common.say(_table(results))
+        common.say(f"next: nas-rank {folder}, which trains the genotypes found")
     failed = [result for result in results if result.failure is not None]
     if failed:
         raise ValueError(

@@ -15,7 +15,8 @@ from nas.runs.names import BEST_SETTINGS, CONFIG, SWEEP_FILE
 from retrain.config import RetrainConfig
 from retrain.networks.published import main_names
 from retrain.sweeps.settings import StudyConfig, Sweep, load_sweep, shipped
-from search_spaces.validation import to_plain
+from search_spaces.files import MARK
+from search_spaces.validation import to_plain, without_password
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study
@@ -89,7 +90,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
     from retrain.sweeps.screen import Screen
     from retrain.sweeps.storage import open_storage
     from retrain.sweeps.study import Study
-    from search_spaces.files import write_atomically
+    from search_spaces.files import check_replaceable, write_atomically
 
     check_networks(space)
     check_data(base)
@@ -97,6 +98,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():
         raise ValueError(f"{folder} is a file: choose another --out")
+    if not any(file for pattern in ("trial-*", "journal.log", "study.db") for file in folder.glob(pattern)):
+        check_replaceable([folder / name for name in (SWEEP_FILE, BEST_SETTINGS, REPORT)], "choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     study = Study(values.study or folder.resolve().name, space, config, open_storage(values.storage, folder), folder)
     write_atomically(folder / SWEEP_FILE, _resolved(sweep, config, base))
@@ -108,7 +111,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
         raise KeyboardInterrupt("stopped; the same command resumes the study") from None
     write_report(study)
     if not values.quiet:
-        print(f"{counted(study.trials)}; {_best_line(study)}; full report: {folder / REPORT}")
+        common.say(f"{counted(study.trials)}; {_best_line(study)}; full report: {folder / REPORT}")
 
 
 def _how_to_vary(name: str) -> str:
@@ -142,7 +145,7 @@ def _resolved(sweep: Sweep, config: StudyConfig, base: RunConfig) -> str:
         **to_plain(config),
         "settings": to_plain(base),
     }
-    return yaml.safe_dump(plain, sort_keys=False)
+    return f"# {MARK}\n{yaml.safe_dump(plain, sort_keys=False)}"
 
 
 def _best_line(study: Study) -> str:
@@ -168,7 +171,7 @@ def _report(arguments: list[str]) -> None:
 
     study = open_study(values.folder, values.storage, values.study)
     write_report(study)
-    print(f"{counted(study.trials)}; {_best_line(study)}; full report: {study.folder / REPORT}")
+    common.say(f"{counted(study.trials)}; {_best_line(study)}; full report: {study.folder / REPORT}")
 
 
 def _proxy(arguments: list[str]) -> None:
@@ -186,14 +189,15 @@ def _proxy(arguments: list[str]) -> None:
     if not 1 <= values.port <= 65535:
         raise ValueError(f"--port is {values.port}: give a number from 1 to 65535")
     if values.storage in ("journal", "sqlite") or values.storage.startswith("grpc:"):
-        raise ValueError(f"--storage is {values.storage!r}: give a journal file, or a URL of SQLite or PostgreSQL")
+        raise ValueError("--storage is a name or a proxy: give a journal file, or a URL of SQLite or PostgreSQL")
 
     from optuna.storages import run_grpc_proxy_server
 
     from retrain.sweeps.storage import open_storage
 
     storage: Any = open_storage(values.storage, Path())
-    print(f"serving {values.storage.rpartition('@')[2]} at {values.host}:{values.port}; Ctrl-C ends it", flush=True)
+    where = f"{values.host}:{values.port}; Ctrl-C ends it"
+    common.say(f"serving {without_password(values.storage)} at {where}", flush=True)
     run_grpc_proxy_server(storage, host=values.host, port=values.port)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
@@ -319,6 +319,7 @@ class RunConfig(Settings):
     """
 
     command = ""  # the command that makes such a run, for its config.yaml; without a type it is no setting
+    path_fields: ClassVar[tuple[str, ...]] = ("data_root", "out")
 
     data: str = "shapes"  # its help is above: a string under a field cannot interpolate the names
     data_root: str | None = None
@@ -370,6 +371,7 @@ class SearchConfig(RunConfig):
     """Settings of `nas-search`; the defaults are the protocol of Auto-DeepLab, section 5.1."""
 
     command = "nas-search"
+    path_fields = (*RunConfig.path_fields, "space")
 
     space: str = "autodeeplab"
     """Search space: a shipped one by name, or a YAML file."""

@@ -123,7 +123,7 @@ def search(
                 metrics["warnings"] = warnings_of(metrics["health"], space, learned, miou) if learns else []
                 session.state = done
                 if session.processes.first:
-                    genotype.save(session.folder / GENOTYPE)
+                    genotype.save(session.run.file(GENOTYPE))
                     colors = session.train_set.colors
                     report_epoch(session.run, epoch, config.epochs, metrics, supernet, genotype, samples, colors)
                 session.save_epoch()
@@ -133,14 +133,15 @@ def search(
         return SearchResult(session.folder, genotype, session.state.last_miou)
 
 
-def _prepared(config: SearchConfig, resume: Path | None) -> tuple[SearchConfig, str]:
+def _prepared(config: SearchConfig, resume: Path | None) -> tuple[SearchConfig, str, dict[str, str]]:
     """Checks the space before any data is read; a resumed run has a copy of its space in its folder."""
     if resume is not None and config.space not in available() and not Path(config.space).is_file():
         config = dataclasses.replace(config, space=str(resume / SPACE))
     space = resolve_space(config)
     if resume is None:
         check_levels(space, config)
-    return config, f"search-{space.name}-{config.data}"
+    copies = {} if config.space in available() else {SPACE: load(config.space).to_yaml()}
+    return config, f"search-{space.name}-{config.data}", copies
 
 
 class _Search(NamedTuple):

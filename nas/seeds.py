@@ -14,13 +14,13 @@ from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import CHANGEABLE, read_metrics
+from nas.runs.folder import CHANGEABLE, read_metrics, refuse_links
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config
 from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
-from search_spaces.validation import differences, from_plain, raised_as, require, to_plain
+from search_spaces.validation import as_path, differences, from_plain, raised_as, require, to_plain
 
 __all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
 
@@ -67,7 +67,7 @@ def search_seeds(
         ValueError: Settings or data cannot be used, or the folder holds runs with other settings.
         InterruptedRun: Ctrl-C or SIGTERM arrived; the state was saved.
     """
-    seeds, folder = check_seeds(seeds), Path(folder)
+    seeds, folder = check_seeds(seeds), as_path(folder)
     # All are checked before the first one starts, so that a refusal comes at once and all processes agree.
     with process_group(config.device) as processes:
         states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])
@@ -99,6 +99,7 @@ def _state(config: SearchConfig, seed: int, folder: Path) -> str:
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
     require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
     run = folder / f"seed-{seed}"
+    refuse_links([run])
     if not (run / CONFIG).exists():
         return "missing"
     changed = other_settings(run, dataclasses.replace(config, seed=seed))

@@ -89,6 +89,7 @@ class RetrainConfig(RunConfig):
     """Settings of `nas-retrain`; the defaults are the protocol of Auto-DeepLab, section 5.2, on Cityscapes."""
 
     command = "nas-retrain"
+    path_fields = (*RunConfig.path_fields, "genotype", "init_from")
 
     genotype: str = ""
     """A genotype.json file, or the name of a published network."""

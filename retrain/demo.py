@@ -19,13 +19,15 @@ import torch
 from nas.config import SearchConfig
 from nas.darts import search
 from nas.evaluation.cost import count_parameters
-from nas.runs.names import GENOTYPE
+from nas.runs.names import CONFIG, GENOTYPE
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
 from retrain.load import load_trained
 from retrain.training import train
+from search_spaces.files import check_replaceable
 from search_spaces.genotype import Genotype
 from search_spaces.graph import random_genotype
+from search_spaces.validation import as_path
 
 __all__ = ["Contestant", "DemoResult", "demo"]
 
@@ -77,18 +79,19 @@ def demo(
     """Searches, then retrains the result and random genotypes of the same space with the same settings, two at a time.
 
     Args:
-        out: Folder for all runs, without runs so far.
+        out: Folder for all runs; those that an earlier call began there with the same settings are resumed.
         search_config: Settings of the search.
         retrain_config: Settings of the retraining; the genotype is filled in.
         randoms: Number of random genotypes, at least 1; they are drawn with the seeds 1, 2, ...
         say: Called with a line before each stage.
 
     Raises:
-        ValueError: Settings or data that cannot be used, or `out` holds runs already.
+        ValueError: Settings or data that cannot be used, or `out` holds other runs.
     """
-    out = Path(out)
+    out = as_path(out)
+    begun = out / "search"
     say(f"1. Search: the supernet learns weights and architecture in turn; all files go to {out}")
-    found = search(dataclasses.replace(search_config, out=str(out / "search")))
+    found = search(dataclasses.replace(search_config, out=str(begun)), begun if (begun / CONFIG).exists() else None)
     space = found.genotype.space
     genotypes = [found.genotype, *(random_genotype(space, seed) for seed in range(1, randoms + 1))]
     names = ["searched", *(f"random {seed}" for seed in range(1, randoms + 1))]
@@ -96,7 +99,9 @@ def demo(
     for name, genotype in zip(names, genotypes, strict=True):
         file = out / "search" / GENOTYPE
         if name != "searched":
-            file = genotype.save(out / f"{name.replace(' ', '-')}.json")
+            file = out / f"{name.replace(' ', '-')}.json"
+            check_replaceable([file], "choose another --out")
+            genotype.save(file)
         folder = out / f"retrain-{name.replace(' ', '-')}"
         configs.append(dataclasses.replace(retrain_config, genotype=str(file), out=str(folder)))
     say(
@@ -141,6 +146,7 @@ def _end_with_parent() -> None:
 def _train_one(config: RetrainConfig) -> tuple[int, float]:
     """Returns trainable parameters, and mIoU on the test split after the last epoch."""
     torch.set_num_threads(1)
-    folder = train(config, quiet=True).folder
+    folder = Path(str(config.out))
+    train(config, folder if (folder / CONFIG).exists() else None, quiet=True)
     miou = evaluate(folder, "test", "last", device=config.device).miou
     return count_parameters(load_trained(folder, "last").network), miou

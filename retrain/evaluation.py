@@ -23,7 +23,7 @@ from nas.training.progress import StepProgress
 from retrain.load import load_ready, memory_advice
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
-from search_spaces.validation import counted, to_plain
+from search_spaces.validation import as_path, counted, to_plain
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -101,7 +101,7 @@ class Evaluation:
         asked = self.settings.get("precision")
         name = f"evaluation-{self.split}-{which}{self.viewing.suffix}{f'-{asked}' if asked else ''}.json"
         text = json.dumps(dataclasses.asdict(self), indent=1) + "\n"
-        return write_atomically(Path(run) / name, text)
+        return write_atomically(as_path(run) / name, text)
 
     def table(self) -> str:
         """Formats the result as text: a line for each class, then a summary."""

@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,9 +31,9 @@ from torch import Tensor, nn
 from nas.evaluation.cost import measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, check_replaceable, temporary_beside, write_atomically
 from search_spaces.genotype import load_genotype, package_version
-from search_spaces.validation import to_plain
+from search_spaces.validation import as_path, to_plain
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -127,7 +126,12 @@ class _Labels(nn.Module):
 
 
 def export_onnx(
-    run: str | Path, file: str | Path, which: str = "best", output: str = "logits", opset: int = OPSETS[0]
+    run: str | Path,
+    file: str | Path,
+    which: str = "best",
+    output: str = "logits",
+    opset: int = OPSETS[0],
+    overwrite: bool = False,
 ) -> Exported:
     """Writes the network of a retraining run as an ONNX file, and FILE.json, its model card.
 
@@ -141,19 +145,22 @@ def export_onnx(
         which: "best" (highest validation mIoU) or "last".
         output: "logits" or "labels".
         opset: Version of ONNX's operators, one of `OPSETS`.
+        overwrite: Replace files, too, that were not written by this function.
 
     Raises:
         ExportError: An argument is wrong, a package is missing, or the graph differs; one line.
         ValueError: The run or its checkpoint cannot be used; one line.
         OSError: The folder cannot be written, or the disk is full.
     """
-    file = Path(file)
+    run, file = as_path(run), as_path(file)
     if output not in OUTPUTS:
         raise ExportError(f"output is {output!r}: give one of {', '.join(OUTPUTS)}")
     if opset not in OPSETS:
         raise ExportError(f"opset is {opset}: give a whole number from {OPSETS[0]} to {OPSETS[-1]}")
     if file.is_dir():
         raise ExportError(f"{file} is a folder: name a file, such as {file / 'model.onnx'}")
+    if not overwrite:
+        check_replaceable([file, card_of(file)])
     need_packages()
     trained = load_trained(run, which)
     with _folder_beside(file) as folder:
@@ -173,7 +180,7 @@ def export_onnx(
             "changed_allowed": CHANGED,
             "shapes": [dataclasses.asdict(found) for found in parity],
         }
-        card = make_card(trained, Path(run), draft, output, opset, checked)
+        card = make_card(trained, run, draft, output, opset, checked)
         card_of(draft).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
         for path in (draft.with_name(f"{draft.name}.data"), draft, card_of(draft)):
             if path.exists():
@@ -202,9 +209,8 @@ def need_packages() -> None:
 def _folder_beside(file: Path) -> Iterator[Path]:
     """Makes a temporary folder on the file's disk, before the work; an OSError names the file, not the folder."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-            yield Path(folder)
+        with temporary_beside(file, folder=True) as folder:
+            yield folder
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(file)) from error
 
@@ -239,6 +245,7 @@ def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
         except torch.onnx.OnnxExporterError as error:
             raise ExportError(f"PyTorch {torch.__version__} cannot export this network: {error}") from error
         assert program is not None  # only the older exporter returns None
+        program.model.doc_string = MARK
         if program.model.opset_imports[""] != opset:
             raise ExportError(f"opset is {opset}: onnxscript cannot convert this network to it, give {OPSETS[0]}")
         for node in program.model.graph:

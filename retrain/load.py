@@ -26,7 +26,7 @@ from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
 from search_spaces.modules import BatchNorm
-from search_spaces.validation import from_plain
+from search_spaces.validation import as_path, from_plain
 
 __all__ = [
     "TOLERANCE",
@@ -85,7 +85,7 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
     Raises:
         ValueError: Not a retraining run, or its checkpoint cannot be used; one line.
     """
-    folder, files = Path(run), {"best": BEST, "last": CHECKPOINT}
+    folder, files = as_path(run), {"best": BEST, "last": CHECKPOINT}
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder: name the run folder that nas-retrain wrote")
     if which not in files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from nas.data.base import DataError, resize_image
@@ -17,11 +19,13 @@ from nas.data.loading import image_to_tensor
 from nas.data.readers.reading import IMAGE_SUFFIXES, read_image
 from nas.evaluation.evaluate import predict_scores
 from nas.evaluation.inference import Inference, Viewing
+from nas.runs.folder import pinned
 from nas.runs.pictures import colorize
 from nas.training.interruption import InterruptedRun
 from nas.training.progress import StepProgress
 from retrain.load import TrainedNetwork, load_ready, memory_advice
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, check_replaceable, write_atomically
+from search_spaces.validation import as_path
 
 __all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]
 
@@ -65,7 +69,7 @@ def find_images(source: str | Path, recursive: bool = False, without: str | Path
     Raises:
         DataError: There is no such file, or the folder has no image.
     """
-    source = Path(source)
+    source = as_path(source)
     if source.is_file():
         return [source]
     if not source.is_dir():
@@ -118,6 +122,7 @@ def predict(
     recursive: bool = False,
     skip_existing: bool = False,
     progress: bool = False,
+    overwrite: bool = False,
 ) -> Predicted:
     """Predicts images, and writes a label picture (class ids with a palette) and more for each into a folder.
 
@@ -134,17 +139,20 @@ def predict(
         recursive: Whether to predict images in subfolders, too.
         skip_existing: Skip images whose files exist already, to resume after an interruption.
         progress: Show a bar with the time left in a terminal.
+        overwrite: Replace files, too, that were not written by this function; never those in the run's data set.
 
     Raises:
-        ValueError: The run, the device, the precision or the window cannot be used, two images have one name, or images
-            cannot be read (those that can are predicted before); one line that names the files.
+        ValueError: The run, the device, the precision or the window cannot be used, two images have one name, a file is
+            there that was not written by this function, or images cannot be read (those that can are predicted
+            before); one line that names the files.
         InterruptedRun: After Ctrl-C; the message has the option that resumes.
     """
-    how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
-    if Path(source).is_dir() and out.resolve() == Path(source).resolve():
+    how, outputs, out = how or Inference(), outputs or Outputs(), as_path(out)
+    source = as_path(source)
+    if source.is_dir() and out.resolve() == source.resolve():
         raise DataError(f"{out} is the folder of the images: give another folder to write to")
     images = find_images(source, recursive, out)
-    folder = images[0].parent if Path(source).is_file() else Path(source)
+    folder = images[0].parent if source.is_file() else source
     targets = [[out / file for file in outputs.files(image.relative_to(folder))] for image in images]
     _check_targets(images, targets)
     work = list(zip(images, targets, strict=True))
@@ -153,6 +161,9 @@ def predict(
     there = len(images) - len(work)
     ready = load_ready(run, which, device, how)
     trained, written, failures = ready.trained, list[Path](), list[str]()
+    _check_kept([file for _, files in work for file in files], trained.config.data_root, overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    check = pinned(out)
     try:
         with StepProgress(len(images), there, quiet=not progress) as bar, memory_advice():
             for path, files in work:
@@ -164,6 +175,7 @@ def predict(
                     continue
                 x, size = _as_trained(trained, image)
                 scores = predict_scores(ready.network, x, size, how, ready.device, ready.precision, trained.mirror)
+                check()
                 _write(files, outputs, image, scores, how.single, trained)
                 written.append(files[0])
                 bar.step(path.name)
@@ -201,7 +213,7 @@ def _write(
     if outputs.overlay:
         colored = colorize(mask, trained.colors).astype(np.float32)
         overlay = ((1 - OVERLAY) * image + OVERLAY * colored).round().astype(np.uint8)
-        write_atomically(rest.pop(0), partial(Image.fromarray(overlay).save, format="PNG"))
+        write_atomically(rest.pop(0), partial(Image.fromarray(overlay).save, format="PNG", pnginfo=_mark()))
     if outputs.probabilities:
         probabilities = (scores.softmax(dim=1) if single else scores)[0].half().cpu().numpy()  # [classes, H, W]
 
@@ -209,7 +221,23 @@ def _write(
         write_atomically(rest.pop(0), partial(np.savez, probabilities=probabilities, classes=names))
     label = Image.fromarray(mask)
     label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
-    write_atomically(files[0], partial(label.save, format="PNG"))
+    write_atomically(files[0], partial(label.save, format="PNG", pnginfo=_mark()))
+
+
+def _mark() -> PngInfo:
+    mark = PngInfo()
+    mark.add_text("Software", MARK)
+    return mark
+
+
+def _check_kept(files: Sequence[Path], root: str | None, overwrite: bool) -> None:
+    """Checks that files which would be replaced are predictions; those in the data set are never anything else."""
+    there = [file for file in files if os.path.lexists(file)]
+    if root is not None:
+        theirs = [file for file in there if file.resolve().is_relative_to(Path(root).resolve())]
+        check_replaceable(theirs, f"it is in the run's data set, {root}; give another --out")
+    if not overwrite:
+        check_replaceable(there, "give another --out, or --overwrite")
 
 
 def _check_targets(images: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:

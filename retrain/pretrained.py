@@ -15,6 +15,7 @@ from retrain.load import KIND
 from retrain.networks.base import SegmentationNetwork
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.smoothing import AggregationCoefficients, GroupInteraction, SharedFilter
+from search_spaces.validation import as_path
 
 __all__ = ["head_multipliers", "initialize", "load_backbone_weights", "load_matching"]
 
@@ -63,7 +64,7 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
     Raises:
         ValueError: There is no such checkpoint, or it has no parameter in common with the network.
     """
-    path = Path(source)
+    path = as_path(source)
     path = path / BEST if path.is_dir() else path
     weights, own = load_checkpoint(path, KIND).get("network"), network.state_dict()
     weights = weights if isinstance(weights, dict) else {}
@@ -133,7 +134,7 @@ def load_backbone_weights(network: nn.Module, file: str | Path) -> str:
         raise ValueError(
             f"network.backbone_weights: {type(network).__name__} has no backbone to load weights into: leave it out"
         )
-    found = _read(Path(file))
+    found = _read(as_path(file))
     own = {f"{name}." for name, module in backbone.named_modules() if isinstance(module, OWN)}
     wanted = {
         name: tensor

@@ -101,9 +101,11 @@ def train(
         return TrainResult(session.folder, session.state.best_miou, session.state.last_miou)
 
 
-def _prepared(config: RetrainConfig, _: Path | None) -> tuple[RetrainConfig, str]:
-    name = config.genotype if config.genotype in NETWORKS else Path(config.genotype).resolve().parent.name
-    return config, f"retrain-{name}-{config.data}"
+def _prepared(config: RetrainConfig, resume: Path | None) -> tuple[RetrainConfig, str, dict[str, str]]:
+    if resume is not None or config.genotype in NETWORKS:
+        return config, f"retrain-{config.genotype}-{config.data}", {}
+    name = Path(config.genotype).resolve().parent.name
+    return config, f"retrain-{name}-{config.data}", {GENOTYPE: load_genotype(config.genotype).to_json()}
 
 
 def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNetwork, Stepper]:

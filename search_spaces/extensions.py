@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from search_spaces.validation import as_path
+
 __all__ = ["HINT", "VARIABLE", "Extension", "ExtensionError", "load_extensions", "load_plugins", "loaded_extensions"]
 
 VARIABLE = "NAS_EXTENSIONS"
@@ -94,7 +96,7 @@ def load_extensions(names: str | None = None) -> tuple[Extension, ...]:
     given = os.environ.get(VARIABLE, "") if names is None else names
     for name in filter(None, map(str.strip, given.split(os.pathsep))):
         is_file = name.endswith(".py") or os.sep in name
-        module = _import(name, _module_of(Path(name)) if is_file else name)
+        module = _import(name, _module_of(as_path(name)) if is_file else name)
         origin = getattr(module, "__file__", None)
         if origin is None:
             raise ExtensionError(f"{VARIABLE}: {name} is no file of Python: name the file that is to be loaded")

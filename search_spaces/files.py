@@ -1,24 +1,59 @@
-"""Atomic writes, which never lose the last good file, and strict readers of YAML and JSON."""
+"""Atomic writes, which never lose the last good file, and strict readers of YAML and JSON.
+
+What is written to a place of the user's choice bears `MARK`, so that it can be told from files of others, which are
+not written over. Nothing is written through a link.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
 import secrets
-from collections.abc import Callable
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from search_spaces.validation import raised_as
+from search_spaces.validation import as_path, raised_as
 
-__all__ = ["GENOTYPE", "YamlError", "check_numbers", "parse_json", "parse_yaml", "read_yaml", "write_atomically"]
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows: there, temporary files of killed commands stay)
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "GENOTYPE",
+    "MARK",
+    "YamlError",
+    "check_numbers",
+    "check_replaceable",
+    "open_own",
+    "parse_json",
+    "parse_yaml",
+    "read_yaml",
+    "temporary_beside",
+    "write_atomically",
+]
 
 GENOTYPE = "genotype.json"
 """The genotype in a run folder: the one that was found, or the one that is trained."""
+
+MARK = "written by nas-segmentation"
+"""Stands near the beginning or the end of files that a command writes."""
+MARKS = (MARK.encode(), b'"format": "nas-', b", nas-segmentation ", b"probabilities.npy")
+"""Also those of genotypes and model cards, of the reports of earlier releases, and of nas-predict's .npz files."""
+MARKED = 2**16
+"""Bytes at either end of a file in which a mark is looked for."""
+LEFT = ".nas.tmp"
+"""Ending of temporary files and folders."""
+_CLEANED: set[Path] = set()
+"""Folders in which this process has removed what killed ones left."""
 
 MAX_YAML_BYTES = 2**18
 MAX_DIGITS = 309
@@ -112,7 +147,7 @@ def read_yaml(path: str | Path) -> Any:
     Raises:
         YamlError: The file cannot be read, is too large, or holds anything else.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         if path.exists() and not path.is_file():
             raise YamlError(f"{path} cannot be read: it is a folder, or not a regular file")
@@ -164,6 +199,104 @@ def _one_line(problem: object) -> str:
     return " ".join(str(problem).split())[:200]
 
 
+def open_own(path: Path, mode: str = "a", buffering: int = -1) -> IO[Any]:
+    """Opens a file to write or append to, in UTF-8, if it is a regular one and no link, which a stranger may have made.
+
+    Raises:
+        ValueError: It is a link, a pipe or a device.
+        OSError: It cannot be opened.
+    """
+    flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would wait for a reader
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+    try:
+        file = open(path, mode, buffering, opener=lambda name, given: os.open(name, given | flags, 0o666), **text)  # noqa: SIM115
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+    except OSError as error:
+        if not path.is_symlink() and error.errno != errno.ENXIO:  # ENXIO: a pipe without a reader
+            raise
+    what = "a link" if path.is_symlink() else "no regular file"
+    raise ValueError(f"{path} is {what}: only files of one's own are written to; remove it")
+
+
+def check_replaceable(files: Iterable[Path], remedy: str = "give another name, or --overwrite") -> None:
+    """Checks that files which are there already are ones that a command wrote.
+
+    Raises:
+        ValueError: One bears no mark; the message names it and ends with the remedy.
+    """
+    for path in files:
+        if os.path.lexists(path) and not (path.is_file() and _is_marked(path)):
+            raise ValueError(f"{path} is there already, and was not written by this toolkit: {remedy}")
+
+
+def _is_marked(path: Path) -> bool:
+    with path.open("rb") as file:
+        ends = file.read(MARKED)
+        file.seek(max(0, path.stat().st_size - MARKED))
+        ends += file.read(MARKED)
+    return any(mark in ends for mark in MARKS)
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path, folder: bool = False) -> Iterator[Path]:
+    """Makes a temporary file or folder next to `path`, which exists and is locked in the block.
+
+    One that no process has locked was left by a killed command: this removes those in the same folder.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_left(path.parent)
+    while True:
+        temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{LEFT}")
+        try:
+            temporary.mkdir(0o700) if folder else temporary.touch(exist_ok=False)
+        except OSError as error:  # name the file that was asked for, not the temporary one
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        try:
+            lock = _lock(temporary)
+        except (BlockingIOError, FileNotFoundError):  # another process has just taken it for left
+            continue
+        except OSError:  # a file system without locks: what is left there stays
+            lock = None
+        if temporary.exists():
+            break
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(temporary) if folder else temporary.unlink()
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(path: Path) -> int:
+    """Locks a temporary file or folder until the descriptor is closed; OSError if another process holds it."""
+    if fcntl is None:
+        raise OSError("there are no such locks")
+    descriptor = os.open(path, (os.O_RDONLY if path.is_dir() else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_left(folder: Path) -> None:
+    """Removes temporary files and folders that no process holds, once a process and folder."""
+    if fcntl is None or (place := folder.absolute()) in _CLEANED:
+        return
+    _CLEANED.add(place)
+    for left in folder.glob(f".*.{'[0-9a-f]' * 8}{LEFT}"):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            stack.callback(os.close, _lock(left))
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 def write_atomically(path: str | Path, content: str | bytes | Callable[[IO[bytes]], object]) -> Path:
     """Writes `content` to a temporary file in the same folder, flushes it to disk and moves it into place.
 
@@ -178,23 +311,13 @@ def write_atomically(path: str | Path, content: str | bytes | Callable[[IO[bytes
         OSError: The folder cannot be written, or the disk is full; the file that was there before is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        file = temporary.open("xb")  # readable by others as the umask allows; mkstemp would make it private
-    except OSError as error:  # name the file that was asked for, not the temporary one
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        with file:
+    with temporary_beside(path) as temporary:
+        with temporary.open("wb") as file:
             if callable(content):
                 content(file)
-            else:
-                file.write(content.encode() if isinstance(content, str) else content)
+            else:  # a name that is not UTF-8 is escaped
+                file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
     return path

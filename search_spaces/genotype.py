@@ -28,7 +28,7 @@ import numpy as np
 from search_spaces.files import GENOTYPE, parse_json, write_atomically
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
-from search_spaces.validation import raised_as, short
+from search_spaces.validation import as_path, raised_as, short
 
 __all__ = [
     "CELL_INPUTS",
@@ -145,7 +145,7 @@ class Genotype:
 
     def save(self, path: str | Path) -> Path:
         """Writes the file atomically."""
-        return write_atomically(path, self.to_json())
+        return write_atomically(as_path(path), self.to_json())
 
     @classmethod
     def from_dict(cls, data: object) -> Genotype:
@@ -186,7 +186,7 @@ def load_genotype(path: str | Path) -> Genotype:
     Raises:
         GenotypeError: The file is missing, too large, or not JSON, or a field is wrong; the message names the file.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         inside = path / GENOTYPE
         raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else f'a {GENOTYPE} file'}")

@@ -16,7 +16,7 @@ import yaml
 from search_spaces.files import read_yaml
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
-from search_spaces.validation import Settings, from_plain, raised_as, short, to_plain
+from search_spaces.validation import Settings, as_path, from_plain, raised_as, short, to_plain
 
 __all__ = ["Head", "SearchSpace", "SpaceError", "Stem", "available", "load"]
 
@@ -212,7 +212,7 @@ def load(name_or_file: str | Path) -> SearchSpace:
     Raises:
         SpaceError: There is no such space or file, the YAML is broken, or a field is wrong.
     """
-    path = SHIPPED / f"{name_or_file}.yaml" if str(name_or_file) in available() else Path(name_or_file)
+    path = SHIPPED / f"{name_or_file}.yaml" if str(name_or_file) in available() else as_path(name_or_file)
     if not path.is_file():
         raise SpaceError(
             f"no search space {str(name_or_file)!r}: choose one of {', '.join(available())}, or name a YAML file"

@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
+import re
 import reprlib
 import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -20,19 +22,23 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args, get_or
 __all__ = [
     "Interval",
     "Settings",
+    "as_path",
     "choice",
     "counted",
     "did_you_mean",
     "differences",
     "expected",
+    "expanded",
     "fits",
     "from_plain",
     "hints",
+    "printable",
     "raised_as",
     "require",
     "short",
     "to_plain",
     "whole",
+    "without_password",
 ]
 
 Config = TypeVar("Config")
@@ -41,6 +47,11 @@ MAX_ENTRIES = 256
 """Longest list that is accepted."""
 MAX_QUOTED = 200
 """Longest quotation of a value in a message, in characters."""
+
+# Other than tab and newline, what steers a terminal or reorders a line; and parts of names that are not UTF-8.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNKNOWN = re.compile(r"^~[^/]*|^.*?\$(\w+|\{\w+\})[^/]*", re.DOTALL)
+"""What is left in a path that `expanded` could not expand, up to the end of that part."""
 
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", type(None): "null"}
 _REPR = reprlib.Repr()
@@ -79,6 +90,48 @@ def short(value: object) -> str:
     except ValueError:  # Python refuses to print such a number
         text = "a number of thousands of digits"
     return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 3]}..."
+
+
+def printable(text: str) -> str:
+    """Text for screens and logs: control characters in it, which a name may hold, are escaped."""
+    return _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def without_password(address: str) -> str:
+    """The address of a storage, with `$NAME` expanded and without what is secret in it, for files and messages."""
+    head, at, tail = os.path.expandvars(address).rpartition("@")
+    if at:
+        user = re.match(r"[\w+.-]+:/+[^:/@]*", head)
+        head = user[0] if user else "..."
+    return re.sub(r"([?&][^=&]*pass[^=&]*=)[^&]*", r"\1...", f"{head}{at}{tail}")
+
+
+def expanded(path: str) -> str:
+    """Expands `~`, `~user`, `$NAME` and `${NAME}` in a path; what has that very name is taken as it is.
+
+    Raises:
+        ValueError: The path is empty, or there is no such user or variable.
+    """
+    require(bool(path) and "\0" not in path, f"a path is {short(path)}: name a file or a folder")
+    if os.path.lexists(path) and not path.startswith("~"):
+        return path
+    found = os.path.expandvars(os.path.expanduser(path))  # noqa: PTH111 (the other raises for an unknown user)
+    left = _UNKNOWN.match(found)
+    if left is not None and not os.path.lexists(left[0]):
+        user = f"there is no user {left[0]}: write ./{left[0]} for a file of that name"
+        known = f"${left[1]} is not set: set it" if left[1] else user
+        raise ValueError(f"the path {short(path)} cannot be: {known}, or write it out")
+    return found
+
+
+def as_path(path: str | Path) -> Path:
+    """A path as users write it, expanded: the door through which every path of an option, file or caller enters.
+
+    Raises:
+        ValueError: As `expanded`.
+    """
+    found = Path(expanded(os.fspath(path)))
+    return found.absolute() if str(found).startswith("~") else found  # ./~x, which is not to be expanded later
 
 
 class Interval(NamedTuple):
@@ -195,6 +248,8 @@ class Settings:
     """Prefix of the fields' names in messages, such as "loader."."""
     error: ClassVar[type[ValueError]] = ValueError
     """Exception to raise."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """Names of fields that hold a path, which is `expanded`."""
 
     def __post_init__(self) -> None:
         for name, hint in hints(type(self)).items():
@@ -203,6 +258,9 @@ class Settings:
                 raise self.error(_refusal(f"{self.prefix}{name}", value, hint))
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
+            if value and name in self.path_fields:
+                with raised_as(self.error, f"{self.prefix}{name}: "):
+                    object.__setattr__(self, name, expanded(value))
 
     def limit(self, *names: str, note: str = "", **limits: float) -> None:
         """Checks that the numbers in these fields, alone or in lists, are within an `Interval`; skips None."""

@@ -226,7 +226,7 @@ def test_a_study_without_a_complete_trial_has_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("hello\nworld\n", r"journal\.log cannot be read as a study's storage"),
+        ("hello\nworld\n", r"journal\.log, line 1: it is broken .*: take a whole copy, or remove that line"),
         ('{"a": 1}\n', r"journal\.log cannot be read as a study's storage"),
         ("", "the storage has no study 'study'"),
         (None, r"has no journal\.log and no study\.db: the study is elsewhere; give --storage"),

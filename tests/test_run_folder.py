@@ -61,7 +61,7 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     really_open = Path.open
 
     def open_full(path: Path, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        return FullDisk(path, mode) if mode == "xb" else really_open(path, mode, *rest, **options)
+        return FullDisk(path, mode) if mode == "wb" else really_open(path, mode, *rest, **options)
 
     monkeypatch.setattr(Path, "open", open_full)
 

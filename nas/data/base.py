@@ -22,6 +22,7 @@ from PIL import Image
 from nas.data.readers import load_readers
 from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
+from search_spaces.validation import as_path
 
 __all__ = [
     "DATASETS",
@@ -197,7 +198,7 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
         raise DataError(f"data set {name!r} is made on the fly and reads no folder: leave the root {root} out")
     if entry.needs_root and root is None:
         raise DataError(f"data set {name!r} is read from disk: give its root folder (--data-root DIR)")
-    dataset = entry.opener(split, **options) if root is None else entry.opener(Path(root), split, **options)
+    dataset = entry.opener(split, **options) if root is None else entry.opener(as_path(root), split, **options)
     missing = [field for field in ("name", "split", "classes", "colors") if not hasattr(dataset, field)]
     if missing:
         raise DataError(f"data set {name!r} does not set {', '.join(missing)}: see SegmentationDataset")

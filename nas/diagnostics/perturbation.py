@@ -30,7 +30,7 @@ from nas.training.progress import StepProgress
 from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
-from search_spaces.validation import from_plain
+from search_spaces.validation import as_path, from_plain
 
 __all__ = ["Perturbed", "decode_by_perturbation", "perturbed_cell", "validations"]
 
@@ -109,7 +109,7 @@ def decode_by_perturbation(
     Raises:
         ValueError: The run, its data or the device cannot be used; one line with the remedy.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     config = from_plain(SearchConfig, read_config(folder))
     if config.architecture.sampling != "none":
         raise ValueError(

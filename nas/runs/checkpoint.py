@@ -22,6 +22,7 @@ import torch
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT
 from search_spaces.files import write_atomically
+from search_spaces.validation import as_path
 
 __all__ = ["CheckpointError", "fitting", "load_checkpoint", "read_plain", "save_checkpoint"]
 
@@ -62,7 +63,7 @@ def load_checkpoint(path: str | Path, kind: str) -> dict[str, Any]:
     Raises:
         CheckpointError: The file is missing, damaged, not a checkpoint, or of another kind.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: name a run folder that has a checkpoint")
     try:

@@ -93,7 +93,7 @@ def report_epoch(
 
 def _show(run: RunFolder, name: str, figure: Figure, epoch: int) -> None:
     for suffix in ("svg", "png"):
-        save_figure(figure, run.path / f"{name}.{suffix}")
+        save_figure(figure, run.file(f"{name}.{suffix}"))
     run.board.add_image(f"architecture/{name}", figure_to_array(figure), epoch, dataformats="HWC")
 
 

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,10 +27,22 @@ import yaml
 from nas.config import CHANGEABLE, RunConfig
 from nas.data.base import DataError
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, BusyError, RunError
+from nas.runs.names import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    FILES,
+    GENOTYPE,
+    GENOTYPES,
+    LOG,
+    METRICS,
+    SPACE,
+    BusyError,
+    RunError,
+)
 from search_spaces.extensions import load_plugins, loaded_extensions
-from search_spaces.files import write_atomically
-from search_spaces.validation import counted, differences, to_plain
+from search_spaces.files import open_own, write_atomically
+from search_spaces.validation import as_path, counted, differences, printable, raised_as, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,22 +51,35 @@ if TYPE_CHECKING:
     from nas.runs.pictures import SampleKeeper
 
 __all__ = [
+    "MovedError",
     "RunFolder",
     "check_resumable",
     "claimed",
     "has_begun",
     "new_folder",
+    "pinned",
     "read_lines",
     "read_metrics",
+    "refuse_links",
     "run_to_resume",
 ]
 
 
-def new_folder(config: RunConfig, name: str) -> Path:
+class MovedError(RunError):
+    """The folder in which a command was at work was moved or removed: what it did not save is lost."""
+
+
+def new_folder(config: RunConfig, name: str, copies: Mapping[str, str] | None = None) -> Path:
     """The folder for a new run: `config.out`, or the first free one of runs/NAME, runs/NAME-2, ...
 
+    Args:
+        config: The run's settings.
+        name: Name of the folder where `config.out` is None.
+        copies: File -> text of the files that the run begins with. A run that was killed before it wrote its settings
+            may have left them.
+
     Raises:
-        RunError: `config.out` holds a run already, or is not a folder.
+        RunError: `config.out` holds a run already, or files that no run wrote, or is not a folder.
     """
     if config.out is None:
         path, number = Path("runs") / name, 1
@@ -62,15 +87,49 @@ def new_folder(config: RunConfig, name: str) -> Path:
             number += 1
             path = Path("runs") / f"{name}-{number}"
         return path
-    path = Path(config.out)
+    path = as_path(config.out)
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file: choose another --out")
     if (path / CONFIG).exists():
         raise RunError(f"{path} holds a run already: resume it with --resume {path}, or choose another --out")
-    for name in (CHECKPOINT, BEST, METRICS, GENOTYPE, SPACE, LOG):
-        if (path / name).exists():  # not a run's: a settings file may have named the folder
-            raise RunError(f"{path} has a {name} that no run there has written: choose another --out")
+    for file in (path / name for name in FILES):
+        if file.exists() and not _is_copy(file, (copies or {}).get(file.name)):
+            raise RunError(f"{path} has a {file.name} that no run there has written: choose another --out")
     return path
+
+
+def _is_copy(file: Path, text: str | None) -> bool:
+    return text is not None and file.is_file() and file.read_bytes() == text.encode()
+
+
+def refuse_links(paths: Iterable[Path]) -> None:
+    """Refuses links in places to which a command writes: in a stranger's folder they may lead anywhere.
+
+    Raises:
+        RunError: One is a link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise RunError(f"{path} is a link: a run writes to files and folders of its own; remove the link")
+
+
+def pinned(folder: Path) -> Callable[[], None]:
+    """Remembers which folder this is; the function that it returns checks that it is still that one.
+
+    Raises (the function):
+        MovedError: It was moved or removed; to write there would make a second, incomplete one.
+    """
+    kept = folder.stat()
+
+    def check() -> None:
+        try:
+            if os.path.samestat(folder.stat(), kept):
+                return
+        except OSError:
+            pass
+        raise MovedError(f"{folder} was moved or removed: stopped. Where it is now, what was saved can be resumed")
+
+    return check
 
 
 def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
@@ -80,7 +139,7 @@ def run_to_resume(config: RunConfig, resume: str | Path | None) -> Path | None:
         RunError: torchrun restarts a job without --out.
     """
     if resume is not None:
-        return Path(resume)
+        return as_path(resume)
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == 0:
         return None
     if config.out is None:
@@ -123,6 +182,18 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
         )
 
 
+class _Lines(logging.Formatter):
+    """Escapes control characters in names."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _File(logging.FileHandler):
+    def _open(self) -> Any:
+        return open_own(Path(self.baseFilename))
+
+
 class _Screen(logging.StreamHandler[Any]):
     """Write to whatever standard output is at the moment, so that lines go above a progress bar, not through it."""
 
@@ -133,9 +204,14 @@ class _Screen(logging.StreamHandler[Any]):
         self.stream = sys.stdout
         super().emit(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        known = getattr(self.stream, "encoding", None) or "utf-8"
+        return super().format(record).encode(known, "backslashreplace").decode(known)
+
     def handleError(self, record: logging.LogRecord) -> None:
         # Nobody reads the screen any more, as in `nas-search | head`: the run continues, and log.txt is complete.
-        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+        # The same goes for a terminal that was closed (OSError).
+        if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
@@ -164,9 +240,13 @@ class RunFolder:
         if not writes:
             self.log.setLevel(logging.CRITICAL)
             return
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise RunError(f"{self.path} is not UTF-8, as TensorBoard needs: choose another --out") from None
         self.path.mkdir(parents=True, exist_ok=True)
-        if (self.path / LOG).is_symlink():  # the other files are replaced, this one is appended to
-            raise RunError(f"{self.path / LOG} is a link: a run writes to a log of its own; remove the link")
+        self._check = pinned(self.path)
+        refuse_links([*(self.path / name for name in (LOG, METRICS, GENOTYPES)), *self.path.glob("events.out.*")])
         for name in (CONFIG, CHECKPOINT, BEST, METRICS, GENOTYPES, GENOTYPE, SPACE):
             for left in self.path.glob(f".{name}.*.tmp"):  # incomplete files of a killed process
                 left.unlink(missing_ok=True)
@@ -177,12 +257,12 @@ class RunFolder:
             kept = [line for line in read_lines(self.path, name) if line["epoch"] < epoch]
             if name == METRICS or (self.path / name).exists():
                 write_atomically(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
-        file = logging.FileHandler(self.path / LOG, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file = _File(self.path / LOG)
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
         self._handlers.append(file)
         if not quiet:
             screen = _Screen()
-            screen.setFormatter(logging.Formatter("%(message)s"))
+            screen.setFormatter(_Lines("%(message)s"))
             self._handlers.append(screen)
         for handler in self._handlers:
             self.log.addHandler(handler)
@@ -190,13 +270,22 @@ class RunFolder:
         if loaded_extensions():
             self.log.info("extensions: %s", ", ".join(map(str, loaded_extensions())))
 
+    def file(self, name: str) -> Path:
+        """The path of a file to write in the folder.
+
+        Raises:
+            MovedError: The folder was moved or removed.
+        """
+        self._check()
+        return self.path / name
+
     @property
     def board(self) -> SummaryWriter:
         """The TensorBoard writer, opened at first use (its import takes seconds)."""
         if self._board is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.path), purge_step=self._epoch or None)
+            self._board = SummaryWriter(str(self.file(".")), purge_step=self._epoch or None)
         return self._board
 
     def record(self, epoch: int, values: Mapping[str, Any]) -> None:
@@ -210,7 +299,7 @@ class RunFolder:
 
     def append(self, name: str, line: Mapping[str, Any]) -> None:
         """Append a line, which includes `epoch`, to metrics.jsonl or genotypes.jsonl."""
-        with (self.path / name).open("a", encoding="utf-8") as file:
+        with open_own(self.file(name)) as file:
             file.write(json.dumps(line) + "\n")
 
     def show_samples(self, epoch: int, samples: SampleKeeper, colors: np.ndarray) -> None:
@@ -251,7 +340,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 def read_lines(folder: str | Path, name: str) -> list[dict[str, Any]]:
     """Read the lines of a file with one JSON object per epoch; a truncated last line is left out."""
-    path = Path(folder) / name
+    path = as_path(folder) / name
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
         try:
@@ -293,25 +382,30 @@ def claimed(folder: Path) -> Iterator[None]:
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK
-    with _locked(path):
+    with _locked(path) as file:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            if made and not (folder / CONFIG).exists():
-                with contextlib.suppress(OSError):  # another file is in it
-                    folder.rmdir()
+            if _is_at(path, file):  # not if the folder was moved: another run's may be there
+                path.unlink()
+                if made and not (folder / CONFIG).exists():
+                    with contextlib.suppress(OSError):  # another file is in it
+                        folder.rmdir()
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether the open file is the one at this path, which another process may have removed and made again."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _locked(path: Path) -> IO[str]:
-    if path.is_symlink():  # a stranger's folder may have one, to a file that is not ours to open
-        raise RunError(f"{path} is a link: a run locks a file of its own; remove the link")
     while True:
-        file = path.open("a")
+        with raised_as(RunError):
+            file = open_own(path)
         try:
             if fcntl is not None:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if _is_at(path, file):
                 return file
         except (BlockingIOError, PermissionError):
             file.close()

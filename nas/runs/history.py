@@ -18,8 +18,9 @@ from nas.runs.folder import RunFolder, read_lines
 from nas.runs.names import GENOTYPE, GENOTYPES, RunError
 from nas.runs.pictures import draw_paths, figure_to_array
 from search_spaces.drawing import draw_cell, draw_changes
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, write_atomically
 from search_spaces.genotype import Genotype, GenotypeError, load_genotype
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +69,7 @@ def read_history(folder: str | Path) -> list[Snapshot]:
         RunError: There are none, as in a run of nas-retrain, or a line is invalid.
         GenotypeError: The run's genotype.json cannot be read.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     lines = read_lines(folder, GENOTYPES)
     if not lines:
         raise RunError(
@@ -125,8 +126,9 @@ def save_animation(history: Sequence[Snapshot], path: str | Path) -> Path:
     images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     durations = [round(1000 * seconds) for seconds in [SECONDS] * (len(images) - 1) + [LAST_SECONDS]]
     buffer = BytesIO()
-    images[0].save(buffer, format="GIF", save_all=True, append_images=images[1:], duration=durations)
-    return write_atomically(path, buffer.getvalue())
+    kept = {"save_all": True, "append_images": images[1:], "duration": durations, "comment": MARK}
+    images[0].save(buffer, format="GIF", **kept)
+    return write_atomically(as_path(path), buffer.getvalue())
 
 
 def _frame(shot: Snapshot) -> np.ndarray:

@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.files import GENOTYPE, YamlError, read_yaml
+from search_spaces.validation import as_path
 
 __all__ = ["COMMANDS", "GENOTYPE", "BusyError", "RunError", "command_of", "read_config", "runs_within"]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
+PICTURES = tuple(f"{name}.{ending}" for name in ("cell", "trellis", "history") for ending in ("svg", "png"))
+FILES = (CHECKPOINT, BEST, METRICS, GENOTYPE, GENOTYPES, SPACE, LOG, *PICTURES)
+"""What a run writes besides its settings and TensorBoard's files."""
 SWEEP_FILE, BEST_SETTINGS = "sweep.yaml", "best.yaml"
 """Files of a study: the sweep with all settings resolved, and the settings of the best trial."""
 
@@ -68,7 +72,7 @@ def runs_within(folder: str | Path) -> str:
 
     In a study it is the best trial, by the first line of best.yaml, otherwise the most recent run.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     if not folder.exists():
         return "; there is no such folder"
     if (folder.parent / CONFIG).is_file():

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the loop finishes its step, saves and stops. A second signal stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the loop finishes its step, saves and stops. A second signal stops at once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["CheckpointClock", "GivenUp", "InterruptedRun", "Interruption", "give_up"]
+__all__ = ["CheckpointClock", "GivenUp", "InterruptedRun", "Interruption", "give_up", "stopping_signals"]
 
 Item = TypeVar("Item")
 SAME = 5.0
 """Seconds within which torchrun passes on a signal that its processes got, too: both count as one."""
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Ctrl-C, SIGTERM, and SIGHUP, which a closed terminal sends, unless it is ignored, as under nohup."""
+    hang_up = [signal.SIGHUP] if hasattr(signal, "SIGHUP") else []  # not on Windows
+    heeded = [number for number in hang_up if signal.getsignal(number) != signal.SIG_IGN]
+    return [signal.SIGINT, signal.SIGTERM, *heeded]
 
 
 class InterruptedRun(KeyboardInterrupt):
@@ -34,7 +41,7 @@ def give_up() -> None:
 
 
 class Interruption:
-    """A context in which SIGINT and SIGTERM set `requested`; without effect outside the main thread.
+    """A context in which the `stopping_signals` set `requested`; without effect outside the main thread.
 
     Args:
         by_torchrun: Whether torchrun passes signals on, so that those from a terminal arrive twice.
@@ -48,7 +55,7 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in stopping_signals():
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 

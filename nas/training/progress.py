@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from rich.console import Console
@@ -44,7 +45,8 @@ class StepProgress:
 
     def __exit__(self, *_: object) -> None:
         if not self._bar.disable:  # rich before 14.3 prints an empty line after a disabled bar
-            self._bar.stop()
+            with suppress(OSError):  # the terminal was closed
+                self._bar.stop()
 
 
 class Waiting:

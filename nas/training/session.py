@@ -80,7 +80,7 @@ def open_session(
     kind: str,
     resume: str | Path | None,
     quiet: bool,
-    prepare: Callable[[Config, Path | None], tuple[Config, str]],
+    prepare: Callable[[Config, Path | None], tuple[Config, str, dict[str, str]]],
 ) -> Iterator[Session[Config, Any]]:
     """Joins the run's processes, finds its folder and locks it.
 
@@ -89,15 +89,16 @@ def open_session(
         kind: search or retrain.
         resume: The run folder to resume in; None starts a new run.
         quiet: Print nothing.
-        prepare: Checks the settings, given the folder to resume in or None; returns them and the name of a new folder.
+        prepare: Checks the settings, given the folder to resume in or None; returns them, the name of a new folder, and
+            the files that a new run begins with: name -> text.
 
     Raises:
         ValueError: Settings, data or folder cannot be used; one line with the remedy.
     """
     with process_group(config.device) as processes:
         before = processes.agreed(partial(run_to_resume, config, resume))
-        config, name = prepare(config, before)
-        folder = before or Path(processes.agreed(lambda: new_folder(config, name)))
+        config, name, copies = prepare(config, before)
+        folder = before or Path(processes.agreed(lambda: new_folder(config, name, copies)))
         with claimed(folder) if processes.first else nullcontext():
             resumes = before is not None and processes.agreed(lambda: has_begun(folder))
             yield Session(config, kind, folder, resumes, quiet, processes)
@@ -214,7 +215,7 @@ class Session(Generic[Config, State]):
             "random": random_state(),
         }
         for name in names:
-            save_checkpoint(self.folder / name, self.kind, content)
+            save_checkpoint(self.run.file(name), self.kind, content)
 
     def _settle(self) -> None:
         """Waits for the last steps and checks their losses."""

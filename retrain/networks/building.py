@@ -15,6 +15,7 @@ from retrain.networks.settings import CellSettings, DeepLabSettings, NetworkConf
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from retrain.networks.base import SegmentationNetwork
@@ -87,9 +88,9 @@ def build(
 
 
 def _load(source: str | Path) -> Genotype:
-    if Path(source).is_file():
+    if as_path(source).is_file():
         return load_genotype(source)
-    inside = Path(source) / "genotype.json"
+    inside = as_path(source) / "genotype.json"
     if inside.is_file():
         raise ValueError(f"{source} is a folder: name the genotype in it, {inside}")
     raise ValueError(

@@ -76,6 +76,7 @@ class CommonSettings(Settings):
     """Keep statistics, scale and shift of all batch norms fixed, for fine-tuning pretrained weights."""
 
     prefix = "network."
+    path_fields = ("backbone_weights",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

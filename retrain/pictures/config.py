@@ -18,6 +18,8 @@ LARGEST_SIDE, MOST_SAMPLES, MOST_CHANNELS, MOST_PATHS = 2049, 1000, 24, 50
 class PictureConfig(Settings):
     """Settings of pictures; each picture reads some of them, and None stands for its own default."""
 
+    path_fields = ("image",)
+
     image: str | None = None
     """features, heat: the image to show to the network; field: the image to take crops from."""
     paths: int | None = None

@@ -16,7 +16,7 @@ from nas.config import SearchConfig
 from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.readers.reading import read_image
-from nas.runs.folder import read_metrics
+from nas.runs.folder import read_metrics, refuse_links
 from nas.runs.history import draw_history, read_history, save_animation
 from nas.runs.names import CONFIG, GENOTYPE, command_of, runs_within
 from nas.runs.pictures import PATHS, draw_paths, figure_to_array
@@ -27,8 +27,9 @@ from retrain.pictures.heat_maps import choose_classes, class_probabilities, draw
 from retrain.pictures.operations import draw_inhibition, draw_smoothing, see_inhibition, smoothing_coefficients
 from retrain.pictures.receptive_field import draw_field, effective_field
 from search_spaces.drawing import draw_cell, save_figure
+from search_spaces.files import check_replaceable
 from search_spaces.genotype import Genotype, load_genotype
-from search_spaces.validation import require
+from search_spaces.validation import as_path, require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ class Subject:
         """The image, uint8 [H, W, 3]; ValueError if none was given or it cannot be read."""
         if self.config.image is None:
             raise ValueError("this picture is of an image: give --image FILE")
-        return read_image(Path(self.config.image))
+        return read_image(as_path(self.config.image))
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -142,6 +143,7 @@ def draw_pictures(
     config: PictureConfig | None = None,
     out: str | Path | None = None,
     tensorboard: bool = False,
+    overwrite: bool = False,
 ) -> tuple[list[Path], dict[str, str]]:
     """Draws pictures of a run and writes them.
 
@@ -152,6 +154,7 @@ def draw_pictures(
         out: The file of a single named picture, ending in .svg, .png or .pdf, or (history) .gif; None: files in
             the folder `pictures` of the run, SVG and PNG.
         tensorboard: Also write them for TensorBoard, as the subfolder `pictures` of the run.
+        overwrite: Replace `out`, too, if it is no picture of a run.
 
     Returns:
         The files, and the pictures that the run cannot have: name -> reason (a named picture raises instead).
@@ -160,8 +163,11 @@ def draw_pictures(
         ValueError: The run or the image cannot be used, a picture is unknown or impossible (if none are named: all
             are), or no picture reads a given setting; one line.
     """
-    run, config = Path(run), config or PictureConfig()
+    run, config = as_path(run), config or PictureConfig()
     _check(names, config, out)
+    if out is not None and not overwrite:
+        check_replaceable([as_path(out)])
+    refuse_links([run / FOLDER, *(run / FOLDER).glob("events.out.*")])
     if not (run / CONFIG).exists():
         raise ValueError(f"{run} is not a run folder: it has no {CONFIG}{runs_within(run)}")
     subject = Subject(run, config)
@@ -187,7 +193,7 @@ def draw_pictures(
             raise ValueError(f"{field.name} has no effect, as there is no {without[0]}: {impossible[without[0]]}")
     written = []
     for name, figure in figures.items():
-        files = [Path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
+        files = [as_path(out)] if out is not None else [run / FOLDER / f"{name}{ending}" for ending in _endings(name)]
         for file in files:
             animated = file.suffix.lower() == ANIMATION
             written.append(save_animation(read_history(run), file) if animated else save_figure(figure, file))

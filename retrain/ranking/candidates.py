@@ -16,7 +16,7 @@ from retrain.networks.published import main_names
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.graph import random_genotype
 from search_spaces.space import SearchSpace
-from search_spaces.validation import from_plain
+from search_spaces.validation import as_path, from_plain
 
 __all__ = ["Candidate", "Kind", "Origin", "find_candidates", "identity", "random_candidates", "space_names"]
 
@@ -72,7 +72,7 @@ def find_candidates(operands: Sequence[str]) -> list[Candidate]:
     """
     files: list[Path | str] = []
     for operand in operands:
-        files += [operand] if operand in NETWORKS else _files(Path(operand))
+        files += [operand] if operand in NETWORKS else _files(as_path(operand))
     keys = [file if isinstance(file, str) else file.resolve() for file in files]
     for number, (file, key) in enumerate(zip(files, keys, strict=True)):
         if key in keys[:number]:

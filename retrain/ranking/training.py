@@ -24,7 +24,7 @@ from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
 from nas.evaluation.metrics import is_collapse
 from nas.runs.checkpoint import load_checkpoint
-from nas.runs.folder import claimed
+from nas.runs.folder import claimed, pinned, refuse_links
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, BusyError, RunError
 from nas.seeds import FREE, other_settings
 from nas.training.devices import choose_device, set_float32
@@ -34,13 +34,13 @@ from retrain.evaluation import evaluate
 from retrain.load import KIND
 from retrain.networks import build
 from retrain.ranking.candidates import Candidate, find_candidates, identity, random_candidates, space_names
-from retrain.ranking.result import Entry, Ranking, write
+from retrain.ranking.result import RECORD, Entry, Ranking, write
 from retrain.sweeps.storage import open_storage, study_name
 from retrain.sweeps.study import leaves
 from retrain.sweeps.workers import Jobs, wait_until_free
 from retrain.training import train
 from search_spaces.genotype import load_genotype
-from search_spaces.validation import require, to_plain
+from search_spaces.validation import as_path, require, to_plain
 
 __all__ = ["OWN", "check_data", "rank"]
 
@@ -78,7 +78,7 @@ def rank(
     """
     ranking = ranking or RankingConfig()
     candidates = _candidates([str(operand) for operand in operands], ranking)
-    folder = Path(out or f"runs/rank-{config.data}")
+    folder = as_path(out or f"runs/rank-{config.data}")
     _check_folder(folder, config)
     classes, size = check_data(config, ranking.split)
     costs = []
@@ -91,7 +91,9 @@ def rank(
         f"{len(candidates)} networks, each trained with the seeds {', '.join(map(str, ranking.seeds))}; all files go "
         f"to {folder}"
     )
+    folder.mkdir(parents=True, exist_ok=True)
     homes = _homes(folder, candidates)
+    check = pinned(folder)
     keys = [candidate.genotype.digest if candidate.genotype else candidate.name for candidate in candidates]
     # The outer loop is that over seeds: all networks compare after the first one.
     trainings = {f"{keys[n]}/seed-{s}/{ranking.split}": (n, s) for s in ranking.seeds for n in range(len(candidates))}
@@ -101,6 +103,7 @@ def rank(
         return f"{list(trainings).index(job) + 1} of {len(trainings)}: {candidates[place].name}, seed {seed}"
 
     def do(job: str, alive: Callable[[], None]) -> dict[str, Any]:
+        check()
         place, seed = trainings[job]
         run, genotype = homes[place] / f"seed-{seed}", candidates[place].genotype
         wait_until_free(run, alive)
@@ -127,6 +130,7 @@ def rank(
     found = Ranking.of(config, ranking, folder, size, entries)
     if all(miou is None for entry in entries for miou in entry.mious):
         raise ValueError(f"every training failed, the first with: {found.failures[0][2]}")
+    check()
     write(found)
     return found
 
@@ -174,7 +178,11 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
         raise RunError(f"{folder} is a file: choose another --out")
     if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
         raise RunError(f"{folder} holds runs that are not a ranking's: choose another --out")
-    for file in sorted(folder.glob(f"*/seed-*/{CONFIG}")):
+    refuse_links([*folder.glob("*/"), *folder.glob("*/seed-*")])
+    begun = sorted(folder.glob(f"*/seed-*/{CONFIG}"))
+    if not begun and (folder / RECORD).exists():
+        raise RunError(f"{folder / RECORD} was not written by a ranking there: choose another --out")
+    for file in begun:
         changed = other_settings(file.parent, config, OWN)
         if changed:
             raise RunError(
@@ -205,7 +213,7 @@ def _home(folder: Path, candidate: Candidate) -> Path:
             return file.parent
     name, number = re.sub(r"[^A-Za-z0-9._-]+", "-", candidate.name)[:60].strip("-.") or "genotype", 1
     home = folder / name
-    while home.exists():
+    while (home / GENOTYPE).exists() or any(home.glob("[!.]*")):  # not one that a killed command left empty
         number += 1
         home = folder / f"{name}-{number}"
     candidate.genotype.save(home / GENOTYPE)

@@ -16,9 +16,9 @@ from retrain.report.gallery import Album, gallery
 from retrain.report.markup import Markup, details, element, figure, items, join, table
 from retrain.report.runs import RunRecord, different_settings, headline_numbers, read_runs, unique_names
 from retrain.report.series import read_series
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, check_replaceable, write_atomically
 from search_spaces.genotype import package_version
-from search_spaces.validation import require
+from search_spaces.validation import as_path, require
 
 if TYPE_CHECKING:
     from retrain.report.studies import StudyRecord
@@ -47,6 +47,7 @@ def write_report(
     image: str | Path | None = None,
     storage: str | None = None,
     study: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes the report of runs and studies into one file.
 
@@ -56,6 +57,7 @@ def write_report(
         image: The networks of retrainings are shown at work on this image.
         storage: Of the one study, as nas-sweep had it; None: in its folder.
         study: Its name in the storage; None: the only one there, or the folder's.
+        overwrite: Replace the file, too, if it is not a report.
 
     Raises:
         ValueError: One is neither a run folder nor a study's, there are too many, a study's storage or the image cannot
@@ -64,20 +66,22 @@ def write_report(
     """
     require(bool(folders), "there is no run: name run folders, or folders of studies")
     require(len(folders) <= MOST_RUNS, f"{len(folders)} runs are too many for one report: give up to {MOST_RUNS}")
-    paths = [Path(folder) for folder in folders]
+    paths = [as_path(folder) for folder in folders]
     places = [path.resolve() for path in paths]
     for number, path in enumerate(paths):
         require(places[number] not in places[:number], f"{path} is given twice: give each run once")
         is_one = (path / CONFIG).exists() or _is_study(path)
         needs = f"it has no {CONFIG} (and no {SWEEP_FILE}, as a study has)"
         require(is_one, f"{path} is not a run folder: {needs}{'' if is_one else runs_within(path)}")
+    target = as_path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
+    require(not target.is_dir(), f"{target} is a folder: name a file for the report")
+    if not overwrite:
+        check_replaceable([target], "give another --out, or --overwrite")
     runs = read_runs([path for path in paths if not _is_study(path)])
     studies = _read_studies([path for path in paths if _is_study(path)], storage, study)
     trained = any(not run.searches for run in runs)
     require(image is None or trained, f"no run of nas-retrain is there to see {image}: leave --image out")
-    path = Path(out) if out is not None else (paths[0] if len(paths) == 1 else Path()) / "report.html"
-    require(not path.is_dir(), f"{path} is a folder: name a file for the report")
-    return write_atomically(path, make_report(runs, image, studies))
+    return write_atomically(target, make_report(runs, image, studies))
 
 
 def _is_study(folder: Path) -> bool:
@@ -134,6 +138,7 @@ def make_report(runs: Sequence[RunRecord], image: str | Path | None = None, stud
             Markup('<meta charset="utf-8">'),
             Markup(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
             Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+            Markup(f'<meta name="generator" content="{MARK}">'),
             # A browser asks for an icon of its own accord, unless the page has one.
             Markup('<link rel="icon" href="data:,">'),
             element("title", title),

@@ -16,6 +16,7 @@ from nas.runs.history import Snapshot, read_history
 from nas.runs.names import GENOTYPE, GENOTYPES, METRICS, command_of, read_config
 from retrain.report.series import finite
 from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.validation import as_path
 
 __all__ = [
     "Evaluated",
@@ -93,7 +94,7 @@ def read_runs(folders: Sequence[str | Path]) -> list[RunRecord]:
     Raises:
         ValueError: One is not a run folder; one line.
     """
-    paths = [Path(folder) for folder in folders]
+    paths = [as_path(folder) for folder in folders]
     return [read_run(path, name) for path, name in zip(paths, unique_names(paths), strict=True)]
 
 
@@ -107,7 +108,7 @@ def read_run(folder: str | Path, name: str | None = None) -> RunRecord:
     Raises:
         ValueError: It is not a run folder, or its settings cannot be read; one line.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     notes: list[str] = []
     lines: list[dict[str, Any]] = []
     genotype, history = None, []

@@ -28,6 +28,7 @@ from retrain.sweeps.report import (
 )
 from retrain.sweeps.space import read
 from retrain.sweeps.study import amount, open_study, spoken, written
+from search_spaces.validation import without_password
 
 if TYPE_CHECKING:
     from retrain.sweeps.study import Study
@@ -183,7 +184,7 @@ def commands(record: StudyRecord) -> list[tuple[str, str]]:
     """Commands that use the result or resume the study: (command, what it does)."""
     folder, study = record.path, record.study
     name = folder.resolve().name
-    kept = f" --storage {word(record.storage)} --study {word(study.name)}" if record.storage else ""
+    kept = f" --storage {word(without_password(record.storage))} --study {word(study.name)}" if record.storage else ""
     sweep = word(folder / SWEEP_FILE)
     lines = []
     if record.best is not None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from retrain.sweeps.ledger import END, SURPLUS
 from retrain.sweeps.report import best_trial, counted
 from retrain.sweeps.study import Study, amount, written
+from search_spaces.validation import printable
 
 __all__ = ["Screen", "live_table"]
 
@@ -80,7 +81,7 @@ class Screen:
         if self._live is not None:
             console = self._live.console
             return lambda line: console.print(line, markup=False, highlight=False)
-        return lambda line: print(line, flush=True)
+        return lambda line: print(printable(line), flush=True)
 
     def _refresh(self) -> None:
         while not self._stop.is_set():

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 from nas.config import RunConfig, SearchConfig
 from retrain.config import RetrainConfig
 from search_spaces.files import read_yaml
-from search_spaces.validation import Settings, from_plain, hints, raised_as, require, short
+from search_spaces.validation import Settings, as_path, from_plain, hints, raised_as, require, short
 
 __all__ = ["Parameter", "StudyConfig", "Sweep", "load_sweep", "shipped"]
 
@@ -184,7 +184,7 @@ def load_sweep(source: str | Path) -> Sweep:
     Raises:
         ValueError: There is none, or it is wrong; the message names the file and what to give.
     """
-    path = shipped().get(str(source), Path(source))
+    path = shipped().get(str(source)) or as_path(source)
     require(
         path.exists(), f"there is no sweep {str(source)!r}: choose one of {', '.join(shipped())}, or name a YAML file"
     )

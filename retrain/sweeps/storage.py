@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import threading
 import time
 import warnings
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
@@ -15,7 +19,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.validation import require
+from nas.runs.folder import refuse_links
+from search_spaces.files import open_own
+from search_spaces.validation import as_path, require, without_password
 
 __all__ = ["BEAT", "BEATS", "Beat", "LostTrialError", "Watch", "is_out_of_reach", "open_storage", "study_name"]
 
@@ -26,6 +32,8 @@ BEATS = 6
 SCHEMES = ("sqlite:", "postgresql:", "postgresql+", "grpc:")
 SECONDS = 10.0
 """Patience with a proxy that does not answer."""
+BLOCK = 2**16
+"""Bytes of a journal's end that are read at a time."""
 STARTS = 5
 """Attempts at opening: where workers start at once, each wants to make the tables of a database."""
 
@@ -34,12 +42,75 @@ class LostTrialError(RuntimeError):
     """Others took this worker for dead and its trial is marked failed: it must be given up."""
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal, a line for each change, which survives full disks and power cuts.
+
+    A half line at the end is cut, under the lock, before the next one is appended. Where a line does not fit onto the
+    disk, the file is put back as it was.
+    """
+
+    def __init__(self, path: Path) -> None:
+        open_own(path).close()
+        # A lock that is a file works on NFS, too, and one that a killed worker left is broken after half a minute. (The
+        # default, a symbolic link, is broken only where the file's path is the same on all machines.)
+        self._path, self._mutex = path, JournalFileOpenLock(str(path))
+        super().__init__(str(path), self._mutex)
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        number = log_number_from
+        try:
+            for log in super().read_logs(log_number_from):
+                number += 1
+                yield log
+        except FileNotFoundError:
+            raise ValueError(f"{self._path} is gone: was the study's folder moved or removed?") from None
+        except ValueError as error:
+            remedy = "take a whole copy, or remove that line, whose change is then lost"
+            raise ValueError(f"{self._path}, line {number + 1}: it is broken ({error}): {remedy}") from error
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        lines = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs).encode()
+        self._mutex.acquire()
+        try:
+            with open_own(self._path, "r+b", buffering=0) as file:
+                end = _whole(file)
+                if file.seek(0, os.SEEK_END) > end:
+                    file.truncate(end)
+                try:
+                    file.seek(end)
+                    while lines:  # a part of them, where the disk becomes full
+                        lines = lines[file.write(lines) :]
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)
+                    raise
+        finally:
+            self._mutex.release()
+
+
+def _whole(file: IO[bytes]) -> int:
+    """Bytes of a journal without a last line that is cut short."""
+    size = file.seek(0, os.SEEK_END)
+    tail, start = b"", size
+    while start > 0 and b"\n" not in tail[:-1]:
+        start = max(0, start - BLOCK)
+        file.seek(start)
+        tail = file.read(size - start)
+    last = tail[tail.rfind(b"\n", 0, -1) + 1 :]
+    try:
+        whole = last.endswith(b"\n") and isinstance(json.loads(last), dict)
+    except ValueError:
+        whole = False
+    return size if whole else size - len(last)
+
+
 def open_storage(name: str | None, folder: Path) -> BaseStorage:
     """Opens the storage of a study.
 
     Args:
         name: None or "journal", a journal file in the folder; "sqlite", a database there; a URL of one
             (sqlite:///FILE, postgresql://USER@HOST/NAME); grpc://HOST:PORT, a proxy; or the path of a journal file.
+            `$NAME` is expanded in all of them.
         folder: The study's.
 
     Raises:
@@ -47,19 +118,21 @@ def open_storage(name: str | None, folder: Path) -> BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=ExperimentalWarning)  # of parts of Optuna that are years old
+    name = None if name is None else os.path.expandvars(name)
     if name == "sqlite":
+        refuse_links([folder / "study.db"])
         name = f"sqlite:///{folder / 'study.db'}"
     if name is None or name == "journal" or "://" not in name:
-        path = folder / "journal.log" if name in (None, "journal") else Path(str(name))
-        require(path.suffix == ".log", f"--storage is {name!r}: give journal, sqlite, a URL, or a journal file (.log)")
+        shown = without_password(str(name))
+        path = folder / "journal.log" if name in (None, "journal") else as_path(str(name))
+        require(path.suffix == ".log", f"--storage is {shown!r}: give journal, sqlite, a URL, or a journal file (.log)")
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A lock that is a file works on NFS, too, and one that a killed worker left is broken after half a minute. (The
-        # default, a symbolic link, is broken only where the file's path is the same on all machines.)
-        return JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
-    require(
-        name.startswith(SCHEMES),
-        f"--storage is {name!r}: a URL begins with sqlite:///, postgresql:// or grpc://",
-    )
+        try:
+            return JournalStorage(_Journal(path))
+        except (LookupError, TypeError) as error:  # its lines are JSON, but not Optuna's
+            raise ValueError(f"{path} cannot be read as a study's storage ({error!r}): take a whole copy") from error
+    shown = without_password(name)
+    require(name.startswith(SCHEMES), f"--storage is {shown!r}: a URL begins with sqlite:///, postgresql:// or grpc://")
     if name.startswith("grpc:"):
         return _proxy(name)
     return _database(name)
@@ -78,7 +151,9 @@ def _database(url: str) -> BaseStorage:
     options: dict[str, object] = {"pool_pre_ping": True}  # a connection that the server closed is reopened
     if url.startswith("sqlite:"):
         options = {"connect_args": {"timeout": 60}}
-        Path(url.partition(":///")[2]).parent.mkdir(parents=True, exist_ok=True)
+        path = as_path(url.partition(":///")[2])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        url = f"sqlite:///{path}"
     for attempt in range(STARTS):
         try:
             return optuna.storages.get_storage(RDBStorage(url, engine_kwargs=options))
@@ -86,7 +161,7 @@ def _database(url: str) -> BaseStorage:
             raise ValueError(f"PostgreSQL needs the package {error.name}: pip install 'psycopg[binary]'") from error
         except Exception as error:  # of SQLAlchemy, of the driver, of Optuna
             if attempt == STARTS - 1:
-                reason = str(error).strip().partition("\n")[0]
+                reason = str(error).strip().partition("\n")[0].replace(url, without_password(url))
                 raise ValueError(
                     f"the storage cannot be opened: {reason}. Look whether it runs, and at the URL"
                 ) from error

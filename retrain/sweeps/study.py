@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
 from nas.evaluation.metrics import is_collapse
-from nas.runs.folder import CHANGEABLE, read_metrics
+from nas.runs.folder import CHANGEABLE, MovedError, read_metrics, refuse_links
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import CONFIG, SWEEP_FILE
 from nas.training.devices import choose_device
@@ -33,7 +32,7 @@ from retrain.sweeps.settings import StudyConfig, load_sweep
 from retrain.sweeps.space import Label, Space, check_cmaes, make_pruner, make_sampler, suggest
 from retrain.sweeps.storage import Beat, LostTrialError, open_storage
 from retrain.sweeps.workers import Worker, is_free, reason_of
-from search_spaces.validation import differences, from_plain, require, to_plain
+from search_spaces.validation import as_path, differences, from_plain, require, to_plain, without_password
 
 __all__ = [
     "COLLAPSED",
@@ -117,6 +116,7 @@ class Study(Worker):
         super().__init__(self.storage, self.name, self.config.patience, self.config.failures, self.say)
         # In this order: a worker that starts at the same time describes the study before it makes a trial.
         begun, trials = sorted(self.folder.glob("trial-*")), study.trials
+        refuse_links(begun)
         kept = study.user_attrs.get(SWEEP)
         if kept is None:
             require(not trials, f"the storage has a study {self.name} of something else: give another --study")
@@ -162,7 +162,7 @@ class Study(Worker):
         try:
             values = self._values(trial, parent, beat)
             outcome = TrialState.COMPLETE
-        except (LostTrialError, UpdateFinishedTrialError):
+        except (LostTrialError, UpdateFinishedTrialError, MovedError):
             raise
         except optuna.TrialPruned:
             outcome = TrialState.PRUNED
@@ -294,7 +294,7 @@ def open_study(folder: str | Path, storage: str | None = None, name: str | None 
         ValueError: It is no study's folder, the storage is elsewhere, broken or out of reach, or it has no such study;
             one line.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     require((folder / SWEEP_FILE).is_file(), f"{folder} is not the folder of a study: it has no {SWEEP_FILE}")
     sweep = load_sweep(folder / SWEEP_FILE)
     space = Space.of(sweep, from_plain(sweep.config_class, sweep.settings))
@@ -308,10 +308,11 @@ def open_study(folder: str | Path, storage: str | None = None, name: str | None 
         opened = open_storage(storage, folder)
         names = optuna.get_all_study_names(opened)
     except Exception as error:  # of Optuna, of a driver: a broken journal is whatever its first wrong line leads to
-        if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):
+        if isinstance(error, ValueError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{where} cannot be read as a study's storage ({reason}): take a whole copy") from error
+        shown = without_password(str(where))
+        raise ValueError(f"{shown} cannot be read as a study's storage ({reason}): take a whole copy") from error
     name = name or (names[0] if len(names) == 1 else folder.resolve().name)
     require(name in names, f"the storage has no study {name!r}: give --storage and --study as nas-sweep had them")
     return Study(name, space, sweep.study, opened, folder)

@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.data.base import DataError
-from nas.runs.folder import claimed
+from nas.runs.folder import MovedError, claimed
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import RunError
 from retrain.sweeps.ledger import END, FAILED, INTERRUPTED, LOST, SURPLUS
@@ -113,7 +113,7 @@ class Worker(ABC):
                     reason = None
                     self.say(f"trial {trial.number}: given up, as this worker gave no sign of life and was taken for "
                              "dead")  # fmt: skip
-                except KeyboardInterrupt:
+                except (KeyboardInterrupt, MovedError):
                     self._watch.fail(trial, **{END: INTERRUPTED})
                     raise
             failures, waits = 0 if reason is None else failures + 1, False
@@ -226,7 +226,7 @@ class Jobs(Worker):
         except LostTrialError:
             raise
         except Exception as error:
-            is_own = isinstance(error, ArithmeticError | ValueError) and not isinstance(error, DataError)
+            is_own = isinstance(error, ArithmeticError | ValueError) and not isinstance(error, DataError | MovedError)
             if not (is_own or is_out_of_memory(error)):
                 self._watch.fail(trial, **{END: INTERRUPTED})
                 raise

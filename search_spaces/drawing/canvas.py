@@ -10,8 +10,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, write_atomically
 from search_spaces.genotype import Genotype
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,10 +50,11 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
         ValueError: Another ending.
         OSError: The folder cannot be written.
     """
-    ending = Path(path).suffix.lower()
+    ending = (path := as_path(path)).suffix.lower()
     if ending not in ENDINGS:
         raise ValueError(f"picture {str(path)!r} ends in {ending!r}: expected {', '.join(ENDINGS)}")
-    return write_atomically(path, lambda file: figure.savefig(file, format=ending[1:]))
+    told = {"Software" if ending == ".png" else "Creator": MARK}
+    return write_atomically(path, lambda file: figure.savefig(file, format=ending[1:], metadata=told))
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Axes]:

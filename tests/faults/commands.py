@@ -1,30 +1,37 @@
-"""What the scripts here share: small runs by `python -m cli.search` and `cli.retrain`, whose steps can be counted."""
+"""What the scripts here share: small runs by `python -m cli.search` and `cli.retrain`, whose steps can be counted, and
+other commands, each with what its end must be equal to."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
+from PIL import Image
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS.parent), str(TESTS)]
 
 import tiny  # noqa: E402
-from nas.config import to_plain  # noqa: E402
 from nas.runs.checkpoint import load_checkpoint  # noqa: E402
+from runs import check_same_run  # noqa: E402
+from search_spaces.validation import to_plain  # noqa: E402
 
 KINDS = ("search", "retrain")
 STEPS = 8
 """Steps of the weights in an epoch."""
 
 COUNTED = """
-import os, runpy, sys
+import io, os, runpy, sys, time
+import nas.runs.checkpoint
 from nas.training.step import Stepper
 
 step, file = Stepper.step, os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -35,10 +42,25 @@ def counted(self, images, labels, where):
         os.write(file, b".")
     return value
 
+write = nas.runs.checkpoint.write_atomically
+
+def slowly(path, content):
+    def pieces(file):
+        content(buffer := io.BytesIO())
+        data = buffer.getvalue()
+        for first in range(0, len(data), len(data) // 20 + 1):
+            file.write(data[first : first + len(data) // 20 + 1])
+            file.flush()
+            time.sleep(0.02)
+    return write(path, pieces)
+
+if os.environ.get("NAS_TRIES_SLOW_WRITES"):
+    nas.runs.checkpoint.write_atomically = slowly
 Stepper.step = counted
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
-"""Runs a module as `python -m` does, and writes a byte into a file for every step of the weights."""
+"""Runs a module as `python -m` does, and writes a byte into a file for every step of the weights. Where the environment
+asks for it, a checkpoint is written in pieces, during 0.4 seconds."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +95,10 @@ class Run:
         words = [sys.executable, "-c", COUNTED, str(self.counter), f"cli.{self.kind}", *where, "--quiet", *self.options]
         environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def is_writing(self) -> bool:
+        """Whether a half-written checkpoint is there."""
+        return any(path.stat().st_size for path in self.folder.glob(".checkpoint.pt.*.tmp"))
 
     def steps(self) -> int:
         """Steps that the process took that was started last."""
@@ -119,3 +145,106 @@ def finish(run: Run) -> float:
 def option(name: str, default: str) -> str:
     """The value behind `name` on the command line."""
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+
+Compare = Callable[[Path, Path], None]
+"""Checks that what was written to a folder is what an undisturbed command wrote to another; AssertionError if not."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that is given again, word for word, after it was killed."""
+
+    words: tuple[str, ...]
+    """The module, and its arguments but the last two."""
+    option: str
+    """The option that names the file or folder to write."""
+    compare: Compare
+    file: str = ""
+    """The file in the folder, where the option names one."""
+
+    def start(self, folder: Path) -> subprocess.Popen[str]:
+        """Starts the command, to write into a folder."""
+        words = [sys.executable, "-m", *self.words, self.option, str(folder / self.file)]
+        environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def same_runs(whole: Path, other: Path) -> None:
+    """The same runs, bit for bit."""
+    runs = sorted(path.parent.relative_to(whole) for path in whole.rglob("config.yaml"))
+    assert runs and runs == sorted(path.parent.relative_to(other) for path in other.rglob("config.yaml"))
+    for run in runs:
+        searched = "nas-search" in (whole / run / "config.yaml").read_text().splitlines()[0]
+        check_same_run(whole / run, other / run, "search" if searched else "retrain")
+
+
+def same_ranking(whole: Path, other: Path) -> None:
+    """The same runs, and the same table of them."""
+    same_runs(whole, other)
+    assert (whole / "ranking.md").read_text().replace(str(whole), "") == (
+        (other / "ranking.md").read_text().replace(str(other), "")
+    )
+
+
+def same_files(whole: Path, other: Path) -> None:
+    """The same files, bit for bit."""
+    names = sorted(path.name for path in whole.iterdir())
+    assert names and names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        assert (whole / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def same_report(whole: Path, other: Path) -> None:
+    """The same page but for the time at which it was made."""
+    pages = [(folder / "report.html").read_text().splitlines() for folder in (whole, other)]
+    first, second = ([line for line in page if "Made 2" not in line] for page in pages)
+    assert first and first == second
+
+
+def whole_study(_: Path, other: Path) -> None:
+    """All trials are there, each with its own run to the end. (A trial that is tried again has another number.)"""
+    from optuna.trial import TrialState
+
+    from nas.runs.folder import read_metrics
+    from retrain.sweeps.study import open_study
+
+    done = [trial for trial in open_study(other).trials if trial.state == TrialState.COMPLETE]
+    assert len(done) == 2 and (other / "best.yaml").is_file()
+    for trial in done:
+        lines = read_metrics(other / trial.user_attrs["folder"])
+        assert [line["epoch"] for line in lines] == [0] and lines[-1]["val"]["miou"] == trial.values[0]
+
+
+def whole_commands(folder: Path) -> Mapping[str, Command]:
+    """The commands, with a trained network, images, a genotype and a sweep of their own."""
+    trained = small_run("retrain", folder, "trained", 1)
+    searched = small_run("search", folder, "searched", 1)
+    for run in (trained, searched):
+        if not run.checkpoint.exists():
+            finish(run)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    for seed in range(12):
+        pixels = np.random.default_rng(seed).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{seed}.png")
+    sweep = {
+        "command": "search",
+        "sampler": "random",
+        "trials": 2,
+        "patience": 2.0,
+        "parameters": {"optimizer.momentum": {"range": [0.0, 0.9]}},
+    }
+    (folder / "sweep.yaml").write_text(json.dumps(sweep), encoding="utf-8")
+    genotype, training = str(searched.folder / "genotype.json"), str(trained.settings)
+    ranked = ("--config", training, "--random", "1", "--seeds", "0,1")
+    return {
+        "rank": Command(("cli.rank", genotype, *ranked), "--out", same_ranking),
+        "seeds": Command(("cli.search", "--config", str(searched.settings), "--seeds", "0,1"), "--out", same_runs),
+        "sweep": Command(
+            ("cli.sweep", str(folder / "sweep.yaml"), "--config", str(searched.settings)), "--out", whole_study
+        ),
+        "predict": Command(("cli.predict", str(trained.folder), str(images)), "--out", same_files),
+        "export": Command(("cli.export", str(trained.folder)), "--onnx", same_files, "model.onnx"),
+        "report": Command(("cli.report", str(trained.folder)), "--out", same_report, "report.html"),
+    }

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from nas.data.base import DATASETS, IGNORE, DataError, DatasetEntry, SegmentationDataset, open_dataset
 from nas.data.check.statistics import SampleCounts, SplitCounts, count_sample, equal_images
 from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image
+from search_spaces.validation import as_path
 
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
 
@@ -100,7 +101,7 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
         DataError: No split can be opened; the message is that of the first one.
     """
     entry = DATASETS.get(name)
-    path = None if root is None else Path(root)
+    path = None if root is None else as_path(root)
     sure = splits is not None or entry.splits is not None
     names = _splits_there(entry, path) if splits is None else splits
     opened = Opened(name, path, [], [], [])

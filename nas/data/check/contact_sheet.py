@@ -15,10 +15,12 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from nas.data.base import IGNORE, DataError, SegmentationDataset
 from nas.runs.pictures import colorize
-from search_spaces.files import write_atomically
+from search_spaces.files import MARK, write_atomically
+from search_spaces.validation import as_path
 
 __all__ = ["draw_contact_sheet", "overlay", "write_contact_sheet"]
 
@@ -47,7 +49,9 @@ def write_contact_sheet(splits: Sequence[SegmentationDataset], samples: int, pat
         OSError: The file cannot be written.
     """
     sheet = draw_contact_sheet(splits, samples)
-    write_atomically(path, lambda file: sheet.save(file, format="PNG"))
+    mark = PngInfo()
+    mark.add_text("Software", MARK)
+    write_atomically(as_path(path), lambda file: sheet.save(file, format="PNG", pnginfo=mark))
 
 
 def draw_contact_sheet(splits: Sequence[SegmentationDataset], samples: int) -> Image.Image:
