@@ -218,7 +218,7 @@ def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
         shown = ", ".join(f"{value} ({count:,} pixels)" for value, count in list(values.items())[:5])
         message = (
             f"label {pair.label} holds values that stand for no class: {shown}{', ...' * (len(values) > 5)}; "
-            f"expected {dataset.expected_values()}"
+            f"expected {dataset.expected_values(values)}"
         )
         problems.append(Problem(split, "values", str(pair.label), message, values))
     return problems
