@@ -136,19 +136,22 @@ def label_faults(pixels: Mapping[str, Counts], classes: Sequence[str], train: st
 
 def label_doubts(pixels: Mapping[str, Counts], classes: Sequence[str], train: str, val: str) -> Iterator[str]:
     """Likely mistakes, a line each; arguments as for `label_faults`, and the name of the split for validation."""
+    pixels = {split: counts for split, counts in pixels.items() if counts[: len(classes)].any()}
     absent = {
-        split: [n for n, count in zip(classes, counts, strict=False) if not count] for split, counts in pixels.items()
+        split: [name for name, count in zip(classes, counts.tolist(), strict=False) if not count]
+        for split, counts in pixels.items()
     }
     for split, so in ((train, "so they cannot be learnt there"), (val, "so its mIoU is the mean over the others")):
         if missing := absent.get(split):
             shown = f"{', '.join(missing[:10])}{', ...' * (len(missing) > 10)}"
             yield f"{len(missing)} of {len(classes)} classes never occur in {split}, {so}: {shown}"
     for split, counts in pixels.items():
-        share = counts[IGNORE] / max(1, counts.sum())
-        if share > 0.5 or (split == train and absent[split] and share > DISGUISED):
+        share, missing = counts[IGNORE] / counts.sum(), absent[split]
+        one = split == train and len(missing) == 1 and share > DISGUISED
+        if share > 0.5 or one:
             yield (
                 f"{share:.1%} of the pixels of {split} are ignored: is the ignored value ({IGNORE} in most data sets) "
-                "a class in these labels?"
+                f"a class in these labels{f', {missing[0]}' * one}? --loader.ids tells what values stand for"
             )
 
 
