@@ -237,7 +237,9 @@ def mean_note(mean_over: Any) -> str:
         mean_over: As `ConfusionMatrix.mean_over`; from files, anything.
     """
     good = isinstance(mean_over, list) and len(mean_over) == 2 and all(isinstance(part, int) for part in mean_over)
-    return f" (mean over {mean_over[0]} of {mean_over[1]} classes)" * (good and mean_over[0] < mean_over[1])
+    if not good or mean_over[0] >= mean_over[1]:
+        return ""
+    return f" (mean over {mean_over[0]} of {mean_over[1]} classes)"
 
 
 def epoch_text(metrics: Mapping[str, Any]) -> str:
