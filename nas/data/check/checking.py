@@ -119,7 +119,8 @@ def open_splits(
         opened.problems.extend(Problem(split, "partner", str(file.path), file.missing + file.expected) for file in lone)
     if not opened.splits:
         raise failures[0]
-    for split in {"train", "val"}.difference(names) if splits is None and entry.splits else ():
+    needed = ("train", "val") if splits is None and entry.splits else ()
+    for split in [split for split in needed if split not in names]:
         message = f"{name}: there is no split {split}, which a run needs, unless --loader.{split}-split names another"
         opened.problems.append(Problem(split, "split", str(path or ""), message))
     return opened
