@@ -425,6 +425,8 @@ def test_folder_messages(plain: Path) -> None:
     (plain / "classes.json").unlink()
     (plain / "classes.txt").unlink()
     assert "holds no classes.txt; expected one class name a line" in message("folder", plain)
+    (plain / "labelmap.txt").write_text("")
+    assert message("folder", plain).endswith("; if labelmap.txt is that list, rename it")
 
 
 # --- pairs and content --------------------------------------------------------------------------------------

@@ -84,9 +84,11 @@ class Folder(PairedDataset):
         )
         files = [path for path in (root / "classes.txt", root / "classes.json") if path.is_file()]
         if not files:
+            lists = sorted(path for path in root.iterdir() if path.suffix.lower() in (".txt", ".csv", ".json"))
             raise DataError(
                 f"folder: {root} holds no classes.txt; expected one class name a line (or 'name R G B'), "
                 "in the order of the ids, or the same as classes.json"
+                + (f"; if {lists[0].name} is that list, rename it" if lists else "")
             )
         if len(files) > 1:
             raise DataError(f"folder: {root} holds classes.txt and classes.json; keep one of them")

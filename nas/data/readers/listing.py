@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nas.data.base import DataError
+from search_spaces.validation import counted
 
 __all__ = ["Listing", "by_stem", "check_folder", "list_files", "listed", "not_read", "subfolders"]
 
@@ -111,14 +112,17 @@ def subfolders(folder: Path) -> list[Path]:
 
 def listed(paths: Sequence[Path], folder: Path | None = None) -> str:
     """Names of files and folders for messages, at most five, with paths inside `folder`."""
-    within = [path.relative_to(folder) if folder and path.is_relative_to(folder) else path for path in paths[:NAMED]]
-    shown = [f"{path}{'/' * whole.is_dir()}" for path, whole in zip(within, paths, strict=False)]
+    shown = [
+        f"{path.relative_to(folder) if folder and path.is_relative_to(folder) else path}{'/' * path.is_dir()}"
+        for path in paths[:NAMED]
+    ]
     return ", ".join([*shown, *["..."] * (len(paths) > NAMED)]) or "no folders"
 
 
 def not_read(paths: Sequence[Path], folder: Path | None = None) -> str:
     """What was not read, counted and named: "2 files were not read: a.txt, b.csv"; empty if all was."""
-    folders = sum(path.is_dir() for path in paths)
-    noun = "folder" if folders == len(paths) else "file or folder" if folders else "file"
-    noun = noun if len(paths) == 1 else noun.replace(" or ", "s and ") + "s"
-    return f"{len(paths)} {noun} {'was' if len(paths) == 1 else 'were'} not read: {listed(paths, folder)}" * bool(paths)
+    if not paths:
+        return ""
+    folders = [path.is_dir() for path in paths]
+    what = counted(len(paths), "folder" if all(folders) else "files and folder" if any(folders) else "file")
+    return f"{what} {'was' if len(paths) == 1 else 'were'} not read: {listed(paths, folder)}"
