@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny
 from nas.config import AugmentConfig
@@ -35,8 +36,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tree(root: Path, train: Sequence[int], val: Sequence[int], classes: Sequence[str] = NAMES[:2]) -> Path:
-    """A folder whose labels are drawn from these values; three images of 24x32 in train, two in val."""
-    for split, values, count in (("train", train, 3), ("val", val, 2)):
+    """A folder whose labels are drawn from these values; four images of 24x32 in train, two in val."""
+    for split, values, count in (("train", train, 4), ("val", val, 2)):
         for number in range(count):
             image, label = (root / kind / split / f"{number}.png" for kind in ("images", "labels"))
             write_pair(image, label, drawn(values, number, (24, 32)), (24, 32))
@@ -88,7 +89,7 @@ def test_a_class_with_a_read_of_its_own_is_read_by_it(tmp_path: Path) -> None:
             return image, 1 - label
 
     folder = open_dataset("folder", tree(tmp_path, [1], [0]), "train")
-    assert count_labels(folder)[1] == count_labels(Swapped(folder, [0, 1, 2]))[0] == 3 * 24 * 32
+    assert count_labels(folder)[1] == count_labels(Swapped(folder, range(4)))[0] == 4 * 24 * 32
 
 
 def test_labels_are_counted_once_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,14 +98,14 @@ def test_labels_are_counted_once_until_they_change(tmp_path: Path, monkeypatch: 
     original = PairedDataset.read_ids
     monkeypatch.setattr(PairedDataset, "read_ids", lambda self, index: reads.append(index) or original(self, index))
     first = count_labels(open_dataset("folder", root, "train"))
-    assert sorted(reads) == [0, 1, 2]
+    assert sorted(reads) == [0, 1, 2, 3]
     assert count_labels(open_dataset("folder", root, "train")).tolist() == first.tolist()
-    assert len(reads) == 3
+    assert len(reads) == 4
     write_pair(root / "images/train/0.png", root / "labels/train/0.png", 1, (24, 32))
     assert count_labels(open_dataset("folder", root, "train"))[1] > first[1]
-    assert len(reads) == 6
+    assert len(reads) == 8
     count_labels(open_dataset("folder", root, "train", ids={0: 1, 1: 0}))
-    assert len(reads) == 9
+    assert len(reads) == 12
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[1]", "{}", "null", json.dumps(["a"] * 256), json.dumps([1e400] * 256)])
@@ -259,3 +260,25 @@ def test_a_run_follows_the_ids_of_its_labels(tmp_path: Path) -> None:
     assert "ids: one-based" in (result.folder / "config.yaml").read_text()
     assert evaluate(result.folder, device="cpu").mean_over[1] == 2
     assert count_labels(open_dataset("folder", root, "val", ids="one-based"))[:2].all()
+
+
+@pytest.mark.slow
+def test_masks_of_0_and_255_from_the_check_to_predicted_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree(Path("mine"), [0, 255], [0, 255])
+    (Path("mine") / "classes.txt").write_text("__ignore__\n_background_\nthing\n")  # as labelme writes it
+    ids = ("--loader.ids", "{0: 0, 255: 1}")
+    data = ("--data=folder", "--data-root=mine", "--epochs=1", "--loader.batch-size=2", "--device=cpu")
+    tiny_ones = (*data, "--loader.augment.crop=[33,33]")
+    space = ("--space=autodeeplab-tiny", "--architecture.start-epoch=0", "--layers=2", "--blocks=1", "--out=found")
+    for refused in (("nas-data", "check", "folder", "mine"), ("nas-search", *space, *tiny_ones)):
+        outcome = tiny.command(*refused)
+        assert outcome.code == 2 and "give --loader.ids '{0: 0, 255: 1}'" in outcome.err
+    assert tiny.command("nas-data", "check", "folder", "mine", *ids).code == 0
+    assert tiny.command("nas-search", *space, *tiny_ones, *ids).code == 0
+    assert tiny.command("nas-retrain", "found/genotype.json", *tiny_ones, *ids, "--out=trained").code == 0
+    measured = tiny.command("nas-evaluate", "trained", "--device=cpu")
+    assert measured.code == 0 and "over 2 of 2 classes" in measured.out and "thing" in measured.out
+    assert tiny.command("nas-predict", "trained", "mine/images/val", "--device=cpu", "--out=masks").code == 0
+    masks = [np.asarray(Image.open(f"masks/{number}.png")) for number in range(2)]
+    assert set(np.unique(masks)) <= {0, 255}
