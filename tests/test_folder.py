@@ -185,7 +185,7 @@ def test_class_files_of_other_tools_are_understood(tmp_path: Path, text: str, en
         ("road\nc\x0car\n", 2, "control character"),
         ("road\ncar 1 2 256\n", 2, r"has the color \[1, 2, 256\]"),
         ("road\ncar\nroad\n", None, "lists road more than once"),
-        (b"road\nfor\xeat\n", 2, "cannot be read as text: save the file as UTF-8"),
+        (b"road\nfor\xeat\n", 2, "cannot be read as text, from line 2 on: save the file as UTF-8"),
     ],
 )
 def test_what_may_mean_something_else_is_refused_by_line(

@@ -55,7 +55,7 @@ def read_text(kind: str, path: Path) -> str:
             return content.decode("utf-16" if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{kind} {path}, line {line} cannot be read as text: save the file as UTF-8") from error
+        raise DataError(f"{kind} {path} cannot be read as text, from line {line} on: save the file as UTF-8") from error
     except OSError as error:
         raise DataError(f"{kind} {path} cannot be read: {error.strerror}") from error
     raise DataError(f"{kind} {path} is longer than {TEXT_LIMIT // 2**20} MiB; expected a short text file")
