@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
 from search_spaces.registry import Registry
-from search_spaces.validation import Settings, from_plain, require, short, whole
+from search_spaces.validation import Settings, fits, from_plain, require, short, whole
 
 __all__ = [
     "CHANGEABLE",
@@ -62,6 +62,7 @@ SyncBatchNorm = Literal["gpu", "always", "never"]
 Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node"]
 Cache = Literal["none", "memory", "disk"]
+LabelIds = Literal["one-based", "zero-ignored"] | dict[int, int] | None
 Sampling = Literal["none", "gumbel"]
 CostName = Literal["multiply_adds", "parameters"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
@@ -287,6 +288,10 @@ class LoaderConfig(Settings):
     """Processes that read and augment; 0 uses a thread of the main process."""
     prefetch: int = 2
     """Training batches prepared ahead by each worker or by the thread; 0 prepares each when it is needed."""
+    ids: LabelIds = None
+    """What the values in the label files of `folder` stand for, if not class ids from 0: one-based (1 is the first
+    class), zero-ignored (the same, and 0 is ignored), or the class id, or 255 (ignored), of each value, such as
+    '{0: 0, 255: 1}'."""
     cache: Cache = "none"
     """Where decoded images are kept: none; memory; or disk, a memory-mapped file under nas-segmentation in
     $XDG_CACHE_HOME or ~/.cache, which later runs use too."""
@@ -302,6 +307,12 @@ class LoaderConfig(Settings):
         self.limit("resolution", above=0, most=4)
         self.limit("workers", "prefetch", least=0, most=MAX_PROCESSES)
         self.limit("train_limit", "val_limit", least=1)
+        pairs = self.ids.items() if isinstance(self.ids, dict) else ()
+        require(
+            all(fits(value, int) and fits(number, int) for value, number in pairs)
+            and all(0 <= value < 2**16 and 0 <= number < 256 for value, number in pairs),
+            f"loader.ids is {short(self.ids)}: give the id, 0 to 255, of each value from 0 to 65535",
+        )
         self.limit("batch_size", least=2, most=MAX_IMAGES, note=" (batch norm needs two)")
         require(
             self.prefetch > 0 or self.workers == 0,

@@ -302,12 +302,13 @@ def test_classes_that_never_occur_in_train_are_a_warning(tree: Path, run: Run) -
     for name in "abcd":
         write(tree, "train", name, [[0, IGNORE, IGNORE]])
     warnings = checked("folder", tree).warnings
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert "2 of 3 classes never occur in train, so they cannot be learnt there: road, tree" in warnings[0]
-    assert "66.7% of the pixels of train are ignored" in warnings[1]
+    assert "2 of 3 classes never occur in val, so its mIoU is the mean over the others: sky, tree" in warnings[1]
+    assert "66.7% of the pixels of train are ignored" in warnings[2]
     outcome = run("folder", tree)
     assert outcome.code == 0
-    assert "warnings: 2" in outcome.out
+    assert "warnings: 3" in outcome.out
     assert f"{1 / np.log(1.02):.4f}" in outcome.out and "--" in outcome.out
 
 
@@ -383,8 +384,8 @@ def test_a_first_users_mistakes_are_explained(tree: Path, run: Run) -> None:
     assert "unknown data set 'foldr': choose one of" in said("foldr", tree)
     assert "reads no folder" in said("shapes", tree)
     for path in tree.glob("labels/*/*.png"):
-        path.rename(path.with_suffix(".gif"))
-    assert "holds no label files; expected .png; it holds a.gif, b.gif, c.gif, ..." in said("folder", tree)
+        path.rename(path.with_suffix(".jpg"))
+    assert "holds no label files; expected .png, .tif, .bmp or the like; it holds a.jpg, b.jpg" in said("folder", tree)
     (tree / "images").rename(tree / "pictures")
     assert "holds labels/, pictures/; expected images/SPLIT/, labels/SPLIT/" in said("folder", tree)
 
@@ -477,3 +478,44 @@ def test_camvid_classes_fit_the_legend(tmp_path: Path) -> None:
     splits = open_splits("camvid", tmp_path).splits
     assert splits[0].classes == CAMVID_CLASSES
     assert draw_contact_sheet(splits, 1).width <= 700
+
+
+def test_a_split_that_a_run_needs_is_a_problem_where_it_is_missing(tree: Path, run: Run) -> None:
+    shutil.rmtree(tree / "images" / "val")
+    shutil.rmtree(tree / "labels" / "val")
+    report = checked("folder", tree)
+    assert problems(report) == [("val", "split", "mine")]
+    assert (
+        "there is no split val, which a run needs, unless --loader.val-split names another" in run("folder", tree).err
+    )
+    assert run("folder", tree, "--splits", "train").code == 0
+
+
+def test_strict_ends_with_2_where_there_are_warnings(tree: Path, run: Run) -> None:
+    write(tree, "val", "f", [[0, 2]])
+    assert run("folder", tree, "--strict").code == 0
+    (tree / "images" / "train" / "notes.txt").write_text("")
+    assert run("folder", tree).code == 0
+    outcome = run("folder", tree, "--strict", "--json")
+    assert (outcome.code, outcome.err) == (
+        2,
+        "nas-data: 1 warning; the first: 1 file was not read: images/train/notes.txt\n",
+    )
+    assert json.loads(outcome.out)["warnings"] == ["1 file was not read: images/train/notes.txt"]
+
+
+def test_masks_of_0_and_255_are_a_problem_and_the_setting_that_is_named_mends_them(tree: Path, run: Run) -> None:
+    (tree / "classes.txt").write_text("sky\nroad\n")
+    for split, name in (("train", "a"), ("train", "b"), ("train", "c"), ("train", "d"), ("val", "e")):
+        write(tree, split, name, [[0, 255, 255], [0, 0, 255]])
+    assert problems(checked("folder", tree)) == [("train", "labels", "mine")]
+    outcome = run("folder", tree)
+    assert outcome.code == 2 and "give --loader.ids '{0: 0, 255: 1}'" in outcome.err
+    mended = run("folder", tree, "--loader.ids", "{0: 0, 255: 1}", "--json")
+    assert (mended.code, json.loads(mended.out)["splits"][0]["classes"][1]["pixels"]) == (0, 12)
+
+
+def test_labels_that_are_all_ignored_are_a_problem_of_the_splits_that_a_run_needs(tree: Path) -> None:
+    for split, name in (("val", "e"), ("test", "x")):
+        write(tree, split, name, [[255]])
+    assert problems(checked("folder", tree)) == [("val", "labels", "mine")]

@@ -425,6 +425,8 @@ def test_folder_messages(plain: Path) -> None:
     (plain / "classes.json").unlink()
     (plain / "classes.txt").unlink()
     assert "holds no classes.txt; expected one class name a line" in message("folder", plain)
+    (plain / "labelmap.txt").write_text("")
+    assert message("folder", plain).endswith("; if labelmap.txt is that list, rename it")
 
 
 # --- pairs and content --------------------------------------------------------------------------------------
@@ -446,7 +448,7 @@ def test_pair_messages(plain: Path) -> None:
     assert "a.jpg and" in message("folder", plain) and "share one name" in message("folder", plain)
     for path in (plain / "images/train").iterdir():
         path.unlink()
-    assert "train holds no image files; expected .bmp" in message("folder", plain)
+    assert "train holds no image files; expected .png, .jpg" in message("folder", plain)
 
 
 def test_label_of_another_size(plain: Path) -> None:

@@ -188,8 +188,9 @@ def test_a_reader_that_breaks_its_word_is_found_out_by_the_check() -> None:
             return str(index)
 
     register_dataset("wrong", needs_root=False, summary="", splits=lambda: ["train"])(Wrong)
-    problems = check(open_splits("wrong")).problems
-    assert [problem.kind for problem in problems] == ["sample"] * 4
+    missing, *problems = check(open_splits("wrong")).problems
+    assert (missing.split, missing.kind) == ("val", "split")
+    assert [problem.kind for problem in problems] == ["sample"] * 4 + ["labels"]
     assert (
         "wrong train 1: the image is float32 [4, 5, 3], the label uint8 [4, 5]: expected uint8" in problems[0].message
     )

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nas.evaluation.metrics import METRICS, ConfusionMatrix, is_collapse, numbers
+from nas.evaluation.metrics import METRICS, ConfusionMatrix, epoch_text, is_collapse, mean_note, numbers
 
 
 def table() -> ConfusionMatrix:
@@ -51,6 +51,15 @@ def test_class_that_never_occurs_is_nan_and_left_out_of_the_mean() -> None:
     assert np.isnan(iou[1]) and np.isnan(iou[2])
     assert iou[3] == 0  # predicted, though never right: that counts
     assert matrix.mean_iou() == pytest.approx((2 / 3 + 0) / 2)
+    assert matrix.mean_over() == [2, 4] and table().mean_over() == [3, 3]
+
+
+def test_an_miou_says_of_how_many_classes_it_is_the_mean_where_those_are_not_all() -> None:
+    values = {metric.name: 0.5 for metric in METRICS.values()}
+    assert epoch_text({**values, "mean_over": [2, 4]}).startswith("val mIoU 50.00 % (mean over 2 of 4 classes)")
+    assert "mean" not in epoch_text({**values, "mean_over": [4, 4]}) + epoch_text(values)
+    for strange in (None, [], [1], ["1", "2"], {"a": 1}, "1 of 2", [1, 2, 3], [None, 2]):
+        assert mean_note(strange) == ""
 
 
 def test_nothing_counted() -> None:

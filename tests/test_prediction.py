@@ -22,7 +22,7 @@ from nas.config import LoaderConfig
 from nas.data.readers.pairs import read_image
 from nas.data.splits import open_split
 from nas.evaluation.inference import Inference, Viewing
-from nas.runs.checkpoint import save_checkpoint
+from nas.runs.checkpoint import load_checkpoint, save_checkpoint
 from nas.training.interruption import InterruptedRun
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
@@ -110,15 +110,47 @@ def test_folders_are_kept_and_predictions_hidden_files_and_others_are_no_images(
         done = predict(run, source, out, recursive=True, outputs=Outputs(overlay=False))
         assert done.written == [out / "b.png", out / "day/a.png", out / "day/deep/a.png"]
     assert written(out) == {"b.png", "day/a.png", "day/deep/a.png"}
-    assert find_images(source) == [source / "b.png"]
+    assert find_images(source) == ([source / "b.png"], [source / "day", source / "masks"])
 
 
 def test_a_folder_whose_folders_have_images_says_so(run: Path, tmp_path: Path) -> None:
     images(tmp_path, "day/a.png")
     with pytest.raises(ValueError, match=r"has no image: expected .*; its folders have some: give --recursive$"):
         find_images(tmp_path)
-    with pytest.raises(ValueError, match=r"has no image: .*webp$"):
+    with pytest.raises(ValueError, match=r"has no image: expected files such as [.]jpg, [.]png or [.]tif$"):
         find_images(tmp_path / "day" / "..", recursive=True, without=tmp_path / "day")
+
+
+def test_every_format_of_pillow_is_predicted_and_the_rest_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = images(tmp_path / "photos", "a.png", "b.tif", "c.TIFF", "d.gif", "f.JPG", "g.ppm")
+    (source / "d.gif").rename(source / "e.JFIF")
+    for name in ("notes.txt", "raw.dng"):
+        (source / name).write_text("")
+    predict_command.main([str(run), str(source), "--out", str(tmp_path / "out"), "--device=cpu", "--no-overlay"])
+    assert capsys.readouterr().out == (
+        f"wrote 6 masks into {tmp_path / 'out'}; 2 files were not read: notes.txt, raw.dng\n"
+    )
+    assert written(tmp_path / "out") == {f"{name}.png" for name in "abcefg"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "values"),
+    [("one-based", [1, 2, 3, 4, 5, 6]), ({0: 0, 9: 1, 8: 1, 2: 2, 3: 3, 4: 4, 700: 5}, [0, 8, 2, 3, 4, 700])],
+)
+def test_masks_have_the_values_of_the_label_files(run: Path, tmp_path: Path, ids: Any, values: list[int]) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    saved = load_checkpoint(run / "best.pt", "retrain")
+    saved["config"]["loader"]["ids"] = ids
+    save_checkpoint(own / "best.pt", "retrain", {key: saved[key] for key in saved if key not in ("kind", "version")})
+    source = images(tmp_path / "images", "a.png")
+    plain, mapped = (predict(folder, source, tmp_path / folder.name).written[0] for folder in (run, own))
+    ids_of, values_of = np.asarray(Image.open(plain)), np.asarray(Image.open(mapped))
+    np.testing.assert_array_equal(values_of, np.array(values)[ids_of])
+    if max(values) < 256:
+        np.testing.assert_array_equal(Image.open(plain).convert("RGB"), Image.open(mapped).convert("RGB"))
 
 
 def test_images_that_cannot_be_read_are_named_at_the_end(run: Path, tmp_path: Path) -> None:
@@ -162,7 +194,7 @@ def test_existing_predictions_are_left_as_they_are(run: Path, tmp_path: Path) ->
     done = predict(run, source, out, skip_existing=True)
     assert (done.written, done.there) == ([out / "b.png", out / "c.png"], 1)
     assert (out / "a.png").stat().st_mtime_ns == before
-    assert predict(run, source, out, skip_existing=True) == ([], 3)
+    assert predict(run, source, out, skip_existing=True) == ([], 3, "")
     assert predict(run, source, out).there == 0
 
 
@@ -203,11 +235,12 @@ def test_the_command_says_what_it_wrote(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(images(tmp_path, "images/a.png", "images/b/c.png"))
+    left = "; 1 folder was not read: b/"
     for words, says in (
-        (["--no-overlay"], "wrote 1 mask into out\n"),
+        (["--no-overlay"], f"wrote 1 mask into out{left}\n"),
         (["--recursive", "--skip-existing"], "wrote 2 masks and overlays into out\n"),
         (["--recursive", "--skip-existing"], "wrote 0 masks and overlays into out; 2 were there\n"),
-        (["--probabilities", "--window=16x16"], "wrote 1 mask, its overlay and probabilities into out\n"),
+        (["--probabilities", "--window=16x16"], f"wrote 1 mask, its overlay and probabilities into out{left}\n"),
     ):
         predict_command.main([str(run), "images", "--out", "out", "--device=cpu", *words])
         assert capsys.readouterr().out == says

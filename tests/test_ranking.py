@@ -176,6 +176,21 @@ def test_two_seeds_are_searched_and_ranked_and_what_was_stopped_goes_on(
 # What is trained, with trainings that pretend to
 
 
+def test_an_miou_that_is_not_the_mean_over_all_classes_is_said(
+    tmp_path: Path, pretended: Callable[[Score], list[str]]
+) -> None:
+    pretended(by_name)
+    arguments = searches(2), training(tmp_path), RankingConfig(random=0, seeds=(0, 2)), "ranked"
+    assert rank(*arguments, quiet=True).partial_means == []
+    for folder, mean_over in (("seed-0", [6, 6]), ("seed-2", [5, 6])):
+        file = Path("ranked/search-seed-1") / folder / "evaluation-val-last.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "mean_over": mean_over}))
+    found = rank(*arguments, quiet=True)
+    assert "search-seed-1 with seed 2: mean over 5 of 6 classes" in table(found).splitlines()
+    note = {"network": "search-seed-1", "seed": 2, "note": "mean over 5 of 6 classes"}
+    assert json.loads(Path("ranked/ranking.json").read_text())["partial_means"] == [note]
+
+
 def test_places_means_and_spreads(tmp_path: Path, pretended: Callable[[Score], list[str]]) -> None:
     trained = pretended(by_name)
     found = rank(searches(3), training(tmp_path), RankingConfig(random=2, seeds=(0, 2)), "ranked", quiet=True)

@@ -14,6 +14,7 @@ import pytest
 import cli.search
 from nas.config import parse_seeds
 from nas.darts import search
+from nas.evaluation.metrics import mean_note
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
 from nas.runs.names import command_of, read_config
@@ -87,7 +88,8 @@ def test_a_search_that_diverges_is_said_and_the_next_one_goes_on(
     folder = Path("runs/search-tiny-shapes-seeds")
     genotype = load_genotype(folder / "seed-3" / "genotype.json")
     miou, path = 100 * genotype.provenance["supernet_val_miou"], "-".join(map(str, genotype.path))
-    assert lines[-2] == f"   3   {miou:>10.2f}   {path:<4}   {folder}/seed-3/genotype.json"
+    note = mean_note(genotype.provenance["supernet_val_mean_over"])
+    assert lines[-2] == f"   3   {miou:>10.2f}   {path:<4}   {folder}/seed-3/genotype.json{note}"
     assert lines[-1] == f"next: nas-rank {folder}, which trains the genotypes found"
 
 

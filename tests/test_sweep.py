@@ -335,6 +335,19 @@ def test_what_is_seen_of_a_study(tmp_path: Path) -> None:
     assert "of 40; best: trial" in shown and "pruned" in shown and "0.0" in shown
 
 
+def test_a_trial_says_of_how_many_classes_its_miou_is_the_mean(tmp_path: Path) -> None:
+    def partial(trial: TrialRun) -> list[float]:
+        trial.each_epoch(0, {"miou": 0.25, "mean_over": [4, 6]})
+        return [0.25]
+
+    study = make_study(tmp_path, trials=2, sampler="random")
+    study.work(partial)
+    assert "| 25.00 % (mean over 4 of 6 classes) |" in write_report(study).read_text()
+    console = Console(width=200, record=True, file=(tmp_path / "screen.txt").open("w"))
+    console.print(live_table(study, study.trials))
+    assert "25.00 % (mean over 4 of 6 classes)" in console.export_text()
+
+
 # Wrong use
 
 

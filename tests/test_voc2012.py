@@ -79,7 +79,7 @@ def test_messages(tree: Path) -> None:
     assert f"names 2099_000001, which has no image in {folder / 'JPEGImages'}" in message("voc2012", tree)
     (lists / "train.txt").write_text("\n")
     assert "train.txt names no sample of this split" in message("voc2012", tree)
-    (lists / "train.txt").write_bytes(b"\xff\xfe")
+    (lists / "train.txt").write_bytes(b"\xff\xff")
     assert f"list {lists / 'train.txt'} cannot be read" in message("voc2012", tree)
     (folder / "SegmentationClassAug").rename(folder / "Aug")
     said = message("voc2012", tree, "train_aug")

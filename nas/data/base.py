@@ -80,6 +80,9 @@ class SegmentationDataset(ABC):
     mirror: Mapping[int, int] = UNCHANGED
     """Class ids that change in a mirror image, such as left and right."""
 
+    unread: Sequence[Path] = ()
+    """Files next to those of the samples that are not read; they are named when a run starts."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Number of samples."""
@@ -222,6 +225,7 @@ class Wrapper(SegmentationDataset):
         self.colors = dataset.colors
         self.video = dataset.video
         self.mirror = dict(dataset.mirror)
+        self.unread = dataset.unread
 
     def __len__(self) -> int:
         return len(self.dataset)

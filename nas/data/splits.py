@@ -50,7 +50,8 @@ def open_split(
         DataError: The data cannot be used; the message names the file or folder and the remedy.
         ValueError: An unknown data set.
     """
-    dataset = open_dataset(config.data, config.data_root, split)
+    options = {} if config.loader.ids is None else {"ids": config.loader.ids}
+    dataset = open_dataset(config.data, config.data_root, split, **options)
     if limit is not None and limit < len(dataset):
         dataset = Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int))
     if config.loader.resolution != 1:

@@ -206,7 +206,9 @@ class _Screen(logging.StreamHandler[Any]):
 
     def format(self, record: logging.LogRecord) -> str:
         known = getattr(self.stream, "encoding", None) or "utf-8"
-        return super().format(record).encode(known, "backslashreplace").decode(known)
+        text = super().format(record).encode(known, "backslashreplace").decode(known)
+        colored = record.levelno >= logging.WARNING and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return f"\x1b[33m{text}\x1b[0m" if colored else text
 
     def handleError(self, record: logging.LogRecord) -> None:
         # Nobody reads the screen any more, as in `nas-search | head`: the run continues, and log.txt is complete.

@@ -79,7 +79,8 @@ class Ade20k(PairedDataset):
     def __init__(self, root: Path, split: str) -> None:
         fits = has_folders("images", "annotations")
         check_root("ade20k", root, fits, "images/ and annotations/ with training/ and validation/ in each")
-        pairs: list[Pair] = []
+        pairs, unread = list[Pair](), list[Path]()
         for part in parts_of_split("ade20k", SPLITS, split):
-            pairs += find_pairs("ade20k", root / "images" / part, root / "annotations" / part)
-        super().__init__("ade20k", split, CLASSES, COLORS.copy(), pairs, ids=IDS)
+            found, others = find_pairs("ade20k", root / "images" / part, root / "annotations" / part)
+            pairs, unread = pairs + found, unread + others
+        super().__init__("ade20k", split, CLASSES, COLORS.copy(), pairs, ids=IDS, unread=unread)

@@ -89,10 +89,11 @@ class CamVid(PairedDataset):
                     f"camvid: {root / 'classes.json'} lists {', '.join(names)}; "
                     f"expected {', '.join(CLASSES)}: read other classes with the data set 'folder'"
                 )
-        pairs: list[Pair] = []
+        pairs, unread = list[Pair](), list[Path]()
         for part in parts:
             images, labels = _folders_of(part, plain)
-            pairs += find_pairs("camvid", root / images, root / labels)
+            found, others = find_pairs("camvid", root / images, root / labels)
+            pairs, unread = pairs + found, unread + others
         super().__init__(
             "camvid",
             split,
@@ -101,6 +102,7 @@ class CamVid(PairedDataset):
             pairs,
             ids=None if plain else SEGNET_IDS,
             video=True,
+            unread=unread,
         )
 
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import DataError, file_state, register_dataset
-from nas.data.readers.pairs import Pair, PairedDataset, by_stem, check_root, listed_pairs, parts_of_split, splits_with
+from nas.data.readers.listing import by_stem
+from nas.data.readers.pairs import Pair, PairedDataset, check_root, listed_pairs, parts_of_split, splits_with
 from nas.data.readers.reading import read_image, read_text
 
 __all__ = ["CLASSES", "COLORS", "LABEL_FOLDERS", "SPLITS", "CelebAMask"]
@@ -110,8 +111,8 @@ class CelebAMask(PairedDataset):
         names = [str(number) for number, original in sorted(_mapping(mapping).items()) if original in numbers]
         maps = [root / name for name in LABEL_FOLDERS if (root / name).is_dir()]
         self.joined = not maps
-        labels = by_stem("celebamask", "label", maps[0], (".png",)) if maps else _masks(root / PARTS)
-        images = by_stem("celebamask", "image", root / IMAGES, (".jpg", ".png"))
+        labels = by_stem("celebamask", "label", maps[0], (".png",)).files if maps else _masks(root / PARTS)
+        images = by_stem("celebamask", "image", root / IMAGES, (".jpg", ".png")).files
         where = maps[0] if maps else root / PARTS
         pairs = listed_pairs("celebamask", mapping, names, (root / IMAGES, images), (where, labels))
         super().__init__("celebamask", split, CLASSES, np.array(list(COLORS.values()), dtype=np.uint8), pairs)

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.base import IGNORE, DataError, register_dataset
-from nas.data.readers.pairs import Pair, PairedDataset, check_folder, check_root, pair_up, parts_of_split, splits_with
+from nas.data.readers.listing import check_folder
+from nas.data.readers.pairs import Pair, PairedDataset, check_root, pair_up, parts_of_split, splits_with
 
 __all__ = ["CLASSES", "IDS", "SPLITS", "Cityscapes"]
 

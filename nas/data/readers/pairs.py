@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.readers.listing import by_stem, listed, subfolders
 from nas.data.readers.reading import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_label
 
 __all__ = [
@@ -25,8 +26,6 @@ __all__ = [
     "Pair",
     "PairedDataset",
     "SizesDiffer",
-    "by_stem",
-    "check_folder",
     "check_root",
     "collecting",
     "find_pairs",
@@ -67,19 +66,10 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
         raise DataError(f"{name}: the root {root} is a file; expected a folder with {expected}")
     if fits(root):
         return
-    folders = _folders(root)
+    folders = subfolders(root)
     near = [path for path in (*folders, *root.resolve().parents[:2]) if fits(path)]
     hint = f"; that is the layout of {near[0]}: give this as the root" if near else ""
-    raise DataError(f"{name}: {root} holds {_listed(folders)}; expected {expected}{hint}")
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _listed(folders: list[Path]) -> str:
-    shown = ", ".join(f"{path.name}/" for path in folders[:8])
-    return shown + (", ..." if len(folders) > 8 else "") or "no folders"
+    raise DataError(f"{name}: {root} holds {listed(folders, root)}; expected {expected}{hint}")
 
 
 Part = TypeVar("Part")
@@ -106,21 +96,25 @@ def splits_with(**folders: str) -> Callable[[Path], tuple[str, ...]]:
     return lambda root: tuple(split for split, folder in folders.items() if (root / folder).is_dir())
 
 
-def find_pairs(name: str, image_folder: Path, label_folder: Path) -> list[Pair]:
-    """Pair images and labels by stem, sorted by name.
+def find_pairs(name: str, image_folder: Path, label_folder: Path) -> tuple[list[Pair], list[Path]]:
+    """Pair images and labels, also in subfolders, by path and stem, sorted by name.
 
-    Hidden files and files with extensions outside `IMAGE_SUFFIXES` and `LABEL_SUFFIXES` are ignored.
+    Returns:
+        The pairs, and files with extensions outside `IMAGE_SUFFIXES` and `LABEL_SUFFIXES`, which are not read.
 
     Raises:
-        DataError: A folder is missing or has no such file, a stem occurs twice, or a partner is missing.
+        DataError: A folder is missing or has no such file, a name occurs twice, or a partner is missing.
     """
-    return pair_up(
+    images = by_stem(name, "image", image_folder, IMAGE_SUFFIXES)
+    labels = by_stem(name, "label", label_folder, LABEL_SUFFIXES)
+    pairs = pair_up(
         name,
-        by_stem(name, "image", image_folder, IMAGE_SUFFIXES),
-        by_stem(name, "label", label_folder, LABEL_SUFFIXES),
-        lambda image: f"{label_folder / image.stem}.png",
-        lambda label: f"{image_folder / label.stem} with an image extension",
+        images.files,
+        labels.files,
+        lambda image: f"{(label_folder / image.relative_to(image_folder)).with_suffix('.png')}",
+        lambda label: f"{(image_folder / label.relative_to(label_folder)).with_suffix('')} with an image extension",
     )
+    return pairs, images.unread + labels.unread
 
 
 def pair_up(
@@ -140,13 +134,15 @@ def pair_up(
         image_of: Expected place of a label's image, for messages.
 
     Raises:
-        DataError: A partner is missing.
+        DataError: A partner is missing; the message names a file whose name differs in case only.
     """
     both = images.keys() & labels.keys()
     for kind, have, other, partner in (("label", images, labels, label_of), ("image", labels, images, image_of)):
+        near = {stem.casefold(): f"{path} differs in case only: rename one" for stem, path in other.items()}
         lone = [
-            LoneFile(have[stem], f"{have[stem]} has no {kind}", f"; expected {partner(have[stem])}")
-            for stem in sorted(set(have) - set(other))
+            LoneFile(path, f"{path} has no {kind}", f"; {near.get(stem.casefold()) or f'expected {partner(path)}'}")
+            for stem, path in sorted(have.items())
+            if stem not in other
         ]
         if lone and not (both and left_out(lone)):
             more = f" (and {len(lone) - 1} more files without one)" if len(lone) > 1 else ""
@@ -191,45 +187,6 @@ def listed_pairs(
     return [Pair(sample, images[1][sample], labels[1][sample]) for sample in both]
 
 
-def by_stem(name: str, kind: str, folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """Files of a folder by stem, sorted; hidden files and other extensions are ignored.
-
-    Args:
-        name: Name of the data set, for messages.
-        kind: Kind of files, for messages.
-        folder: The folder.
-        suffixes: Extensions in lower case.
-
-    Raises:
-        DataError: The folder is missing or has no such file, or two share one name.
-    """
-    check_folder(name, kind, folder)
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in files:
-            raise DataError(f"{name}: {files[path.stem]} and {path} share one name; keep one of them")
-        files[path.stem] = path
-    if not files:
-        others = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
-        there = f"; it holds {', '.join(others[:3])}{', ...' * (len(others) > 3)}" if others else ""
-        raise DataError(f"{name}: {folder} holds no {kind} files; expected {', '.join(suffixes)}{there}")
-    return files
-
-
-def check_folder(name: str, kind: str, folder: Path) -> None:
-    """Check that a folder of images or labels exists.
-
-    Raises:
-        DataError: It does not; the message lists the folders next to it.
-    """
-    if not folder.is_dir():
-        parent = folder.parent
-        there = f"{parent} holds {_listed(_folders(parent))}" if parent.is_dir() else f"nor does {parent}"
-        raise DataError(f"{name}: the {kind} folder {folder} does not exist; {there}")
-
-
 class SizesDiffer(DataError):
     """A label and its image differ in size."""
 
@@ -246,6 +203,7 @@ class PairedDataset(SegmentationDataset):
         ids: Class id or `IGNORE` of each value in the label files; other values are errors. None if the files hold
             class ids, and 255 for `IGNORE`.
         video: Neighbouring samples are correlated frames.
+        unread: Files next to those of the pairs that are not read.
     """
 
     def __init__(
@@ -258,12 +216,14 @@ class PairedDataset(SegmentationDataset):
         *,
         ids: Mapping[int, int] | None = None,
         video: bool = False,
+        unread: Sequence[Path] = (),
     ) -> None:
         self.name = name
         self.split = split
         self.classes = tuple(classes)
         self.colors = colors
         self.video = video
+        self.unread = unread
         self.pairs = pairs
         self.ids = {**{number: number for number in range(len(self.classes))}, IGNORE: IGNORE} if ids is None else ids
         self._table = np.full(max(self.ids) + 2, _UNKNOWN, dtype=np.int32)  # the last entry is for all larger values
@@ -290,16 +250,27 @@ class PairedDataset(SegmentationDataset):
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
                 f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
             )
+        return image, self._ids(index, values)
+
+    def read_ids(self, index: int) -> NDArray[np.uint8]:
+        """Read the label of a sample without its image.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that stand for nothing.
+        """
+        return self._ids(index, self.read_values(index))
+
+    def _ids(self, index: int, values: NDArray[np.int32]) -> NDArray[np.uint8]:
         label = self._classes(values)
         wrong = _counts(values[label == _UNKNOWN])
         if wrong:
             shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(wrong.items())[:5])
             more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
             raise DataError(
-                f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
-                f"expected {self.expected_values()}"
+                f"label {self.pairs[index].label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
+                f"expected {self.expected_values(wrong)}"
             )
-        return image, label.astype(np.uint8)
+        return label.astype(np.uint8)
 
     def read_values(self, index: int) -> NDArray[np.int32]:
         """Read the values in the label file of a sample, int32 [H, W], unchecked.
@@ -326,8 +297,8 @@ class PairedDataset(SegmentationDataset):
         """Class ids, `IGNORE` and _UNKNOWN for the values of a label file."""
         return self._table[np.where(values < 0, len(self._table) - 1, np.minimum(values, len(self._table) - 1))]
 
-    def expected_values(self) -> str:
-        """Values that label files may hold, in words."""
+    def expected_values(self, found: Iterable[int] = ()) -> str:
+        """Values that label files may hold, in words, given others that were found."""
         ignored = {value for value, stands_for in self.ids.items() if stands_for == IGNORE}
         return f"{_ranges(self.ids.keys() - ignored)}, or {_ranges(ignored)} for pixels to ignore"
 

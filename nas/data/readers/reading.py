@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,13 @@ from nas.data.base import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "LABEL_SUFFIXES", "TEXT_LIMIT", "read_image", "read_label", "read_text"]
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-LABEL_SUFFIXES = (".png",)
+_NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "PDF", "WMF"})
+"""Formats that Pillow knows, but reads only with other programs, or only writes."""
+
+IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in _NO_IMAGES)
+"""Extensions, in lower case, of the files that Pillow reads."""
+LABEL_SUFFIXES = frozenset({".bmp", ".gif", ".pgm", ".png", ".tif", ".tiff"})
+"""Of formats that keep every id; JPEG does not."""
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """Raised by Pillow for files that it cannot decode or that claim more than 179 million pixels."""
@@ -33,7 +39,7 @@ _EXPANDED = {"L;2": 85, "L;4": 17}
 
 
 def read_text(kind: str, path: Path) -> str:
-    """Read a text file in UTF-8.
+    """Read a text file in UTF-8, or in UTF-16 with a byte order mark.
 
     Args:
         kind: Kind of file, for messages.
@@ -46,9 +52,12 @@ def read_text(kind: str, path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(TEXT_LIMIT + 1)
         if len(content) <= TEXT_LIMIT:
-            return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{kind} {path} cannot be read: {error}") from error
+            return content.decode("utf-16" if content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{kind} {path} cannot be read as text, from line {line} on: save the file as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{kind} {path} cannot be read: {error.strerror}") from error
     raise DataError(f"{kind} {path} is longer than {TEXT_LIMIT // 2**20} MiB; expected a short text file")
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from nas.data.base import DataError, register_dataset
 from nas.data.readers.classes import default_colors
-from nas.data.readers.pairs import PairedDataset, by_stem, check_root, listed_pairs, parts_of_split
+from nas.data.readers.listing import by_stem
+from nas.data.readers.pairs import PairedDataset, check_root, listed_pairs, parts_of_split
 from nas.data.readers.reading import read_text
 
 __all__ = ["CLASSES", "SPLITS", "Voc2012"]
@@ -78,8 +79,8 @@ class Voc2012(PairedDataset):
             "voc2012",
             chosen,
             names,
-            (folder / "JPEGImages", by_stem("voc2012", "image", folder / "JPEGImages", (".jpg",))),
-            (folder / labels, by_stem("voc2012", "label", folder / labels, (".png",))),
+            (folder / "JPEGImages", by_stem("voc2012", "image", folder / "JPEGImages", (".jpg",)).files),
+            (folder / labels, by_stem("voc2012", "label", folder / labels, (".png",)).files),
         )
         super().__init__("voc2012", split, CLASSES, default_colors(len(CLASSES)), pairs)
 
