@@ -1,0 +1,274 @@
+"""Converting: find the format, draw the labels, split, write a data set in the layout of `folder`, count."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from nas.data.base import IGNORE, DataError
+from nas.data.check.report import table
+from nas.data.convert import coco, cvat, labelme, masks, supervisely
+from nas.data.convert.config import FORMATS, ConvertConfig
+from nas.data.convert.shapes import Notes
+from nas.data.convert.source import FOLDERS, Images, Picture, Source, inside, load_json
+from nas.data.convert.splitting import assign, split_folder
+from nas.data.readers.classes import default_colors, read_class_file
+from nas.data.readers.listing import NAMED, list_files
+
+__all__ = ["Converted", "as_text", "convert"]
+
+READERS: dict[str, ModuleType] = {
+    "coco": coco,
+    "labelme": labelme,
+    "supervisely": supervisely,
+    "cvat": cvat,
+    "masks": masks,
+}
+BACKGROUND = ("background", "_background_")
+"""Names of the class of all pixels outside all shapes, if there is one; the first is given if there is none."""
+IGNORED = "__ignore__"
+"""labelme's class of the pixels to ignore."""
+ORIENTATION = 0x0112
+"""EXIF's tag."""
+
+
+@dataclass
+class Converted:
+    """What was written."""
+
+    format: str
+    classes: tuple[str, ...]
+    how: str
+    """How the images were split."""
+    images: Counter[str]
+    """Of each split."""
+    pixels: dict[str, NDArray[np.int64]]
+    """Of each split: pixels of each class, and in the last place of those to ignore."""
+    notes: Notes
+    """What was left out or taken for something else, with the names."""
+
+
+def as_text(converted: Converted) -> str:
+    """What was written, a table with the pixels of each class in each split, and the notes."""
+    splits = [split for split in ("train", "val", "test") if split in converted.images]
+    splits += sorted(converted.images.keys() - set(splits))
+    rows = [["id", "class", *splits], ["", "images", *(f"{converted.images[split]:,}" for split in splits)]]
+    for number, name in enumerate((*converted.classes, "(ignored)")):
+        place = IGNORE if number == len(converted.classes) else number
+        rows.append([str(place), name, *(f"{converted.pixels[split][number]:,}" for split in splits)])
+    notes = dict(converted.notes)
+    for split in ("train", "val") if converted.how.startswith("by") else splits:
+        pixels = converted.pixels.get(split, np.zeros(len(converted.classes) + 1, dtype=np.int64))
+        absent = [name for name, count in zip(converted.classes, pixels, strict=False) if not count]
+        notes[f"classes have no pixel in {split}"] = absent
+    lines = [
+        f"{converted.format}: {converted.images.total():,} images, {len(converted.classes)} classes; {converted.how}"
+    ]
+    lines += [f"  {line}" for line in table(rows)] + [""] * any(notes.values())
+    for note, names in notes.items():
+        if names:
+            shown = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+            lines.append(f"{len(names):,} {note}: {shown}")
+    return "\n".join(lines)
+
+
+def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: None) -> Converted:
+    """Convert annotations to a data set that `folder` reads.
+
+    Everything is written into a hidden folder next to OUT, which becomes OUT at the end.
+
+    Args:
+        config: The settings.
+        step: Called with the number of images before each.
+
+    Raises:
+        DataError: SOURCE is not as its format says, nothing in it can be used, or OUT has something in it.
+        ValueError: An option is not for this format.
+    """
+    source, out = Path(config.source), Path(config.out)
+    if not source.exists():
+        raise DataError(f"{source} does not exist: name the folder, or the file, with the annotations")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is there, and is not empty: choose another folder; nothing is ever overwritten")
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise DataError(f"{out} lies in {source}, and would be read as a part of it: choose a folder outside")
+    name = _format(source) if config.format == "auto" else config.format
+    defaults = {field.name: field.default for field in fields(ConvertConfig)}
+    for option in sorted({option for options in FORMATS.values() for option in options}.difference(FORMATS[name])):
+        if getattr(config, option) != defaults[option]:
+            raise ValueError(f"--{option} is not for {name}: leave it out")
+    notes: Notes = {}
+    images = Images(inside(config.source, config.images) or (source if source.is_dir() else source.parent), notes)
+    found: Source = READERS[name].read(config, images, notes)
+    images.check()
+    classes, colors, ids, rest = _classes(found, config)
+    splits, how = assign([picture.image.relative_to(images.folder).as_posix() for picture in found.pictures], config)
+    result = Converted(name, classes, how, Counter(), {}, notes)
+    with _moved_into(out) as part:
+        places = _places(splits)
+        for number, picture in enumerate(found.pictures):
+            path = picture.image.relative_to(images.folder).as_posix()
+            step(f"{number} of {len(found.pictures)}")
+            if path not in splits:
+                notes.setdefault("images are in no list, and are left out", []).append(path)
+                continue
+            label = _label(picture, config, ids, rest, notes)
+            split, place = splits[path], places[path]
+            counts = result.pixels.setdefault(split, np.zeros(len(classes) + 1, dtype=np.int64))
+            counts += np.bincount(np.minimum(label.ravel(), len(classes)), minlength=len(classes) + 1)
+            result.images[split] += 1
+            image = part / "images" / split / place
+            image.parent.mkdir(parents=True, exist_ok=True)
+            (os.link if config.link else shutil.copyfile)(picture.image.resolve(), image)
+            written = Image.fromarray(label)
+            written.putpalette(colors.tobytes())
+            file = (part / "labels" / split / place).with_suffix(".png")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            written.save(file)
+        found.finish()
+        rows = zip(classes, colors.tolist(), strict=False)
+        content = [{"id": number, "name": name, "color": color} for number, (name, color) in enumerate(rows)]
+        (part / "classes.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        read_class_file(part / "classes.json")
+    return result
+
+
+def _format(source: Path) -> str:
+    """The format of SOURCE, by its first file of annotations."""
+    for path in [source] if source.is_file() else list_files(source, {".json", ".xml"})[0]:
+        if path.suffix.lower() == ".xml" and cvat.load_xml(path).tag == "annotations":
+            return "cvat"
+        data = load_json(path) if path.suffix.lower() == ".json" else None
+        for name, reader in READERS.items():
+            if isinstance(data, dict) and data.keys() >= set(getattr(reader, "KEYS", ("",))):
+                return name
+    if source.is_file():
+        raise DataError(f"{source} is none of {', '.join(FORMATS)}: give a file or folder of one of these formats")
+    return "masks"
+
+
+def _classes(found: Source, config: ConvertConfig) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, int], int]:
+    """The classes, the palette of the labels [256, 3], the id of each class, and that of pixels outside all shapes."""
+    colors = default_colors(IGNORE + 1)
+    if config.colors is not None:
+        names, given = read_class_file(Path(config.colors))
+        colors[: len(names)] = given
+    else:
+        names = tuple(name for name in found.classes if name != IGNORED)
+    background = next((name for name in names if name in BACKGROUND), None)
+    if background is None and not found.complete and config.unlabelled != "ignore":
+        if config.colors is not None:
+            raise DataError(f"{config.colors} has no class {BACKGROUND[0]}: add it, or give --unlabelled ignore")
+        background, names = BACKGROUND[0], (BACKGROUND[0], *names)
+    own = [found.classes.get(name) or (0, 0, 0) for name in names[:IGNORE]]
+    if config.colors is None and len(set(own)) == len(own):
+        colors[: len(own)] = own
+    ids = {name: number for number, name in enumerate(names)}
+    return (
+        names,
+        colors,
+        {**ids, IGNORED: IGNORE},
+        IGNORE if config.unlabelled == "ignore" else ids.get(background or "", 0),
+    )
+
+
+def _label(
+    picture: Picture, config: ConvertConfig, ids: Mapping[str, int], rest: int, notes: Notes
+) -> NDArray[np.uint8]:
+    """Draw the label of an image as viewers show it.
+
+    Raises:
+        DataError: The image cannot be read, or the label is of another size.
+    """
+    try:
+        with Image.open(picture.image) as image:
+            stored, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {picture.image} cannot be read: {error}") from error
+    turned = stored[::-1] if orientation in (5, 6, 7, 8) else stored
+    size = turned if config.exif == "turn" else stored
+    label = picture.label(picture.size or size, ids, rest, notes)
+    if label.shape != size:
+        height, width = label.shape
+        hint = (
+            f"its orientation is {orientation}: give --exif ignore if labels were drawn on the pixels as stored"
+            if label.shape == stored != turned
+            else "they must be of the same image"
+        )
+        raise DataError(
+            f"{picture.place}: the label is {width}x{height}, but its image {picture.image} is {size[1]}x{size[0]} "
+            f"(width x height): {hint}"
+        )
+    if config.exif == "ignore" and orientation != 1:
+        drawn = Image.fromarray(label)
+        drawn.getexif()[ORIENTATION] = orientation
+        label = np.array(ImageOps.exif_transpose(drawn))
+    return label
+
+
+def _places(splits: Mapping[str, str]) -> dict[str, str]:
+    """Where each image is written: its path without folders that say no more than the new ones do.
+
+    Raises:
+        DataError: Two images would have labels of the same name.
+    """
+    for short in (True, False):
+        places, taken = dict[str, str](), dict[tuple[str, str], str]()
+        for name, split in splits.items():
+            path = PurePosixPath(name)
+            folders = [
+                part for part in path.parts[:-1] if not (part.lower() in FOLDERS or split_folder(part)) or not short
+            ]
+            places[name] = "/".join((*folders, path.name))
+            other = taken.setdefault((split, str(PurePosixPath(places[name]).with_suffix("")).casefold()), name)
+            if other != name and not short:
+                raise DataError(f"{other} and {name} differ in case or extension only: rename one")
+        if len(taken) == len(places):
+            break
+    return places
+
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover (Windows: there, two conversions to one folder are not kept apart)
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextmanager
+def _moved_into(out: Path) -> Iterator[Path]:
+    """A new folder that becomes OUT if the block ends well, and is removed otherwise; one of a killed command, too.
+
+    Raises:
+        DataError: Another process writes there.
+    """
+    part = out.absolute().with_name(f".{out.absolute().name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    with (part / ".lock").open("a") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DataError(f"another process is converting to {out}: wait until it has ended") from None
+        for path in part.iterdir():  # of a command that was killed
+            if path != part / ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            yield part
+            (part / ".lock").unlink()
+            if out.is_dir():
+                out.rmdir()  # is empty, or this fails
+            part.rename(out)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
