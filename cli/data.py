@@ -7,14 +7,16 @@ import shlex
 from pathlib import Path
 
 from cli import common
+from nas.config import LabelIds
 from nas.data.convert.config import ConvertConfig
+from search_spaces.validation import counted
 
 DESCRIPTION = """\
 Converts and checks data sets. Each verb has its own options: see nas-data VERB --help."""
 
 CHECK = """\
 Reads every image and label of a data set and prints problems, sizes, the share of each class, class weights, mean and
-standard deviation. Exit code 0: no problems; 2: there are problems."""
+standard deviation. Exit code 0: no problems; 2: there are problems (with --strict: or warnings)."""
 
 CONVERT = """\
 Makes a data set for --data folder of what annotation tools write: COCO JSON, labelme JSON, CVAT XML (for images 1.1),
@@ -48,6 +50,8 @@ def make_check_parser() -> common.Parser:
     parser.add_optional(
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
+    parser.add_optional("--loader.ids", "What label values stand for, as --loader.ids of nas-search.", LabelIds)
+    parser.add_flag("--strict", "End with exit code 2 where there are warnings, too.")
     parser.add_flag("--json", "Print the report as JSON, with all problems.")
     return parser
 
@@ -86,7 +90,8 @@ def check(arguments: list[str]) -> None:
         raise common.UsageError(
             f"ROOT is missing: name the folder of the data set, as in nas-data check {values.name} DIR"
         )
-    opened = open_splits(values.name, values.root, values.splits or None)
+    options = {} if values.loader.ids is None else {"ids": values.loader.ids}
+    opened = open_splits(values.name, values.root, values.splits or None, **options)
     with StepProgress(opened.samples) as progress:
         report = check_splits(opened, values.workers, progress.step)
     print(json.dumps(as_data(report)) if values.json else as_text(report))
@@ -96,6 +101,8 @@ def check(arguments: list[str]) -> None:
         write_contact_sheet(opened.splits, values.samples or SAMPLES, values.contact_sheet)
     if report.problems:
         raise DataError(summary(report))
+    if values.strict and report.warnings:
+        raise DataError(f"{counted(len(report.warnings), 'warning')}; the first: {report.warnings[0]}")
 
 
 def convert(arguments: list[str]) -> None:

@@ -56,7 +56,7 @@ def explain(text: str, arguments: Sequence[str], options: Sequence[str]) -> str:
 
 def _expected(problem: str) -> str:
     if match := re.search(r"Literal\[(.*?)\]", problem):
-        return f"one of {match[1]}".replace("'", "")
+        return f"one of {match[1]}".replace("'", "") + f", or {_TYPES['dict']}" * ("dict[" in problem)
     if match := re.search(r"a tuple with (\d+) elements", problem):
         return f"a list of {match[1]}"
     if match := re.search(r"Subtypes: \[tuple\[(.*?)\]", problem):

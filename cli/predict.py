@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     ]
     what = f"{', '.join(first)} and {last}" if first else last
     there = f"; {done.there} {'was' if done.there == 1 else 'were'} there" if done.there else ""
-    print(f"wrote {what} into {values.out}{there}")
+    print(f"wrote {what} into {values.out}{there}{f'; {done.unread}' if done.unread else ''}")
 
 
 entry = common.command("nas-predict", main)

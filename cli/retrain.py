@@ -52,9 +52,11 @@ def main(arguments: list[str]) -> None:
 
     result = train(config, values.resume, values.quiet)
     if common.is_first() and not values.quiet:
+        from nas.evaluation.metrics import mean_note
+
         print(
-            f"val mIoU {100 * result.last_miou:.2f} % at the end, {100 * result.best_miou:.2f} % at best; measure any "
-            f"split with: nas-evaluate {result.folder}"
+            f"val mIoU {100 * result.last_miou:.2f} %{mean_note(result.mean_over)} at the end, "
+            f"{100 * result.best_miou:.2f} % at best; measure any split with: nas-evaluate {result.folder}"
         )
 
 

@@ -86,6 +86,8 @@ def _search_seeds(config: SearchConfig, seeds: Sequence[int], quiet: bool) -> No
 
 def _table(results: Sequence[SeedResult]) -> str:
     """Formats the results, one line for each seed."""
+    from nas.evaluation.metrics import mean_note
+
     width = max(len("path"), *(len("-".join(map(str, r.genotype.path))) for r in results if r.genotype), 0)
     digits = max(len("seed"), *(len(str(result.seed)) for result in results))
     lines = [f"{'seed':>{digits}}   val mIoU %   {'path':<{width}}   genotype"]
@@ -94,6 +96,7 @@ def _table(results: Sequence[SeedResult]) -> str:
         if result.genotype is not None:
             miou = "-" if result.val_miou is None else f"{100 * result.val_miou:.2f}"
             path, file = "-".join(map(str, result.genotype.path)), str(result.folder / "genotype.json")
+            file += mean_note(result.genotype.provenance.get("supernet_val_mean_over"))
         lines.append(f"{result.seed:>{digits}}   {miou:>10}   {path:<{width}}   {file}".rstrip())
     return "\n".join(lines)
 

@@ -247,7 +247,7 @@ def _headline(session: Session[SearchConfig, SearchState], space: SearchSpace, h
 def _provenance(session: Session[SearchConfig, SearchState], state: SearchState) -> dict[str, Any]:
     config = session.config
     known = {"data": config.data, "classes": session.classes, "seed": config.seed, "epoch": state.epoch}
-    return {**known, "supernet_val_miou": state.last_miou}
+    return {**known, "supernet_val_miou": state.last_miou, "supernet_val_mean_over": state.mean_over}
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:

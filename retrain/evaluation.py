@@ -41,6 +41,8 @@ class Evaluation:
     """Share of labelled pixels that are correct, 0 to 1."""
     iou: dict[str, float | None]
     """IoU of each class, 0 to 1; None where the class occurs neither in labels nor in predictions."""
+    mean_over: list[int]
+    """Number of classes whose mean the mIoU is, and of all classes."""
     images: int
     """Number of images."""
     data: str
@@ -109,7 +111,7 @@ class Evaluation:
         lines = [f"{'class':<{width}}   IoU %"]
         for name, value in self.iou.items():
             lines.append(f"{name:<{width}}  {'  --' if value is None else f'{100 * value:6.2f}'}")
-        lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}")
+        lines.append(f"{'mean':<{width}}  {100 * self.miou:6.2f}  over {'{} of {}'.format(*self.mean_over)} classes")
         others = {"pixel_accuracy": self.pixel_accuracy, **self.metrics}
         precision = "" if self.precision == "float32" else f"; in {self.precision}"
         lines.append(
@@ -179,6 +181,7 @@ def evaluate(
         pixel_accuracy=found.pop("pixel_accuracy"),
         metrics={name: _known(value) for name, value in found.items()},
         iou={name: _known(value) for name, value in zip(trained.classes, matrix.iou(), strict=True)},
+        mean_over=matrix.mean_over(),
         confusion=matrix.counts.tolist(),
         images=len(dataset),
         data=config.data,

@@ -382,7 +382,7 @@ def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:
         except ValueError:
             continue
         if isinstance(data, dict) and data.get("checkpoint_sha256") == checkpoint_sha256:
-            names = "data split images resolution scales flip miou pixel_accuracy iou metrics"
+            names = "data split images resolution scales flip miou mean_over pixel_accuracy iou metrics"
             found.append({name: data.get(name) for name in names.split()})
     return found
 

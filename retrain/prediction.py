@@ -14,6 +14,8 @@ from torch import Tensor
 
 from nas.data.base import DataError, resize_image
 from nas.data.loading import image_to_tensor
+from nas.data.readers.folder import class_ids
+from nas.data.readers.listing import list_files, not_read
 from nas.data.readers.reading import IMAGE_SUFFIXES, read_image
 from nas.evaluation.evaluate import predict_scores
 from nas.evaluation.inference import Inference, Viewing
@@ -52,41 +54,38 @@ class Predicted(NamedTuple):
     """Label pictures, in the order of the images."""
     there: int
     """Number of images whose files existed already, and were left as they are."""
+    unread: str = ""
+    """The files and folders of the source that are no images, counted and named; empty if there are none."""
 
 
-def find_images(source: str | Path, recursive: bool = False, without: str | Path | None = None) -> list[Path]:
-    """Finds one image, or all images in a folder, sorted by name, without hidden ones.
+def find_images(
+    source: str | Path, recursive: bool = False, without: str | Path | None = None
+) -> tuple[list[Path], list[Path]]:
+    """Finds one image, or all images in a folder, without hidden ones.
 
     Args:
         source: An image, or a folder.
         recursive: Whether to search subfolders, too.
         without: A folder inside the source to leave out, such as that of the predictions.
 
+    Returns:
+        The images, and the files and folders that are not read; both sorted by name.
+
     Raises:
         DataError: There is no such file, or the folder has no image.
     """
     source = Path(source)
     if source.is_file():
-        return [source]
+        return [source], []
     if not source.is_dir():
         raise DataError(f"{source} does not exist: name an image or a folder of images")
-    left_out = Path(without).resolve() if without is not None else None
-
-    def images(pattern: str) -> list[Path]:
-        return sorted(
-            path
-            for path in source.glob(pattern)
-            if path.suffix.lower() in IMAGE_SUFFIXES
-            and path.is_file()
-            and not any(part.startswith(".") for part in path.relative_to(source).parts)
-            and (left_out == source.resolve() or left_out not in path.resolve().parents)
-        )
-
-    found = images("**/*" if recursive else "*")
+    aside = None if without is None else Path(without).resolve()
+    found, unread = list_files(source, IMAGE_SUFFIXES, recursive, aside)
     if not found:
-        deeper = "; its folders have some: give --recursive" if not recursive and images("*/**/*") else ""
-        raise DataError(f"{source} has no image: expected files ending in {', '.join(IMAGE_SUFFIXES)}{deeper}")
-    return found
+        told = f"; {not_read(unread, source)}" if unread else ""
+        deeper = "; its folders have some: give --recursive" * bool(list_files(source, IMAGE_SUFFIXES, True, aside)[0])
+        raise DataError(f"{source} has no image: expected files such as .jpg, .png or .tif{told}{deeper}")
+    return found, unread
 
 
 def predict_mask(trained: TrainedNetwork, image: np.ndarray, viewing: Viewing | None = None) -> np.ndarray:
@@ -121,7 +120,8 @@ def predict(
 ) -> Predicted:
     """Predicts images, and writes a label picture (class ids with a palette) and more for each into a folder.
 
-    Images are rotated according to their EXIF data. One that cannot be read is skipped, and named at the end.
+    If the network was trained with `loader.ids`, label pictures have the values of those label files. Images are
+    rotated according to their EXIF data. One that cannot be read is skipped, and named at the end.
 
     Args:
         run: The run folder of a retraining.
@@ -143,7 +143,7 @@ def predict(
     how, outputs, out = how or Inference(), outputs or Outputs(), Path(out)
     if Path(source).is_dir() and out.resolve() == Path(source).resolve():
         raise DataError(f"{out} is the folder of the images: give another folder to write to")
-    images = find_images(source, recursive, out)
+    images, unread = find_images(source, recursive, out)
     folder = images[0].parent if Path(source).is_file() else Path(source)
     targets = [[out / file for file in outputs.files(image.relative_to(folder))] for image in images]
     _check_targets(images, targets)
@@ -176,11 +176,12 @@ def predict(
         raise DataError(failures[0])
     if failures:
         more = f"; and {len(failures) - NAMED} more" if len(failures) > NAMED else ""
-        others = f". The masks of the others are in {out}" if len(failures) < len(images) else ""
+        others = f"; {not_read(unread, folder)}" if unread else ""
+        others += f". The masks of the others are in {out}" if len(failures) < len(images) else ""
         raise DataError(
             f"{len(failures)} of {len(images)} images were left out: {'; '.join(failures[:NAMED])}{more}{others}"
         )
-    return Predicted(written, there)
+    return Predicted(written, there, not_read(unread, folder))
 
 
 def _as_trained(trained: TrainedNetwork, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
@@ -207,9 +208,21 @@ def _write(
 
         names = np.array(trained.classes)
         write_atomically(rest.pop(0), partial(np.savez, probabilities=probabilities, classes=names))
-    label = Image.fromarray(mask)
-    label.putpalette(np.concatenate([trained.colors, np.zeros((256 - len(trained.colors), 3), np.uint8)]).tobytes())
+    values = _values(trained)
+    label = Image.fromarray(values[mask])
+    if values.dtype == np.uint8:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[values] = trained.colors
+        label.putpalette(palette.tobytes())
     write_atomically(files[0], partial(label.save, format="PNG"))
+
+
+def _values(trained: TrainedNetwork) -> np.ndarray:
+    """The (lowest) value of each class in label files, [classes]: uint8, or uint16 if one is above 255."""
+    table = class_ids(trained.config.loader.ids, len(trained.classes))
+    first = {number: value for value, number in sorted(table.items(), reverse=True)}
+    values = [first[number] for number in range(len(trained.classes))]
+    return np.array(values, dtype=np.uint8 if max(values) < 256 else np.uint16)
 
 
 def _check_targets(images: Sequence[Path], targets: Sequence[Sequence[Path]]) -> None:

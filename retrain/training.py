@@ -44,6 +44,8 @@ class TrainResult:
     """Highest mIoU on the validation split after any epoch, 0 to 1."""
     last_miou: float
     """The same after the last epoch."""
+    mean_over: list[int] | None
+    """Number of classes whose mean `last_miou` is, and of all classes; None before the first epoch."""
 
 
 @dataclass
@@ -98,7 +100,8 @@ def train(
                 session.save_epoch()
                 if each_epoch is not None:
                     each_epoch(epoch, metrics["val"])
-        return TrainResult(session.folder, session.state.best_miou, session.state.last_miou)
+        state = session.state
+        return TrainResult(session.folder, state.best_miou, state.last_miou, state.mean_over)
 
 
 def _prepared(config: RetrainConfig, _: Path | None) -> tuple[RetrainConfig, str]:
@@ -156,7 +159,7 @@ def _class_weights(session: Session[RetrainConfig, TrainState]) -> Tensor | None
     settings, train_set = session.config.loss, session.train_set
     if settings.class_weights == "none":
         return None
-    weights = inverse_log(class_shares(train_set, session.config.loader.workers))
+    weights = inverse_log(class_shares(session.pixels[train_set.split][: session.classes]))
     pairs = zip(train_set.classes, weights.tolist(), strict=True)
     session.notes.append(f"class weights: {', '.join(f'{name} {weight:.2f}' for name, weight in pairs)}")
     return weights

@@ -302,12 +302,13 @@ def test_classes_that_never_occur_in_train_are_a_warning(tree: Path, run: Run) -
     for name in "abcd":
         write(tree, "train", name, [[0, IGNORE, IGNORE]])
     warnings = checked("folder", tree).warnings
-    assert len(warnings) == 2
+    assert len(warnings) == 3
     assert "2 of 3 classes never occur in train, so they cannot be learnt there: road, tree" in warnings[0]
-    assert "66.7% of the pixels of train are ignored" in warnings[1]
+    assert "2 of 3 classes never occur in val, so its mIoU is the mean over the others: sky, tree" in warnings[1]
+    assert "66.7% of the pixels of train are ignored" in warnings[2]
     outcome = run("folder", tree)
     assert outcome.code == 0
-    assert "warnings: 2" in outcome.out
+    assert "warnings: 3" in outcome.out
     assert f"{1 / np.log(1.02):.4f}" in outcome.out and "--" in outcome.out
 
 
@@ -383,8 +384,8 @@ def test_a_first_users_mistakes_are_explained(tree: Path, run: Run) -> None:
     assert "unknown data set 'foldr': choose one of" in said("foldr", tree)
     assert "reads no folder" in said("shapes", tree)
     for path in tree.glob("labels/*/*.png"):
-        path.rename(path.with_suffix(".gif"))
-    assert "holds no label files; expected .png; it holds a.gif, b.gif, c.gif, ..." in said("folder", tree)
+        path.rename(path.with_suffix(".jpg"))
+    assert "holds no label files; expected .png, .tif, .bmp or the like; it holds a.jpg, b.jpg" in said("folder", tree)
     (tree / "images").rename(tree / "pictures")
     assert "holds labels/, pictures/; expected images/SPLIT/, labels/SPLIT/" in said("folder", tree)
 

@@ -446,7 +446,7 @@ def test_pair_messages(plain: Path) -> None:
     assert "a.jpg and" in message("folder", plain) and "share one name" in message("folder", plain)
     for path in (plain / "images/train").iterdir():
         path.unlink()
-    assert "train holds no image files; expected .bmp" in message("folder", plain)
+    assert "train holds no image files; expected .png, .jpg" in message("folder", plain)
 
 
 def test_label_of_another_size(plain: Path) -> None:

@@ -26,7 +26,7 @@ from nas.data.base import DataError, Sample, SegmentationDataset, Wrapper
 from nas.runs.free_memory import available_memory
 from search_spaces.files import write_atomically
 
-__all__ = ["Cached", "DiskCached", "default_folder"]
+__all__ = ["Cached", "DiskCached", "default_folder", "digest"]
 
 FORMAT = 1
 """Version of the file. Also raised when the package reads or draws samples differently than before."""
@@ -99,7 +99,7 @@ class DiskCached(Wrapper):
 
     def __init__(self, dataset: SegmentationDataset, folder: str | Path) -> None:
         super().__init__(dataset)
-        self._key = _key(dataset)
+        self._key = digest(dataset)
         self.path = Path(folder) / f"{self.name}-{self.split}-{self._key.hex()[:16]}{SUFFIX}"
         self._checked = bytearray(len(self))  # samples whose CRC-32 was right: one check per process suffices
         self._map()
@@ -197,7 +197,7 @@ def default_folder() -> Path:
         raise DataError("there is no home directory to keep a cache in: name one by XDG_CACHE_HOME") from error
 
 
-def _key(dataset: SegmentationDataset) -> bytes:
+def digest(dataset: SegmentationDataset) -> bytes:
     """SHA-256 of everything that determines the samples; Pillow decodes and resizes them."""
     content = [FORMAT, PIL.__version__, [dataset.identity(index) for index in range(len(dataset))]]
     return hashlib.sha256(json.dumps(content).encode()).digest()

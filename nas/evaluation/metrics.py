@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "all_metrics",
     "epoch_text",
     "labelled",
+    "mean_note",
     "numbers",
     "register_metric",
 ]
@@ -126,6 +128,10 @@ class ConfusionMatrix:
         correct = np.diagonal(self._counts)
         union = self._counts.sum(axis=0) + self._counts.sum(axis=1) - correct
         return np.where(union > 0, correct / np.maximum(union, 1), np.nan)
+
+    def mean_over(self) -> list[int]:
+        """Number of classes that occur, whose mean `mean_iou` is, and of all classes."""
+        return [int((~np.isnan(self.iou())).sum()), self.classes]
 
     def mean_iou(self) -> float:
         """Mean of `iou` over the classes that occur; NaN if nothing was counted."""
@@ -224,6 +230,17 @@ def labelled(metrics: Mapping[str, float | None]) -> list[str]:
     return [f"{METRICS[name].label} {METRICS[name].text(value)}" for name, value in metrics.items()]
 
 
-def epoch_text(metrics: Mapping[str, float]) -> str:
+def mean_note(mean_over: Any) -> str:
+    """An addition to an mIoU, such as " (mean over 5 of 6 classes)"; empty if it is the mean over all, or unknown.
+
+    Args:
+        mean_over: As `ConfusionMatrix.mean_over`; from files, anything.
+    """
+    good = isinstance(mean_over, list) and len(mean_over) == 2 and all(isinstance(part, int) for part in mean_over)
+    return f" (mean over {mean_over[0]} of {mean_over[1]} classes)" * (good and mean_over[0] < mean_over[1])
+
+
+def epoch_text(metrics: Mapping[str, Any]) -> str:
     """An epoch's headline metrics for its line on the screen, such as "val mIoU 12.34 %, kappa 0.1234"."""
-    return "val " + ", ".join(labelled({m.name: metrics[m.name] for m in all_metrics() if m.headline}))
+    miou, *others = labelled({m.name: metrics[m.name] for m in all_metrics() if m.headline})
+    return f"val {', '.join([miou + mean_note(metrics.get('mean_over')), *others])}"

@@ -133,6 +133,11 @@ class _Screen(logging.StreamHandler[Any]):
         self.stream = sys.stdout
         super().emit(record)
 
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        colored = record.levelno >= logging.WARNING and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        return f"\x1b[33m{text}\x1b[0m" if colored else text
+
     def handleError(self, record: logging.LogRecord) -> None:
         # Nobody reads the screen any more, as in `nas-search | head`: the run continues, and log.txt is complete.
         if not isinstance(sys.exc_info()[1], BrokenPipeError):

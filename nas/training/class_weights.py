@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nas.data.base import IGNORE, DataError, SegmentationDataset
+from nas.data.base import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,12 +22,11 @@ CONSTANT = 1.02
 """c of 1 / ln(c + p) in ENet."""
 
 
-def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.float64]:
-    """The share of each class among the labelled pixels of all samples, without augmentation.
+def class_shares(pixels: ArrayLike) -> NDArray[np.float64]:
+    """The share of each class among the labelled pixels.
 
     Args:
-        dataset: Data set to count; each sample is read once.
-        workers: Processes that read; 0 uses this one.
+        pixels: Pixels of each class, [classes], such as the first of `nas.data.label_counts.count_labels`.
 
     Returns:
         float64 [classes], with sum 1.
@@ -35,20 +34,11 @@ def class_shares(dataset: SegmentationDataset, workers: int = 0) -> NDArray[np.f
     Raises:
         DataError: There is no labelled pixel.
     """
-    import torch
-
-    from nas.data.loading import evaluation_loader
-
-    counts = torch.zeros(IGNORE + 1, dtype=torch.int64)
-    with evaluation_loader(dataset, workers) as samples:
-        for _, labels, _ in samples:
-            counts += torch.bincount(labels.flatten(), minlength=len(counts))
-    pixels = counts[: len(dataset.classes)].double().numpy()
-    if not pixels.sum():
-        raise DataError(
-            f"{dataset.name} {dataset.split} has no labelled pixel to weigh classes by: every label is 255 (ignored)"
-        )
-    return pixels / pixels.sum()
+    counts = np.asarray(pixels, dtype=np.float64)
+    if not counts.sum():
+        raise DataError("there is no labelled pixel to weigh classes by: every label is 255 (ignored)")
+    shares: NDArray[np.float64] = counts / counts.sum()
+    return shares
 
 
 def inverse_log(shares: ArrayLike, constant: float = CONSTANT) -> Tensor:

@@ -21,7 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from nas.config import RunConfig
+from nas.data.base import DataError
+from nas.data.label_counts import count_labels, label_doubts, label_faults
 from nas.data.loading import Key, evaluation_loader, training_loader
+from nas.data.readers.listing import not_read
 from nas.data.splits import training_split, validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.evaluation.memory import check_memory
@@ -44,8 +47,9 @@ __all__ = ["EachEpoch", "RunState", "Session", "Step", "moved", "open_session"]
 Config = TypeVar("Config", bound=RunConfig)
 State = TypeVar("State", bound="RunState")
 Network = TypeVar("Network", bound=nn.Module)
-EachEpoch = Callable[[int, Mapping[str, float]], None]
-"""Called with the number of an epoch, from 0, and its validation metrics."""
+EachEpoch = Callable[[int, Mapping[str, Any]], None]
+"""Called with the number of an epoch, from 0, and its validation metrics; `mean_over` has the number of classes whose
+mean the mIoU is, and of all."""
 SHOWN = 4
 """Validation images whose predictions are shown in TensorBoard."""
 
@@ -58,6 +62,8 @@ class RunState:
     step: int = 0
     best_miou: float = -1.0
     last_miou: float = float("nan")
+    mean_over: list[int] | None = None
+    """Number of classes whose mean `last_miou` is, and of all classes."""
     score: float = float("nan")
     """The metric that selects the best checkpoint, after the last epoch; negated if lower is better."""
     best_score: float = -math.inf
@@ -120,7 +126,9 @@ class Session(Generic[Config, State]):
         parts: Saved objects with a state dict, by name in the checkpoint.
         extras: Other saved values: plain containers and tensors.
         steps_per_epoch: Number of steps.
+        pixels: Pixels of each value in the labels of both splits, by the split's name (see `nas.data.label_counts`).
         notes: Lines to log when the run starts.
+        warnings: Likely mistakes in the data, to log then, too.
         run: The run folder's writer, within `running`.
     """
 
@@ -138,11 +146,30 @@ class Session(Generic[Config, State]):
         seed_everything(config.seed)
         self.train_set, self.validation = training_split(config, processes), validation_split(config, processes)
         self.classes = len(self.train_set.classes)
+        splits = {data.split: data for data in (self.train_set, self.validation)}
+        self.pixels = {
+            split: processes.agreed(partial(count_labels, data, quiet or not processes.first))
+            for split, data in splits.items()
+        }
+        self.warnings = self._examined()
         self.parts: dict[str, Any] = {}
         self.extras: dict[str, Any] = {}
         self.notes = processes.described()
         self._saved: dict[str, Any] | None = None
         self._clock = CheckpointClock(config.checkpoint_minutes)
+
+    def _examined(self) -> list[str]:
+        """Likely mistakes in the data, a line each, to log when the run starts.
+
+        Raises:
+            DataError: Nothing can be learnt from the labels of a split, or measured on them.
+        """
+        names, train, val = self.train_set.classes, self.train_set.split, self.validation.split
+        for _, message in label_faults(self.pixels, names, train):
+            raise DataError(f"{self.config.data}: {message}")
+        unread = list(dict.fromkeys([*self.train_set.unread, *self.validation.unread]))
+        told = not_read(unread, Path(self.config.data_root or "."))
+        return [told] * bool(told) + list(label_doubts(self.pixels, names, train, val))
 
     def build(self, make: Callable[[], Network], memory: Callable[[Network], int]) -> Network:
         """Builds a network on the CPU after checking that a step fits into memory.
@@ -254,6 +281,8 @@ class Session(Generic[Config, State]):
             self._batches = iter(training)
             for line in (headline, *self.notes):
                 self.run.log.info(line)
+            for line in self.warnings:
+                self.run.log.warning(line)
             if not self.resumes:
                 self.save(CHECKPOINT)  # so that a run that is killed in its first epoch can be resumed, too
             if state.epoch >= config.epochs:
@@ -316,13 +345,13 @@ class Session(Generic[Config, State]):
         """An epoch's numbers: mean losses, validation metrics, learning rates, seconds, share of waiting."""
         return {
             "loss": {name: float(total) / self.steps_per_epoch for name, total in losses.items()},
-            "val": numbers(matrix),
+            "val": {**numbers(matrix), "mean_over": matrix.mean_over()},
             "lr": dict(rates),
             "seconds": time.perf_counter() - self._began,
             "waiting": self._waited,
         }
 
-    def advanced(self, epoch: int, values: Mapping[str, float]) -> State:
+    def advanced(self, epoch: int, values: Mapping[str, Any]) -> State:
         """The position after an epoch with these validation metrics; sums over steps restart at 0."""
         before, miou, metric = self.state, values["miou"], METRICS[self.config.best_metric]
         score = values[metric.name] if metric.higher_is_better else -values[metric.name]
@@ -330,6 +359,7 @@ class Session(Generic[Config, State]):
             epoch + 1,
             best_miou=max(before.best_miou, miou),
             last_miou=miou,
+            mean_over=values["mean_over"],
             score=score,
             best_score=max(before.best_score, score),
         )

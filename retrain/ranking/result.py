@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from nas.evaluation.metrics import mean_note
 from retrain.config import RankingConfig, RetrainConfig
 from retrain.ranking.candidates import Candidate, Kind, space_names
 from retrain.ranking.comparison import Comparison, compare, kendall, pooled, spread
@@ -169,6 +170,18 @@ class Ranking:
             return None
         return kendall([(supernet, trained) for _, supernet, trained in self.searches])
 
+    @cached_property
+    def partial_means(self) -> list[dict[str, Any]]:
+        """Network, seed and note of each mIoU that is not the mean over all classes, as its evaluation has it."""
+        found = []
+        for entry in self.entries:
+            for seed in self.ranking.seeds:
+                file = entry.folder / f"seed-{seed}" / f"evaluation-{self.ranking.split}-last.json"
+                data = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+                note = mean_note(data.get("mean_over")).strip(" ()")
+                found.append({"network": entry.candidate.name, "seed": seed, "note": note})
+        return [partial for partial in found if partial["note"]]
+
     @property
     def failures(self) -> list[tuple[str, int, str]]:
         """Name, seed and reason of each training that failed."""
@@ -206,6 +219,7 @@ class Ranking:
                 {"space": g.space, "kind": g.kind, "difference": mean, "interval": to_plain(interval), "says": text}
                 for g, (mean, interval, text) in self.comparisons
             ],
+            "partial_means": self.partial_means,
             "seed_spread": self.seed_spread,
             "kendall_tau": self.tau,
             "package_version": package_version(),
@@ -279,6 +293,7 @@ def sentences(ranking: Ranking) -> list[str]:
         )
     elif len(ranking.searches) >= ENOUGH:
         lines.append("order by the supernet's val mIoU: not compared (all equal, or of several spaces or data sets)")
+    lines += [f"{one['network']} with seed {one['seed']}: {one['note']}" for one in ranking.partial_means]
     for name, seed, why in ranking.failures:
         lines.append(f"failed: {name} with seed {seed}: {why}")
     return lines

@@ -207,6 +207,7 @@ def _classes(runs: Sequence[RunRecord]) -> Iterator[Section]:
     for metric in all_metrics():
         label = "mean" if metric.name == "miou" else metric.label
         rows.append((label, *(metric.text(evaluated.metrics[metric.name], "") for _, evaluated in columns)))
+    rows.insert(len(names) + 1, ("classes in the mean", *("{} of {}".format(*e.mean_over) for _, e in columns)))
     yield "classes", "IoU of each class", table(head, rows, "In percent, as nas-evaluate measured it.", numbers=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.config import SearchConfig
-from nas.evaluation.metrics import all_metrics
+from nas.evaluation.metrics import all_metrics, mean_note
 from nas.runs.folder import read_metrics
 from nas.runs.history import Snapshot, read_history
 from nas.runs.names import GENOTYPE, GENOTYPES, METRICS, command_of, read_config
@@ -44,6 +44,11 @@ class Evaluated:
     """Of all metrics, by name; miou is not None."""
     iou: Mapping[str, float | None]
     """Of each class; None where it does not occur."""
+
+    @property
+    def mean_over(self) -> list[int]:
+        """Number of classes whose mean the mIoU is, and of all."""
+        return [sum(value is not None for value in self.iou.values()), len(self.iou)]
 
 
 @dataclass(frozen=True)
@@ -191,11 +196,14 @@ def headline_numbers(run: RunRecord) -> dict[str, str]:
             numbers[f"validation {metric.label}, best"] = f"{metric.text(best)} (epoch {epoch})"
         if values:
             label = f"validation {metric.label}" if metric.headline else metric.label
-            numbers[f"{label}, last"] = metric.text(values[-1][1])
+            own = [line["val"].get("mean_over") for line in lines if isinstance(line.get("val"), Mapping)]
+            numbers[f"{label}, last"] = metric.text(values[-1][1]) + mean_note(own[-1]) * (metric.name == "miou")
     for evaluated in run.evaluations:
         for metric in all_metrics():
             if metric.headline and evaluated.metrics[metric.name] is not None:
-                numbers[f"{metric.label} measured, {evaluated.name}"] = metric.text(evaluated.metrics[metric.name])
+                note = mean_note(evaluated.mean_over) * (metric.name == "miou")
+                name = f"{metric.label} measured, {evaluated.name}"
+                numbers[name] = metric.text(evaluated.metrics[metric.name]) + note
     if run.genotype is not None:
         numbers["path"] = "-".join(map(str, run.genotype.path))
     probability = _values(lines, "path", "probability")

@@ -136,7 +136,7 @@ def trial_rows(study: Study, trials: Sequence[FrozenTrial]) -> tuple[list[str], 
     for trial in trials:
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         values = trial.values or list(trial.intermediate_values.values())[-1:]
-        shown = [amount(name, value) for name, value in zip(study.config.objectives, values, strict=False)]
+        shown = [amount(name, value, trial) for name, value in zip(study.config.objectives, values, strict=False)]
         shown += [""] * (len(study.config.objectives) - len(shown))
         drawn = [_value(trial.params.get(name, "")) for name in names]
         rows.append([str(trial.number), *shown, str(epochs), trial.state.name.lower(), *drawn])

@@ -39,7 +39,7 @@ def live_table(study: Study, trials: Sequence[FrozenTrial]) -> Group:
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         state = trial.user_attrs.get(END, trial.state.name.lower()) if trial.state == TrialState.FAIL else None
         values = trial.values or list(trial.intermediate_values.values())[-1:]
-        cells = [amount(name, value) for name, value in zip(study.config.objectives, values, strict=False)]
+        cells = [amount(name, value, trial) for name, value in zip(study.config.objectives, values, strict=False)]
         cells += ["-"] * (len(study.config.objectives) - len(cells))
         drawn = [trial.params.get(parameter.name, "-") for parameter in study.space.parameters]
         table.add_row(

@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.config import RunConfig
 from nas.evaluation.cost import timed_on
+from nas.evaluation.metrics import mean_note
 from nas.runs.folder import CHANGEABLE, claimed, read_metrics
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import CONFIG, SWEEP_FILE, RunError
@@ -264,6 +265,7 @@ class Study:
 
         def each_epoch(epoch: int, metrics: Mapping[str, float]) -> None:
             beat.check()
+            trial.set_user_attr("mean_over", metrics.get("mean_over"))
             if len(self.config.objectives) > 1:  # there is nothing to prune by
                 trial.set_user_attr("epochs", epoch + 1)
                 trial.set_user_attr("miou", metrics["miou"])
@@ -297,7 +299,7 @@ class Study:
         text = {TrialState.COMPLETE: "done", TrialState.PRUNED: "pruned"}.get(trial.state, "failed")
         epochs = len(trial.intermediate_values) or trial.user_attrs.get("epochs", 0)
         values = trial.values or list(trial.intermediate_values.values())[-1:]
-        shown = [written(name, value) for name, value in zip(self.config.objectives, values, strict=False)]
+        shown = [f"{spoken(n)} {amount(n, v, trial)}" for n, v in zip(self.config.objectives, values, strict=False)]
         reason = [trial.user_attrs["reason"]] if "reason" in trial.user_attrs else []
         parts = [text, *shown, f"{epochs} of {self.space.base['epochs']} epochs", *reason]
         return f"trial {trial.number}: {', '.join(parts)}"
@@ -313,10 +315,10 @@ class Study:
         return {**to_plain(plain), "grid": self.config.sampler == "grid", "settings": settings}
 
 
-def amount(objective: str, value: float) -> str:
-    """A value with the unit of its objective."""
+def amount(objective: str, value: float, trial: FrozenTrial | None = None) -> str:
+    """A value with the unit of its objective; of an mIoU, also whether its trial had not all classes."""
     if objective == "miou":
-        return f"{100 * value:.2f} %"
+        return f"{100 * value:.2f} %{mean_note(trial.user_attrs.get('mean_over')) if trial else ''}"
     return f"{1000 * value:.1f} ms" if objective == "latency" else f"{value / 1e6:,.2f} M"
 
 

@@ -6,19 +6,20 @@ number of images, except for the lists of files and problems.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.base import DATASETS, IGNORE, DataError, DatasetEntry, SegmentationDataset, open_dataset
+from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset, open_dataset
 from nas.data.check.statistics import SampleCounts, SplitCounts, count_sample, equal_images
+from nas.data.label_counts import check_ids, in_order, label_doubts, label_faults
+from nas.data.readers.listing import not_read
 from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image
 
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
@@ -29,12 +30,9 @@ USUAL_SPLITS = ("train", "val", "test")
 MOST_VALUES = 256
 """Most unknown values kept per label file, the most frequent first; enough for any 8-bit file."""
 
-Kind = Literal["split", "partner", "image", "label", "size", "values", "sample"]
+Kind = Literal["split", "partner", "image", "label", "size", "values", "sample", "labels"]
 """Kind of problem: a split that cannot be opened; a file without a partner; an unreadable image or label; an image and
-a label of different sizes; unknown values in a label; any other problem of a sample."""
-
-Argument = TypeVar("Argument")
-Result = TypeVar("Result")
+a label of different sizes; unknown values in a label; any other problem of a sample; labels that teach nothing."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,16 @@ class Report:
         return "train" if "train" in self.splits else next(iter(self.splits))
 
 
-def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str] | None = None) -> Opened:
+def open_splits(
+    name: str, root: str | Path | None = None, splits: Sequence[str] | None = None, **options: Any
+) -> Opened:
     """Open splits of a data set, even with files that have no partner.
 
     Args:
         name: A name in the registry.
         root: Folder of the data set; None if it needs none.
-        splits: Names of the splits; None for all that exist.
+        splits: Names of the splits; None for all that exist, of which train and val must.
+        **options: Options of the data set.
 
     Raises:
         ValueError: Unknown name.
@@ -108,7 +109,7 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
     for split in dict.fromkeys(names) or USUAL_SPLITS[:1]:  # if none exists, opening one reports the expected layout
         try:
             with collecting() as lone:
-                opened.splits.append(open_dataset(name, path, split))
+                opened.splits.append(open_dataset(name, path, split, **options))
         except DataError as error:
             failures.append(error)
             if sure:
@@ -118,6 +119,9 @@ def open_splits(name: str, root: str | Path | None = None, splits: Sequence[str]
         opened.problems.extend(Problem(split, "partner", str(file.path), file.missing + file.expected) for file in lone)
     if not opened.splits:
         raise failures[0]
+    for split in {"train", "val"}.difference(names) if splits is None and entry.splits else ():
+        message = f"{name}: there is no split {split}, which a run needs, unless --loader.{split}-split names another"
+        opened.problems.append(Problem(split, "split", str(path or ""), message))
     return opened
 
 
@@ -147,30 +151,24 @@ def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda
     for dataset in opened.splits:
         counts[dataset.split] = count = SplitCounts(len(dataset))
 
-        for index, found in enumerate(_in_order(partial(_examine, dataset), range(len(dataset)), workers)):
+        for index, found in enumerate(in_order(partial(_examine, dataset), range(len(dataset)), workers)):
             if isinstance(found, SampleCounts):
                 count.add(index, found)
             else:
                 problems += found
             step(dataset.split)
     report = Report(opened.name, opened.root, opened.splits[0].classes, counts, problems, warnings)
-    warnings += [*_doubts(report), *_in_two_splits(opened.splits, [count.digests for count in counts.values()])]
+    labels = {split: count.labels for split, count in counts.items() if count.counted}
+    needed = {split: labels[split] for split in (report.main, "val") if split in labels}
+    faults = label_faults(needed, report.classes, report.main)
+    problems += [Problem(split, "labels", str(opened.root or ""), message) for split, message in faults]
+    unread = dict.fromkeys(path for dataset in opened.splits for path in dataset.unread)
+    warnings += [not_read(list(unread), opened.root)] * bool(unread)
+    warnings += [
+        *label_doubts(labels, report.classes, report.main, "val"),
+        *_in_two_splits(opened.splits, [count.digests for count in counts.values()]),
+    ]
     return report
-
-
-def _in_order(function: Callable[[Argument], Result], arguments: Iterable[Argument], workers: int) -> Iterator[Result]:
-    """`map` in threads, a few entries ahead; closing it early cancels the rest."""
-    waiting: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for argument in arguments:
-            waiting.append(pool.submit(function, argument))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Problem]:
@@ -192,13 +190,8 @@ def _counted(dataset: SegmentationDataset, index: int) -> SampleCounts:
             f"{dataset.where(index)}: the image is {image.dtype} {list(image.shape)}, the label {label.dtype} "
             f"{list(label.shape)}: expected uint8 [H, W, 3] and uint8 [H, W]"
         )
-    counts, classes = count_sample(image, label), len(dataset.classes)
-    unknown = np.flatnonzero(counts.labels[classes:IGNORE]) + classes
-    if len(unknown):
-        raise DataError(
-            f"{dataset.where(index)}: the label has {', '.join(map(str, unknown[:5]))}: expected class ids from 0 to "
-            f"{classes - 1}, and {IGNORE} where there is none"
-        )
+    counts = count_sample(image, label)
+    check_ids(dataset, index, counts.labels)
     return counts
 
 
@@ -222,23 +215,6 @@ def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
         )
         problems.append(Problem(split, "values", str(pair.label), message, values))
     return problems
-
-
-def _doubts(report: Report) -> Iterator[str]:
-    """Likely mistakes in the counts."""
-    main = report.splits[report.main]
-    absent = [name for name, pixels in zip(report.classes, main.labels.tolist(), strict=False) if not pixels]
-    if main.counted and absent:
-        yield (
-            f"{len(absent)} of {len(report.classes)} classes never occur in {report.main}, so they cannot be "
-            f"learnt there: {', '.join(absent[:10])}{', ...' * (len(absent) > 10)}"
-        )
-    for split, counts in report.splits.items():
-        if 2 * counts.ignored > counts.pixels:
-            yield (
-                f"{counts.ignored / counts.pixels:.1%} of the pixels of {split} are ignored: is the ignored "
-                "value (255 in most data sets) a class in these labels?"
-            )
 
 
 def _in_two_splits(splits: Sequence[SegmentationDataset], digests: Sequence[NDArray[np.uint64]]) -> Iterator[str]:

@@ -23,6 +23,7 @@ _KINDS = {
     "label": ("label that cannot be read", "labels that cannot be read"),
     "size": ("label of another size than its image", "labels of another size than their images"),
     "values": ("label with unknown values", "labels with unknown values"),
+    "labels": ("split that nothing can be learnt from", "splits that nothing can be learnt from"),
     "sample": ("sample that cannot be read", "samples that cannot be read"),
 }
 

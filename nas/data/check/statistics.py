@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import IGNORE
+from nas.data.label_counts import count_values
 
 __all__ = ["SampleCounts", "SplitCounts", "count_sample", "equal_images"]
 
@@ -41,9 +42,8 @@ class SampleCounts:
 
 def count_sample(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> SampleCounts:
     """Count an image [H, W, 3] and its label [H, W]."""
-    # Pillow's histograms count bytes; NumPy's convert them to 64-bit integers first.
     channels = np.array(Image.fromarray(image).histogram(), dtype=np.int64).reshape(3, 256)
-    labels = np.array(Image.fromarray(label).histogram(), dtype=np.int64)
+    labels = count_values(label)
     height, width = label.shape
     digest = hashlib.blake2b(f"{height}x{width} ".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)

@@ -100,7 +100,7 @@ def check_folder(name: str, kind: str, folder: Path) -> None:
     """
     if not folder.is_dir():
         parent = folder.parent
-        there = f"{parent} holds {listed(subfolders(parent))}" if parent.is_dir() else f"nor does {parent}"
+        there = f"{parent} holds {listed(subfolders(parent), parent)}" if parent.is_dir() else f"nor does {parent}"
         raise DataError(f"{name}: the {kind} folder {folder} does not exist; {there}")
 
 
@@ -111,7 +111,8 @@ def subfolders(folder: Path) -> list[Path]:
 
 def listed(paths: Sequence[Path], folder: Path | None = None) -> str:
     """Names of files and folders for messages, at most five, with paths inside `folder`."""
-    shown = [f"{path.relative_to(folder) if folder else path.name}{'/' * path.is_dir()}" for path in paths[:NAMED]]
+    within = [path.relative_to(folder) if folder and path.is_relative_to(folder) else path for path in paths[:NAMED]]
+    shown = [f"{path}{'/' * whole.is_dir()}" for path, whole in zip(within, paths, strict=False)]
     return ", ".join([*shown, *["..."] * (len(paths) > NAMED)]) or "no folders"
 
 

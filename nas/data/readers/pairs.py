@@ -69,7 +69,7 @@ def check_root(name: str, root: Path, fits: Callable[[Path], bool], expected: st
     folders = subfolders(root)
     near = [path for path in (*folders, *root.resolve().parents[:2]) if fits(path)]
     hint = f"; that is the layout of {near[0]}: give this as the root" if near else ""
-    raise DataError(f"{name}: {root} holds {listed(folders)}; expected {expected}{hint}")
+    raise DataError(f"{name}: {root} holds {listed(folders, root)}; expected {expected}{hint}")
 
 
 Part = TypeVar("Part")
@@ -250,16 +250,27 @@ class PairedDataset(SegmentationDataset):
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
                 f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
             )
+        return image, self._ids(index, values)
+
+    def read_ids(self, index: int) -> NDArray[np.uint8]:
+        """Read the label of a sample without its image.
+
+        Raises:
+            DataError: The file cannot be read, or holds values that stand for nothing.
+        """
+        return self._ids(index, self.read_values(index))
+
+    def _ids(self, index: int, values: NDArray[np.int32]) -> NDArray[np.uint8]:
         label = self._classes(values)
         wrong = _counts(values[label == _UNKNOWN])
         if wrong:
             shown = ", ".join(f"{value} ({count} pixels)" for value, count in list(wrong.items())[:5])
             more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
             raise DataError(
-                f"label {pair.label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
+                f"label {self.pairs[index].label} holds ids outside the {len(self.classes)} classes: {shown}{more}; "
                 f"expected {self.expected_values(wrong)}"
             )
-        return image, label.astype(np.uint8)
+        return label.astype(np.uint8)
 
     def read_values(self, index: int) -> NDArray[np.int32]:
         """Read the values in the label file of a sample, int32 [H, W], unchecked.
