@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +17,25 @@ from PIL import Image, ImageOps
 
 from nas.data.base import IGNORE, DataError
 from nas.data.check.report import table
-from nas.data.convert import coco, cvat, labelme, masks, supervisely
+from nas.data.convert import cvat, masks
 from nas.data.convert.config import FORMATS, ConvertConfig
+from nas.data.convert.json_formats import KEYS, load_json, read_coco, read_labelme, read_supervisely
 from nas.data.convert.shapes import Notes
-from nas.data.convert.source import FOLDERS, Images, Picture, Source, inside, load_json
+from nas.data.convert.source import FOLDERS, Images, Picture, Source, inside
 from nas.data.convert.splitting import assign, split_folder
 from nas.data.readers.classes import default_colors, read_class_file
 from nas.data.readers.listing import NAMED, list_files
+from search_spaces.files import write_atomically
+from search_spaces.validation import counted, raised_as
 
 __all__ = ["Converted", "as_text", "convert"]
 
-READERS: dict[str, ModuleType] = {
-    "coco": coco,
-    "labelme": labelme,
-    "supervisely": supervisely,
-    "cvat": cvat,
-    "masks": masks,
+READERS = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "supervisely": read_supervisely,
+    "cvat": cvat.read,
+    "masks": masks.read,
 }
 BACKGROUND = ("background", "_background_")
 """Names of the class of all pixels outside all shapes, if there is one; the first is given if there is none."""
@@ -67,19 +69,19 @@ def as_text(converted: Converted) -> str:
     for number, name in enumerate((*converted.classes, "(ignored)")):
         place = IGNORE if number == len(converted.classes) else number
         rows.append([str(place), name, *(f"{converted.pixels[split][number]:,}" for split in splits)])
+    classes = f"{len(converted.classes)} class{'es' * (len(converted.classes) != 1)}"
+    lines = [f"{converted.format}: {counted(converted.images.total(), 'image')}, {classes}; split {converted.how}"]
+    lines += [f"  {line}" for line in table(rows)]
     notes = dict(converted.notes)
-    for split in ("train", "val") if converted.how.startswith("by") else splits:
-        pixels = converted.pixels.get(split, np.zeros(len(converted.classes) + 1, dtype=np.int64))
-        absent = [name for name, count in zip(converted.classes, pixels, strict=False) if not count]
-        notes[f"classes have no pixel in {split}"] = absent
-    lines = [
-        f"{converted.format}: {converted.images.total():,} images, {len(converted.classes)} classes; {converted.how}"
-    ]
-    lines += [f"  {line}" for line in table(rows)] + [""] * any(notes.values())
+    for split in dict.fromkeys(("train", "val", *splits)):
+        absent = [
+            name for name, count in zip(converted.classes, converted.pixels.get(split, []), strict=False) if not count
+        ]
+        notes[f"classes without a pixel in {split}"] = absent
+        lines += [f"no image is in {split}, which a run needs"] * (split not in splits)
     for note, names in notes.items():
-        if names:
-            shown = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
-            lines.append(f"{len(names):,} {note}: {shown}")
+        shown = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
+        lines += [f"{note}: {len(names):,} ({shown})"] * bool(names)
     return "\n".join(lines)
 
 
@@ -108,10 +110,10 @@ def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: No
     for option in sorted({option for options in FORMATS.values() for option in options}.difference(FORMATS[name])):
         if getattr(config, option) != defaults[option]:
             raise ValueError(f"--{option} is not for {name}: leave it out")
-    notes: Notes = {}
-    images = Images(inside(config.source, config.images) or (source if source.is_dir() else source.parent), notes)
-    found: Source = READERS[name].read(config, images, notes)
-    images.check()
+    notes: Notes = defaultdict(list)
+    images = Images(source, inside(config.source, config.images) if config.images else None, notes)
+    found = READERS[name](config, images, notes)
+    images.check(found.pictures)
     classes, colors, ids, rest = _classes(found, config)
     splits, how = assign([picture.image.relative_to(images.folder).as_posix() for picture in found.pictures], config)
     result = Converted(name, classes, how, Counter(), {}, notes)
@@ -121,7 +123,7 @@ def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: No
             path = picture.image.relative_to(images.folder).as_posix()
             step(f"{number} of {len(found.pictures)}")
             if path not in splits:
-                notes.setdefault("images are in no list, and are left out", []).append(path)
+                notes["images in no list, left out"].append(path)
                 continue
             label = _label(picture, config, ids, rest, notes)
             split, place = splits[path], places[path]
@@ -138,9 +140,10 @@ def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: No
             written.save(file)
         found.finish()
         rows = zip(classes, colors.tolist(), strict=False)
-        content = [{"id": number, "name": name, "color": color} for number, (name, color) in enumerate(rows)]
-        (part / "classes.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        read_class_file(part / "classes.json")
+        lines = [json.dumps({"name": name, "color": color}, ensure_ascii=False) for name, color in rows]
+        file = write_atomically(part / "classes.json", "[\n" + ",\n".join(lines) + "\n]\n")
+        with raised_as(DataError, f"the classes of {source} cannot be used: "):
+            read_class_file(file)
     return result
 
 
@@ -150,8 +153,8 @@ def _format(source: Path) -> str:
         if path.suffix.lower() == ".xml" and cvat.load_xml(path).tag == "annotations":
             return "cvat"
         data = load_json(path) if path.suffix.lower() == ".json" else None
-        for name, reader in READERS.items():
-            if isinstance(data, dict) and data.keys() >= set(getattr(reader, "KEYS", ("",))):
+        for name, keys in KEYS.items():
+            if isinstance(data, dict) and data.keys() >= keys:
                 return name
     if source.is_file():
         raise DataError(f"{source} is none of {', '.join(FORMATS)}: give a file or folder of one of these formats")
@@ -196,24 +199,23 @@ def _label(
             stored, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"image {picture.image} cannot be read: {error}") from error
-    turned = stored[::-1] if orientation in (5, 6, 7, 8) else stored
-    size = turned if config.exif == "turn" else stored
-    label = picture.label(picture.size or size, ids, rest, notes)
-    if label.shape != size:
-        height, width = label.shape
-        hint = (
-            f"its orientation is {orientation}: give --exif ignore if labels were drawn on the pixels as stored"
-            if label.shape == stored != turned
-            else "they must be of the same image"
-        )
-        raise DataError(
-            f"{picture.place}: the label is {width}x{height}, but its image {picture.image} is {size[1]}x{size[0]} "
-            f"(width x height): {hint}"
-        )
+    size = stored[::-1] if orientation in (5, 6, 7, 8) and config.exif == "turn" else stored
+
+    def check(drawn: tuple[int, ...]) -> None:
+        if drawn != size:
+            hint = f"its orientation is {orientation}: give --exif ignore if labels were drawn on the pixels as stored"
+            raise DataError(
+                f"{picture.place}: the label is {drawn[1]}x{drawn[0]}, but its image {picture.image} is "
+                f"{size[1]}x{size[0]} (width x height){f'; {hint}' * (drawn == stored)}"
+            )
+
+    check(picture.size or size)  # before memory is taken for it
+    label = picture.label(size, ids, rest, notes)
+    check(label.shape)
     if config.exif == "ignore" and orientation != 1:
-        drawn = Image.fromarray(label)
-        drawn.getexif()[ORIENTATION] = orientation
-        label = np.array(ImageOps.exif_transpose(drawn))
+        turning = Image.fromarray(label)
+        turning.getexif()[ORIENTATION] = orientation
+        label = np.array(ImageOps.exif_transpose(turning))
     return label
 
 
@@ -223,14 +225,14 @@ def _places(splits: Mapping[str, str]) -> dict[str, str]:
     Raises:
         DataError: Two images would have labels of the same name.
     """
+    shared = len(PurePosixPath(os.path.commonpath([PurePosixPath(name).parent for name in splits] or [""])).parts)
     for short in (True, False):
         places, taken = dict[str, str](), dict[tuple[str, str], str]()
         for name, split in splits.items():
-            path = PurePosixPath(name)
-            folders = [
-                part for part in path.parts[:-1] if not (part.lower() in FOLDERS or split_folder(part)) or not short
-            ]
-            places[name] = "/".join((*folders, path.name))
+            *folders, file = PurePosixPath(name).parts
+            if short:
+                folders = [part for part in folders[shared:] if part.lower() not in FOLDERS and not split_folder(part)]
+            places[name] = "/".join((*folders, file))
             other = taken.setdefault((split, str(PurePosixPath(places[name]).with_suffix("")).casefold()), name)
             if other != name and not short:
                 raise DataError(f"{other} and {name} differ in case or extension only: rename one")

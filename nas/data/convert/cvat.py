@@ -12,8 +12,20 @@ import numpy as np
 
 from nas.data.base import DataError
 from nas.data.convert.config import ConvertConfig
-from nas.data.convert.shapes import Notes, Shape, Size, Stamp, ellipse, fill, from_runs, outline, rectangle, to_points
-from nas.data.convert.source import Images, Picture, Source, has_area, hexadecimal, shape_label
+from nas.data.convert.shapes import (
+    Notes,
+    Shape,
+    Size,
+    Stamp,
+    ellipse,
+    fill,
+    from_runs,
+    outline,
+    paint,
+    rectangle,
+    to_points,
+)
+from nas.data.convert.source import Images, Picture, Source, color_of, has_area
 from nas.data.readers.listing import list_files
 from search_spaces.validation import require, short
 
@@ -53,7 +65,7 @@ def read(config: ConvertConfig, images: Images, notes: Notes) -> Source:
         if root.tag != "annotations" or root.find("track") is not None:
             raise DataError(f"{path} is {root.tag!r} of another format: export it as `CVAT for images 1.1`")
         for label in root.iterfind("meta//labels/label"):
-            source.classes[label.findtext("name", "")] = hexadecimal(label.findtext("color"))
+            source.classes[label.findtext("name", "")] = color_of(label.findtext("color"))
         for image in root.iterfind("image"):
             name = image.get("name", "")
             place, shapes = f"{path}, image {name!r}", []
@@ -66,7 +78,7 @@ def read(config: ConvertConfig, images: Images, notes: Notes) -> Source:
                 shapes.append(Shape(where, item.get("label", ""), draw, int(_number(item.attrib, "z_order", where, 0))))
             size = tuple(int(_number(image.attrib, key, place)) for key in ("height", "width"))
             if found := images.find(name, place):
-                source.pictures.append(Picture(found, place, (size[0], size[1]), shape_label(shapes, place)))
+                source.pictures.append(Picture(found, place, (size[0], size[1]), partial(paint, shapes, place, False)))
     return source
 
 

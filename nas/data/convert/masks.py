@@ -53,7 +53,7 @@ def read(config: ConvertConfig, images: Images, notes: Notes) -> Source:
 def _pairs(config: ConvertConfig, images: Images, notes: Notes) -> list[tuple[Path, Path]]:
     """Pair by the path without the names of usual folders and without the suffix of masks."""
     suffix = config.suffix or SUFFIX
-    folder = inside(config.source, config.masks) or Path(config.source)
+    folder = inside(config.source, config.masks) if config.masks else Path(config.source)
 
     def key(path: Path, folder: Path) -> tuple[str, ...]:
         *folders, _ = path.relative_to(folder).parts
@@ -77,7 +77,7 @@ def _pairs(config: ConvertConfig, images: Images, notes: Notes) -> list[tuple[Pa
         *folders, stem = key(mask, folder)
         found = left.get((*folders, stem)) or left.get((*folders, stem.removesuffix(suffix)))
         if found is None:
-            notes.setdefault("masks have no image, and are left out", []).append(str(mask))
+            notes["masks without an image, left out"].append(str(mask))
         elif (other := pairs.setdefault(found, mask)) != mask:
             raise DataError(f"{other} and {mask} are both masks of {found}: keep one of them")
     if not pairs:
@@ -87,7 +87,6 @@ def _pairs(config: ConvertConfig, images: Images, notes: Notes) -> list[tuple[Pa
         raise DataError(f"{what}: give the folders by --images and --masks, or the end of masks' names by --suffix")
     for image in pairs:
         del images.left[image]
-    images.found = len(pairs)
     return list(pairs.items())
 
 
@@ -121,9 +120,7 @@ class _ByColor:
             self._files.append(mask)
             self._unknown.update(dict(zip(map(tuple, found[unknown].tolist()), pixels[unknown].tolist(), strict=True)))
         if near := int(pixels[~unknown & (distance > 0)].sum()):
-            notes.setdefault("masks have colours near listed ones, taken for those", []).append(
-                f"{mask} ({near:,} pixels)"
-            )
+            notes["masks of colours near listed ones, taken for those"].append(f"{mask} ({near:,} pixels)")
         return np.where(unknown, IGNORE, self._ids[best]).astype(np.uint8)[inverse.reshape(picture.shape[:2])]
 
     def check(self) -> None:
@@ -153,7 +150,7 @@ def _meaning(masks: list[Path], names: tuple[str, ...], notes: Notes) -> tuple[t
         for value in values.tolist():
             seen.setdefault(value, mask)
     if seen.keys() == {0, IGNORE} and len(names) in (0, 2):
-        notes["masks hold 0 and 255, which are taken for two classes"] = [str(seen[IGNORE])]
+        notes["masks of 0 and 255, taken for two classes"] = [str(seen[IGNORE])]
         return names or ("background", "foreground"), {0: 0, IGNORE: 1}
     count = len(names) or len(seen.keys() - {IGNORE})
     wrong = [value for value in sorted(seen) if value != IGNORE and not 0 <= value < count]
@@ -164,7 +161,7 @@ def _meaning(masks: list[Path], names: tuple[str, ...], notes: Notes) -> tuple[t
             "do not begin with 0, give a file that names their classes, `name R G B` a line (R = G = B): --colors FILE"
         )
     if not names:
-        notes["masks hold ids without names: name the classes in classes.json, or by --colors FILE"] = [str(masks[0])]
+        notes["masks of ids without names: name the classes in classes.json, or by --colors FILE"] = [str(masks[0])]
     return names or tuple(f"class {number}" for number in range(count)), {number: number for number in range(count)}
 
 

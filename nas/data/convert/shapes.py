@@ -10,7 +10,8 @@ import base64
 import binascii
 import io
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from nas.data.base import DataError
 from search_spaces.validation import raised_as, require, short
 
 __all__ = [
+    "LINES",
+    "Notes",
     "Shape",
     "Stamp",
     "bitmap",
@@ -43,7 +46,7 @@ Points = NDArray[np.float64]
 """[points, 2]: x, y, in pixels; the first pixel is from 0 to 1."""
 Size = tuple[int, int]
 """Height, width."""
-Notes = dict[str, list[str]]
+Notes = defaultdict[str, list[str]]
 """What was left out or taken for something else: names of files and entries for each remark."""
 
 
@@ -70,17 +73,18 @@ class Shape:
 
 
 def paint(
-    shapes: Iterable[Shape], size: Size, ids: Mapping[str, int], rest: int, notes: Notes, by_area: bool = False
+    shapes: Collection[Shape], place: str, by_area: bool, size: Size, ids: Mapping[str, int], rest: int, notes: Notes
 ) -> NDArray[np.uint8]:
     """Draw shapes: higher layers over lower ones, then later shapes over earlier ones, or small ones over large ones.
 
     Args:
         shapes: The shapes in the order of their file.
+        place: The file, for the notes.
+        by_area: Small shapes cover large ones.
         size: Of the label.
         ids: Class id, or `IGNORE`, of each class.
         rest: Id of the pixels outside all shapes.
-        notes: Takes the shapes that cover no pixel.
-        by_area: Small shapes cover large ones.
+        notes: Takes the shapes that cover no pixel, and the file if it has no shape.
 
     Returns:
         uint8 [H, W].
@@ -89,13 +93,15 @@ def paint(
         DataError: A shape is of an unknown class, or cannot be drawn; the message names it.
     """
     stamps = []
+    if not shapes:
+        notes["images without a shape, all of them background, or ignored"].append(place)
     for shape in shapes:
         with raised_as(DataError, f"{shape.place}: "):
             require(shape.name in ids, f"there is no class {short(shape.name)}: add it to the file of --colors")
             stamp = shape.draw(size)
         area = int(stamp.pixels.sum())
         if not area:
-            notes.setdefault("shapes cover no pixel", []).append(shape.place)
+            notes["shapes that cover no pixel"].append(shape.place)
         stamps.append((shape.layer, -area if by_area else 0, ids[shape.name], stamp))
     label = np.full(size, rest, dtype=np.uint8)
     for _, _, number, (left, top, pixels) in sorted(stamps, key=lambda entry: entry[:2]):
@@ -173,14 +179,14 @@ def outline(kind: str, numbers: Any, line_width: int | None, size: Size) -> Stam
     return fill([[points]], size)
 
 
-def from_runs(counts: Sequence[Any], height: int, width: int, by_column: bool = False) -> Stamp:
+def from_runs(counts: Any, height: int, width: int, by_column: bool = False) -> Stamp:
     """Decode run lengths: so many pixels outside the shape, so many inside, and so on.
 
     Raises:
         ValueError: They are no whole numbers, or do not add up to the number of pixels.
     """
-    good = all(type(count) is int and count >= 0 for count in counts)
-    require(good, f"its run lengths are {short(list(counts))}: expected whole numbers from 0")
+    good = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
+    require(good, f"its run lengths are {short(counts)}: expected whole numbers from 0")
     require(sum(counts) == height * width, f"its run lengths add up to {sum(counts)}: expected {height * width} pixels")
     pixels = np.repeat(np.arange(len(counts)) % 2 == 1, np.array(counts, dtype=np.int64))
     return _cropped(pixels.reshape((height, width), order="F" if by_column else "C"))

@@ -86,8 +86,7 @@ def _group(name: str, pattern: str | None) -> str:
 
 
 def _by_lists(names: Sequence[str], config: ConvertConfig) -> dict[str, str]:
-    folder = inside(config.source, config.lists)
-    files = list_files(folder, {".txt"}, recursive=False)[0] if folder and folder.is_dir() else []
+    files = list_files(inside(config.source, config.lists or ""), {".txt"}, recursive=False)[0]
     if not files:
         raise DataError(f"--lists {config.lists} holds no list: expected train.txt, val.txt, ..., with a name a line")
     known: dict[str, list[str]] = defaultdict(list)
