@@ -112,13 +112,9 @@ def convert(arguments: list[str]) -> None:
         DataError: SOURCE cannot be converted, or OUT has something in it; OUT is as it was.
     """
     config = common.settings(ConvertConfig, common.parse(make_convert_parser(), arguments))
-    from nas.data.convert.converting import as_text
-    from nas.data.convert.converting import convert as convert_source
-    from nas.training.progress import StepProgress
+    from nas.data.convert import converting
 
-    with StepProgress(0) as progress:
-        converted = convert_source(config, progress.step)
-    print(as_text(converted))
+    print(converting.as_text(converting.convert(config, quiet=False)))
     print(f"\nnext: nas-data check folder {shlex.quote(config.out)} --contact-sheet sheet.png")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from search_spaces.validation import Settings
 
@@ -61,8 +61,6 @@ class ConvertConfig(Settings):
     """Seed of the split by shares; 0 if not given."""
     link: bool = False
     """Make hard links to the images instead of copies."""
-
-    error: ClassVar[type[ValueError]] = ValueError
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from nas.data.base import IGNORE, DataError
+from nas.data.base import IGNORE, MAX_CLASSES, DataError
 from nas.data.check.report import table
 from nas.data.convert import cvat, masks
 from nas.data.convert.config import FORMATS, ConvertConfig
@@ -25,6 +25,7 @@ from nas.data.convert.source import FOLDERS, Images, Picture, Source, inside
 from nas.data.convert.splitting import assign, split_folder
 from nas.data.readers.classes import default_colors, read_class_file
 from nas.data.readers.listing import NAMED, list_files
+from nas.training.progress import StepProgress
 from search_spaces.files import write_atomically
 from search_spaces.validation import counted, raised_as
 
@@ -85,14 +86,14 @@ def as_text(converted: Converted) -> str:
     return "\n".join(lines)
 
 
-def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: None) -> Converted:
+def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
     """Convert annotations to a data set that `folder` reads.
 
     Everything is written into a hidden folder next to OUT, which becomes OUT at the end.
 
     Args:
         config: The settings.
-        step: Called with the number of images before each.
+        quiet: Show no progress.
 
     Raises:
         DataError: SOURCE is not as its format says, nothing in it can be used, or OUT has something in it.
@@ -117,11 +118,11 @@ def convert(config: ConvertConfig, step: Callable[[str], None] = lambda text: No
     classes, colors, ids, rest = _classes(found, config)
     splits, how = assign([picture.image.relative_to(images.folder).as_posix() for picture in found.pictures], config)
     result = Converted(name, classes, how, Counter(), {}, notes)
-    with _moved_into(out) as part:
+    with _moved_into(out) as part, StepProgress(len(found.pictures), quiet=quiet) as progress:
         places = _places(splits)
-        for number, picture in enumerate(found.pictures):
+        for picture in found.pictures:
             path = picture.image.relative_to(images.folder).as_posix()
-            step(f"{number} of {len(found.pictures)}")
+            progress.step(name)
             if path not in splits:
                 notes["images in no list, left out"].append(path)
                 continue
@@ -174,16 +175,13 @@ def _classes(found: Source, config: ConvertConfig) -> tuple[tuple[str, ...], NDA
         if config.colors is not None:
             raise DataError(f"{config.colors} has no class {BACKGROUND[0]}: add it, or give --unlabelled ignore")
         background, names = BACKGROUND[0], (BACKGROUND[0], *names)
-    own = [found.classes.get(name) or (0, 0, 0) for name in names[:IGNORE]]
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise DataError(f"{config.source} has {len(names)} classes: expected 2 to {MAX_CLASSES}")
+    own = [found.classes.get(name) or (0, 0, 0) for name in names]
     if config.colors is None and len(set(own)) == len(own):
         colors[: len(own)] = own
-    ids = {name: number for number, name in enumerate(names)}
-    return (
-        names,
-        colors,
-        {**ids, IGNORED: IGNORE},
-        IGNORE if config.unlabelled == "ignore" else ids.get(background or "", 0),
-    )
+    ids = {name: number for number, name in enumerate(names)} | {IGNORED: IGNORE}
+    return names, colors, ids, ids[background] if background and config.unlabelled != "ignore" else IGNORE
 
 
 def _label(
@@ -225,7 +223,9 @@ def _places(splits: Mapping[str, str]) -> dict[str, str]:
     Raises:
         DataError: Two images would have labels of the same name.
     """
-    shared = len(PurePosixPath(os.path.commonpath([PurePosixPath(name).parent for name in splits] or [""])).parts)
+    shared = len(
+        PurePosixPath(os.path.commonpath([PurePosixPath(name).parent for name in splits] or [PurePosixPath()])).parts
+    )
     for short in (True, False):
         places, taken = dict[str, str](), dict[tuple[str, str], str]()
         for name, split in splits.items():

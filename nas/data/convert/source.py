@@ -100,8 +100,11 @@ class Images:
     def check(self, found: Collection[Picture]) -> None:
         """Note the images without a label; raise a DataError if none has one."""
         if not found:
-            what = f"{self._lacking[0]} is not in {self.folder}" if self._lacking else "no image has a label"
-            raise DataError(f"{what}: name the folder of the images by --images")
+            if self._lacking:
+                raise DataError(
+                    f"{self._lacking[0]} is not in {self.folder}: name the folder of the images by --images"
+                )
+            raise DataError(f"{self.root} holds no annotations of this format: give another --format, or auto")
         self._notes["images without a label, left out"] = [str(path.relative_to(self.folder)) for path in self.left]
 
 
@@ -115,9 +118,10 @@ def inside(source: str, name: str) -> Path:
     Raises:
         DataError: There is none.
     """
-    found = next((path for path in (Path(source) / name, Path(name)) if path.is_dir()), None)
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
+    found = next((path for path in (root / name, Path(name)) if path.is_dir()), None)
     if found is None:
-        raise DataError(f"there is no folder {name}, in {source} or here")
+        raise DataError(f"there is no folder {name}, in {root} or here")
     return found
 
 

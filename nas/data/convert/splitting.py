@@ -57,7 +57,10 @@ def assign(names: Sequence[str], config: ConvertConfig) -> tuple[dict[str, str],
     for name in sorted(names):
         groups[_group(name, config.group)].append(name)
     # By a digest, as shuffling may differ between versions; most images stay in their splits when others are added.
-    order = sorted(groups, key=lambda group: hashlib.sha256(f"{config.seed or 0}/{group}".encode()).digest())
+    order = sorted(
+        groups,
+        key=lambda group: hashlib.sha256(f"{config.seed or 0}/{group}".encode(errors="surrogateescape")).digest(),
+    )
     shares = {"val": SHARE if config.val is None else config.val, "test": SHARE if config.test is None else config.test}
     splits: dict[str, str] = {}
     for split, share in shares.items():
