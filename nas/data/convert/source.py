@@ -121,7 +121,7 @@ def inside(source: str, name: str) -> Path:
     root = Path(source) if Path(source).is_dir() else Path(source).parent
     found = next((path for path in (root / name, Path(name)) if path.is_dir()), None)
     if found is None:
-        raise DataError(f"there is no folder {name}, in {root} or here")
+        raise DataError(f"there is no folder {name}, in {source} or here")
     return found
 
 
