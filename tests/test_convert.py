@@ -338,7 +338,7 @@ def test_a_pixel_belongs_to_the_outline_around_its_centre() -> None:
     assert (both[0] + both[1] == 1).all(), "neighbours neither overlap nor leave a gap"
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(-24, 56), st.integers(-24, 56)), max_size=7))
 def test_filling_equals_the_test_of_each_centre(quarters: list[tuple[int, int]]) -> None:
     points = [(x / 4, y / 4) for x, y in quarters]
@@ -399,7 +399,7 @@ def test_points_that_make_no_sense_are_refused(points: Any, words: str) -> None:
             outline(kind, points, None, (20, 20))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=7))
 def test_run_lengths_come_back_as_the_mask(rows: list[list[bool]]) -> None:
     mask = np.array(rows)
@@ -412,7 +412,7 @@ def test_run_lengths_come_back_as_the_mask(rows: list[list[bool]]) -> None:
         assert uncompressed(compressed(counts)) == counts
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 2**31), max_size=9))
 def test_compressed_run_lengths_come_back(counts: list[int]) -> None:
     assert uncompressed(compressed(counts)) == counts
@@ -424,7 +424,7 @@ def test_the_text_that_pycocotools_writes() -> None:
     assert uncompressed("m04500000`0") == counts
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.text(max_size=30))
 def test_any_text_is_run_lengths_or_refused(text: str) -> None:
     try:
@@ -841,7 +841,7 @@ def test_few_images_fill_train_and_val_first(count: int, expected: list[int]) ->
     assert [splits.count(split) for split in ("train", "val", "test")] == expected
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(0, 9))
 def test_groups_stay_together(sizes: list[int], seed: int) -> None:
     names = [f"clip{group}_{number}.png" for group, size in enumerate(sizes) for number in range(size)]
