@@ -223,7 +223,7 @@ def bitmap(text: str, left: int, top: int, size: Size) -> Stamp:
     try:
         content = base64.b64decode(text, validate=True)
         if content[:1] == b"\x78":
-            content = zlib.decompressobj().decompress(content, 2**28)
+            content = zlib.decompressobj().decompress(content, 2**26)
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             inside = left >= 0 and top >= 0 and left + image.width <= size[1] and top + image.height <= size[0]
             require(inside, f"its {image.width}x{image.height} pixels at {left}, {top} are not all in the image")
