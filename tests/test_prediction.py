@@ -207,10 +207,7 @@ def test_the_command_says_what_it_wrote(
         (["--no-overlay"], "wrote 1 mask into out; 1 folder was not read: b/\n"),
         (["--recursive", "--skip-existing"], "wrote 2 masks and overlays into out\n"),
         (["--recursive", "--skip-existing"], "wrote 0 masks and overlays into out; 2 were there\n"),
-        (
-            ["--probabilities", "--window=16x16"],
-            "wrote 1 mask, its overlay and probabilities into out; 1 folder was not read: b/\n",
-        ),
+        (["--probabilities", "--window=16x16"], "wrote 1 mask, its overlay and probabilities into out; 1 folder was not read: b/\n"),
     ):
         predict_command.main([str(run), "images", "--out", "out", "--device=cpu", *words])
         assert capsys.readouterr().out == says
