@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nas.data.base import IGNORE, DataError, Resized, SegmentationDataset, Wrapper
-from nas.data.caching import default_folder, digest
+from nas.data.caching import Cached, DiskCached, default_folder, digest
 from nas.data.readers.pairs import PairedDataset
 from nas.training.progress import StepProgress
 from search_spaces.files import write_atomically
@@ -47,11 +47,12 @@ def count_labels(dataset: SegmentationDataset, quiet: bool = True) -> Counts:
     Raises:
         DataError: A label cannot be read, or has values that are neither class ids nor 255.
     """
-    base = dataset
+    base, known = dataset, _is_known(dataset)
     while isinstance(base, Wrapper):
         base = base.dataset
+        known = known and _is_known(base)
     path: Path | None = None
-    if type(base).identity is not SegmentationDataset.identity:  # a user's, which may not tell of changes
+    if known:
         with contextlib.suppress(DataError):
             path = default_folder() / f"{dataset.name}-{dataset.split}-{digest(dataset).hex()[:32]}.labels.json"
     if path is not None:
@@ -68,6 +69,13 @@ def count_labels(dataset: SegmentationDataset, quiet: bool = True) -> Counts:
         with contextlib.suppress(OSError):  # without a cache, the next run counts again
             write_atomically(path, json.dumps(total.tolist()))
     return total
+
+
+def _is_known(dataset: SegmentationDataset) -> bool:
+    """Whether the identity tells of all that `read` does: a class with a `read` of its own has an `identity`, too."""
+    kinds = type(dataset).__mro__
+    read, identity = (next(n for n, kind in enumerate(kinds) if name in vars(kind)) for name in ("read", "identity"))
+    return identity <= read or isinstance(dataset, Cached | DiskCached)
 
 
 def _count(dataset: SegmentationDataset, index: int) -> Counts:
@@ -136,19 +144,22 @@ def label_faults(pixels: Mapping[str, Counts], classes: Sequence[str], train: st
 
 def label_doubts(pixels: Mapping[str, Counts], classes: Sequence[str], train: str, val: str) -> Iterator[str]:
     """Likely mistakes, a line each; arguments as for `label_faults`, and the name of the split for validation."""
+    pixels = {split: counts for split, counts in pixels.items() if counts[: len(classes)].any()}
     absent = {
-        split: [n for n, count in zip(classes, counts, strict=False) if not count] for split, counts in pixels.items()
+        split: [name for name, count in zip(classes, counts.tolist(), strict=False) if not count]
+        for split, counts in pixels.items()
     }
     for split, so in ((train, "so they cannot be learnt there"), (val, "so its mIoU is the mean over the others")):
         if missing := absent.get(split):
             shown = f"{', '.join(missing[:10])}{', ...' * (len(missing) > 10)}"
             yield f"{len(missing)} of {len(classes)} classes never occur in {split}, {so}: {shown}"
     for split, counts in pixels.items():
-        share = counts[IGNORE] / max(1, counts.sum())
-        if share > 0.5 or (split == train and absent[split] and share > DISGUISED):
+        share, missing = float(counts[IGNORE] / counts.sum()), absent[split]
+        one = split == train and len(missing) == 1 and share > DISGUISED
+        if share > 0.5 or one:
             yield (
                 f"{share:.1%} of the pixels of {split} are ignored: is the ignored value ({IGNORE} in most data sets) "
-                "a class in these labels?"
+                f"a class in these labels{', ' + missing[0] if one else ''}? --loader.ids tells what values stand for"
             )
 
 
