@@ -1,23 +1,32 @@
-"""nas-data: checks of data sets."""
+"""nas-data: makes data sets of what annotation tools write, and checks data sets."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from cli import common
 from nas.config import LabelIds
+from nas.data.convert.config import ConvertConfig
 from search_spaces.files import check_replaceable
 from search_spaces.validation import counted
 
 DESCRIPTION = """\
-Checks data sets. Each verb has its own options: see nas-data VERB --help."""
+Converts and checks data sets. Each verb has its own options: see nas-data VERB --help."""
 
 CHECK = """\
 Reads every image and label of a data set and prints problems, sizes, the share of each class, class weights, mean and
 standard deviation. Exit code 0: no problems; 2: there are problems (with --strict: or warnings)."""
 
-VERBS = {"check": "Checks that a data set is ready for training: problems, sizes, classes, weights, a contact sheet."}
+CONVERT = """\
+Makes a data set for --data folder of what annotation tools write: COCO JSON, labelme JSON, CVAT XML (for images 1.1),
+Supervisely JSON, or masks in colours, ids, or 0 and 255. OUT must not exist, or be empty."""
+
+VERBS = {
+    "check": "Checks that a data set is ready for training: problems, sizes, classes, weights, a contact sheet.",
+    "convert": "Makes a data set of what annotation tools write (COCO, labelme, CVAT, Supervisely, masks).",
+}
 
 SAMPLES = 12
 """Default number of samples on a contact sheet."""
@@ -49,9 +58,18 @@ def make_check_parser() -> common.Parser:
     return parser
 
 
+def make_convert_parser() -> common.Parser:
+    parser = common.parser("nas-data convert", CONVERT, "SOURCE OUT")
+    parser.add_argument("source", metavar="SOURCE", type=str, help="Folder of the annotations, or their only file.")
+    parser.add_argument("out", metavar="OUT", type=str, help="Folder to make.")
+    parser.add_settings(ConvertConfig, skip=("source", "out", "link"))
+    parser.add_flag("--link", "Make hard links to the images instead of copies.")
+    return parser
+
+
 def main(arguments: list[str]) -> None:
-    _, rest = common.take_verb(make_parser, arguments, VERBS)
-    check(rest)
+    verb, rest = common.take_verb(make_parser, arguments, VERBS)
+    {"check": check, "convert": convert}[verb](rest)
 
 
 def check(arguments: list[str]) -> None:
@@ -89,6 +107,19 @@ def check(arguments: list[str]) -> None:
         raise DataError(summary(report))
     if values.strict and report.warnings:
         raise DataError(f"{counted(len(report.warnings), 'warning')}; the first: {report.warnings[0]}")
+
+
+def convert(arguments: list[str]) -> None:
+    """nas-data convert.
+
+    Raises:
+        DataError: SOURCE cannot be converted, or OUT has something in it; OUT is as it was.
+    """
+    config = common.settings(ConvertConfig, common.parse(make_convert_parser(), arguments))
+    from nas.data.convert import converting
+
+    common.say(converting.as_text(converting.convert(config, quiet=False)))
+    common.say(f"\nnext: nas-data check folder {shlex.quote(config.out)} --contact-sheet sheet.png")
 
 
 def _check_picture(path: str | None, samples: int | None) -> None:

@@ -11,7 +11,7 @@ from nas.data.check.checking import Problem, Report
 from nas.data.check.statistics import SplitCounts
 from nas.training.class_weights import CONSTANT, inverse_log_weights, median_frequency_weights
 
-__all__ = ["SHOWN", "as_data", "as_text", "summary"]
+__all__ = ["SHOWN", "as_data", "as_text", "summary", "table"]
 
 SHOWN = 20
 """Limit of problems, and of warnings, in the text; the data has all."""
@@ -155,7 +155,7 @@ def _split_lines(split: str, counts: SplitCounts, classes: tuple[str, ...], weig
         row = [str(number), name, f"{counts.labels[number]:,}", f"{share:.2%}", f"{counts.images[number]:,}"]
         rows.append(row + [_number(column[number]) for column in (median, inverse_log)] * weights)
     rows.append(["255", "(ignored)", f"{counts.ignored:,}", f"{counts.ignored / counts.pixels:.2%}", ""])
-    lines += [f"  {line}" for line in _table(rows)]
+    lines += [f"  {line}" for line in table(rows)]
     mean, deviation = ("  ".join(map(_number, _defined(column))) for column in (counts.mean(), counts.deviation()))
     lines.append("  shares: of the labelled pixels; (ignored): of all pixels")
     lines.append(f"  red, green, blue, 0 to 1: mean {mean}; standard deviation {deviation}")
@@ -181,7 +181,7 @@ def _sizes(counts: SplitCounts) -> str:
     )
 
 
-def _table(rows: list[list[str]]) -> list[str]:
+def table(rows: list[list[str]]) -> list[str]:
     """Rows as lines: the second column is left-aligned, the others are right-aligned."""
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
     return [

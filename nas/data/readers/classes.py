@@ -15,7 +15,7 @@ from nas.data.readers.reading import read_text
 from search_spaces.files import parse_json
 from search_spaces.validation import fits, short
 
-__all__ = ["default_colors", "read_class_file"]
+__all__ = ["class_colors", "default_colors", "read_class_file"]
 
 _HEX = r"#[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?"
 _BY = r"\s*[,;|\t]\s*"
@@ -71,9 +71,7 @@ def read_class_file(path: Path) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
     Raises:
         DataError: The file is not as described, names a class twice, or has fewer than 2 or more than 255 classes.
     """
-    text = read_text("class file", path)
-    entries = _from_json(path, text) if path.suffix == ".json" else _from_text(path, text)
-    entries = _ordered(path, entries)
+    entries = _ordered(path, _entries(path))
     names = tuple(name for _, _, name, _ in entries)
     if not 2 <= len(names) <= MAX_CLASSES:
         raise DataError(
@@ -88,6 +86,29 @@ def read_class_file(path: Path) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
         if color is not None:
             colors[index] = color
     return names, colors
+
+
+def class_colors(path: Path) -> dict[tuple[int, int, int], int]:
+    """The id, or `IGNORE`, of each colour in a class file; empty if it gives none.
+
+    Raises:
+        DataError: As `read_class_file`; or a class has no colour, which others have, or that of another one.
+    """
+    names, _ = read_class_file(path)
+    ids: dict[tuple[int, int, int], int] = {}
+    entries = _entries(path)
+    for place, given, name, color in entries if any(color for *_, color in entries) else []:
+        number = IGNORE if given in (-1, IGNORE) else names.index(name)
+        if color is None and number == IGNORE:
+            continue
+        if color is None or ids.setdefault(color, number) != number:
+            raise DataError(f"{place}: {name} has {'no colour' if color is None else 'the colour of another class'}")
+    return ids
+
+
+def _entries(path: Path) -> list[Entry]:
+    text = read_text("class file", path)
+    return _from_json(path, text) if path.suffix == ".json" else _from_text(path, text)
 
 
 def _from_text(path: Path, text: str) -> list[Entry]:

@@ -1,0 +1,1 @@
+"""What annotation tools write, brought into the layout of the data set `folder`: `nas-data convert`."""
