@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentTypeError
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from cli import common
+from nas.config import DATA_SETTINGS
 from retrain.networks.building import KINDS
 from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, main_names
-from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.genotype import Genotype, genotype_file, load_genotype
 
-__all__ = ["check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
+__all__ = ["check_kind", "data_of", "facts", "known_classes", "listed", "searched", "shorten_kind", "small_recipe"]
 
 WIDTH = 79
 CITYSCAPES = 19
@@ -63,11 +64,39 @@ def facts() -> list[dict[str, Any]]:
 def known_classes(source: str | Genotype) -> int:
     """Returns the number of classes of a genotype's search, where the genotype or its file has it; else Cityscapes'."""
     if isinstance(source, str):
-        if not Path(source).is_file():
+        if not genotype_file(source).is_file():
             return CITYSCAPES
         source = load_genotype(source)
     known = source.provenance.get("classes")
     return known if type(known) is int and 2 <= known <= 255 else CITYSCAPES
+
+
+def searched(layers: Sequence[Namespace]) -> dict[str, Any]:
+    """Returns the settings of the data on which the genotype that the layers name was searched, as `data_of`."""
+    source = [one["genotype"] for one in layers if one.get("genotype")][-1:]
+    return data_of(load_genotype(s) for s in source if s not in NETWORKS and genotype_file(s).is_file())
+
+
+def data_of(genotypes: Iterable[Genotype | None]) -> dict[str, Any]:
+    """Returns the settings of the data on which genotypes were searched, nested; empty if none of them tells.
+
+    Raises:
+        UsageError: They were searched on different data.
+    """
+    found: list[Mapping[str, Any]] = []
+    for genotype in genotypes:
+        settings = genotype.provenance.get("data_settings") if genotype is not None else None
+        if isinstance(settings, Mapping) and isinstance(settings.get("data"), str) and settings not in found:
+            found.append(settings)
+    if len(found) > 1:
+        both = " and ".join(" at ".join(str(one[n]) for n in ("data", "data_root") if one.get(n)) for one in found[:2])
+        raise common.UsageError(f"the genotypes were searched on different data, {both}: choose by --data")
+    data: dict[str, Any] = {}
+    for name, value in found[0].items() if found else ():
+        if name in DATA_SETTINGS:  # the others are of another release
+            *groups, last = name.split(".")
+            reduce(lambda within, group: within.setdefault(group, {}), groups, data)[last] = value
+    return data
 
 
 def shorten_kind(parser: common.Parser) -> None:

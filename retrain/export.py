@@ -33,7 +33,7 @@ from nas.evaluation.cost import measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import write_atomically
-from search_spaces.genotype import load_genotype, package_version
+from search_spaces.genotype import Genotype, load_genotype, package_version
 from search_spaces.validation import to_plain
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def make_card(
         "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in packages}},
         "network": source if isinstance(source, str) else f"a genotype's, {config.network.kind}",
         "settings": to_plain(config.network),
-        "genotype": None if isinstance(source, str) else json.loads(load_genotype(source).to_json()),
+        "genotype": None if isinstance(source, str) else _without_places(load_genotype(source)),
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "multiply_adds_at": list(COST_SIZE),
@@ -371,6 +371,14 @@ def make_card(
             "evaluations": _evaluations(run, checkpoint_sha256),
         },
     }
+
+
+def _without_places(genotype: Genotype) -> dict[str, Any]:
+    """The content of a genotype file without the folders of its data: a card is passed on."""
+    data = json.loads(genotype.to_json())
+    for name in ("data_settings", "data_identity"):
+        data["provenance"].pop(name, None)
+    return data
 
 
 def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:

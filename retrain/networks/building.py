@@ -49,8 +49,8 @@ def build(
     """Builds a network with fresh weights.
 
     Args:
-        genotype_or_name: A genotype, the path of a genotype file, or the name of a published network (which wins over a
-            file of the same name).
+        genotype_or_name: A genotype, the path of a genotype file or of a run folder that has one, or the name of a
+            published network (which wins over a file of the same name).
         classes: Number of classes, at least 1.
         config: Widths and regularisation; None: the defaults. `config.backbone_weights` is not loaded here: see
             `retrain.pretrained.load_backbone_weights`.
@@ -87,11 +87,8 @@ def build(
 
 
 def _load(source: str | Path) -> Genotype:
-    if Path(source).is_file():
+    if Path(source).is_file() or Path(source).is_dir():
         return load_genotype(source)
-    inside = Path(source) / "genotype.json"
-    if inside.is_file():
-        raise ValueError(f"{source} is a folder: name the genotype in it, {inside}")
     raise ValueError(
         f"no published network and no genotype file {str(source)!r}: "
         f"choose one of {', '.join(main_names())}, or name a genotype.json file"

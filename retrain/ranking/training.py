@@ -12,19 +12,21 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nas.data.base import DataError
+from nas.data.identity import data_identity
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import claimed
 from nas.runs.free_memory import is_out_of_memory
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, RunError
-from nas.seeds import other_settings
+from nas.seeds import check_comparable
 from nas.training.devices import choose_device, set_float32
 from nas.training.interruption import InterruptedRun
 from retrain.config import RANDOM, RankingConfig, RetrainConfig
@@ -69,8 +71,9 @@ def rank(
     ranking = ranking or RankingConfig()
     candidates = _candidates([str(operand) for operand in operands], ranking)
     folder = Path(out or f"runs/rank-{config.data}")
-    _check_folder(folder, config)
-    classes, size = _check(config, ranking)
+    size, data = _check(config, ranking)
+    _check_folder(folder, config, data)
+    classes = len(data["classes"])
     costs = []
     for candidate in candidates:
         with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
@@ -92,7 +95,7 @@ def rank(
                 run = home / f"seed-{seed}"
                 own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
                 where = f"{len(mious) + 1} of {total}: {candidate.name}, seed {seed}"
-                found = _miou(own, ranking.split, where, say)
+                found = _miou(own, ranking.split, data["splits"][ranking.split], where, say)
                 if isinstance(found, str):
                     failures[place][seed] = found
                 mious[place, seed] = None if isinstance(found, str) else found
@@ -128,30 +131,24 @@ def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candida
     return candidates
 
 
-def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[int, tuple[int, int]]:
-    """Checks settings and data; returns the number of classes, and H and W of a validation image."""
+def _check(config: RetrainConfig, ranking: RankingConfig) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Checks settings and data; returns H and W of a validation image, and the identity of the data."""
     set_float32(choose_device(config.device), config.precision)
     learned = open_split(config, config.loader.train_split, config.loader.train_limit)
     steps_per_epoch(len(learned), config.images_per_update)
-    open_split(config, ranking.split)
-    dataset = open_split(config, config.loader.val_split)
+    measured, dataset = open_split(config, ranking.split), open_split(config, config.loader.val_split)
     height, width = dataset.read(0)[1].shape
-    return len(dataset.classes), (int(height), int(width))
+    return (int(height), int(width)), data_identity(config.data_root, learned, dataset, measured)
 
 
-def _check_folder(folder: Path, config: RetrainConfig) -> None:
-    """Refuses (RunError) a folder of something else, or of trainings with other settings."""
+def _check_folder(folder: Path, config: RetrainConfig, data: Mapping[str, Any]) -> None:
+    """Refuses (ValueError) a folder of something else, or of trainings with other settings or on other data."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: choose another --out")
     if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
         raise RunError(f"{folder} holds runs that are not a ranking's: choose another --out")
     for file in sorted(folder.glob(f"*/seed-*/{CONFIG}")):
-        changed = other_settings(file.parent, config, OWN)
-        if changed:
-            raise RunError(
-                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, or "
-                "choose another --out"
-            )
+        check_comparable(file.parent, config, data, KIND, OWN)
 
 
 def _home(folder: Path, candidate: Candidate) -> Path:
@@ -173,13 +170,15 @@ def _home(folder: Path, candidate: Candidate) -> Path:
     return home
 
 
-def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], object]) -> float | str:
+def _miou(
+    config: RetrainConfig, split: str, samples: Mapping[str, Any], where: str, say: Callable[[str], object]
+) -> float | str:
     """Trains and measures unless that is done; returns the mIoU after the last epoch, or why the training failed.
 
     DataError and OSError are raised: they would end the other trainings, too.
     """
     run = Path(str(config.out))
-    known = _measured(run, split, config.epochs)
+    known = _measured(run, split, samples, config.epochs)
     if known is not None:
         say(f"{where}: {split} mIoU {100 * known:.2f} %, measured already")
         return known
@@ -187,7 +186,8 @@ def _miou(config: RetrainConfig, split: str, where: str, say: Callable[[str], ob
     try:
         if not _is_trained(run, config.epochs):
             train(config, run if (run / CONFIG).exists() else None, quiet=True)
-        miou = evaluate(run, split, "last", config.data_root, config.device).miou
+        changed = config.data_changed
+        miou = evaluate(run, split, "last", config.data_root, config.device, data_changed=changed).miou
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
     except DataError:
@@ -208,11 +208,14 @@ def _is_trained(run: Path, epochs: int) -> bool:
     return (run / CHECKPOINT).exists() and load_checkpoint(run / CHECKPOINT, KIND)["state"]["epoch"] >= epochs
 
 
-def _measured(run: Path, split: str, epochs: int) -> float | None:
-    """mIoU of a run's last epoch on a split, from the file that `nas-evaluate` writes; None if that is not there."""
+def _measured(run: Path, split: str, samples: Mapping[str, Any], epochs: int) -> float | None:
+    """mIoU of a run's last epoch on a split, from the file that `nas-evaluate` writes; None if that is not there.
+
+    It must be of the `samples` of the split's identity; a file of an older release does not have them.
+    """
     try:
         data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
-        if data["epoch"] != epochs:
+        if data["epoch"] != epochs or data.get("names_sha256", samples["sha256"]) != samples["sha256"]:
             return None
         checkpoint = run / CHECKPOINT  # may have been removed after the evaluation
         if checkpoint.exists() and hashlib.sha256(checkpoint.read_bytes()).hexdigest() != data["checkpoint_sha256"]:

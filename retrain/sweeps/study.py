@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +24,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from nas.config import RunConfig
+from nas.data.identity import check_same_data
 from nas.evaluation.cost import timed_on
 from nas.runs.folder import CHANGEABLE, claimed, read_metrics
 from nas.runs.free_memory import is_out_of_memory
@@ -99,6 +101,8 @@ class Study:
     storage: BaseStorage
     folder: Path
     """Of the trials' run folders."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the data of all trials (see `nas.data.identity`); empty to read a study only."""
     say: Callable[[str], None] = print
     """Is given a line for each trial that ends here."""
     each_trial: Callable[[], object] = lambda: None
@@ -131,15 +135,19 @@ class Study:
                 not begun,
                 f"{self.folder} has trials of another study: give the --storage it had, or choose another --out",
             )
-            study.set_user_attr(SWEEP, self._identity())
+            study.set_user_attr(SWEEP, self._identity() | {"data": self.data})
             return
         now = self._identity()
         kept["settings"] = now["settings"] | kept["settings"]  # those that are newer than the study
+        before = kept.pop("data", {})
         if changed := differences(kept, now):
             raise ValueError(
                 f"the study {self.name} has another {', '.join(changed)}: give the same to resume it, or choose "
                 "another --out (or --study) for a new one"
             )
+        note = check_same_data(before, self.data, f"the study {self.name}", self.space.base["data_changed"] == "accept")
+        if note is not None:
+            warnings.warn(note, stacklevel=2)
 
     @property
     def trials(self) -> list[FrozenTrial]:
