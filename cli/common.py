@@ -224,15 +224,8 @@ def layers(
     """Reads the settings below the options: those of the run to resume or of a recipe, and those of each --config file.
 
     Where none of --recipe, --config and --resume is given, and no data but the built-in, the recipe `without_data` is
-    taken, and a line is printed about it.
-
-    Args:
-        parser: The command's parser.
-        given: The values on the command line.
-        recipes: Folder of the command's recipes.
-        without_data: Name of a recipe.
-        searched: Given the layers over the recipe, the settings of the data on which their genotypes were searched.
-            They are taken, and a line is printed, where no layer names data.
+    taken, and a line is printed about it. Where no layer names data, that of the genotypes' search is taken: `searched`
+    returns its settings, given the layers over the recipe.
 
     Raises:
         UsageError: There is no such recipe or run, a recipe is for data and none is named, or a file is not one of
@@ -268,13 +261,13 @@ def layers(
         if not (files or yours or "data" in given or "data" in base or "print_config" in given):
             raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data-root FOLDER, too")
     if carried and "data" not in base:
-        root = carried.get("data_root")
+        base.update(layer(parser, carried))
+        root = base.get("data_root")
         told = f"the data of the search, {carried['data']}{f' at {root}' if root else ''}"
         if root and not Path(root).is_dir() and not any("data_root" in one for one in (*over, given)):
             raise UsageError(f"{told}, is gone: give --data-root FOLDER where it is now, or other data by --data")
-        base.update(layer(parser, carried))
         if tells:
-            print(f"{told}; --data chooses another")
+            print(f"{told}; --data chooses other data")
     return base, over
 
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cli import common, networks
-from nas.config import require
+from nas.config import SearchConfig, require
 from nas.runs.names import is_run_of
-from retrain.config import RetrainConfig
-from retrain.networks.published import NETWORKS
 from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import genotype_file
 
@@ -139,11 +137,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _is_trained(source: str) -> bool:
-    """Whether a network is that of a nas-retrain run; of another folder it is that of the genotype in it."""
-    if not Path(source).is_dir() or source in NETWORKS:
-        return False
-    has_genotype = genotype_file(source).is_file()
-    return is_run_of(Path(source), RetrainConfig.command) or not has_genotype
+    """Whether a network is one that nas-retrain trained; that of a search is the genotype in its folder."""
+    return Path(source).is_dir() and not is_run_of(Path(source), SearchConfig.command)
 
 
 def _text(facts: dict[str, Any]) -> str:

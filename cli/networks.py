@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from itertools import groupby
 from typing import Any
 
@@ -72,31 +71,27 @@ def known_classes(source: str | Genotype) -> int:
 
 
 def searched(layers: Sequence[Namespace]) -> dict[str, Any]:
-    """Returns the settings of the data on which the genotype that the layers name was searched, as `data_of`."""
+    """Returns `data_of` of the genotype that layers of settings name."""
     source = [one["genotype"] for one in layers if one.get("genotype")][-1:]
     return data_of(load_genotype(s) for s in source if s not in NETWORKS and genotype_file(s).is_file())
 
 
-def data_of(genotypes: Iterable[Genotype | None]) -> dict[str, Any]:
-    """Returns the settings of the data on which genotypes were searched, nested; empty if none of them tells.
+def data_of(genotypes: Iterable[Genotype]) -> dict[str, Any]:
+    """Returns the settings of the data on which genotypes were searched; none if the genotypes do not tell.
 
     Raises:
         UsageError: They were searched on different data.
     """
-    found: list[Mapping[str, Any]] = []
+    found: list[dict[str, Any]] = []
     for genotype in genotypes:
-        settings = genotype.provenance.get("data_settings") if genotype is not None else None
-        if isinstance(settings, Mapping) and isinstance(settings.get("data"), str) and settings not in found:
-            found.append(settings)
-    if len(found) > 1:
-        both = " and ".join(" at ".join(str(one[n]) for n in ("data", "data_root") if one.get(n)) for one in found[:2])
+        data = genotype.provenance.get("data_settings")
+        if isinstance(data, Mapping) and isinstance(data.get("data"), str) and isinstance(data.get("loader"), Mapping):
+            loader = {name: value for name, value in data["loader"].items() if name in DATA_SETTINGS}
+            found.append({"data": data["data"], "data_root": data.get("data_root"), "loader": loader})
+    if different := [one for one in found if one != found[0]]:
+        both = " and ".join(f"{one['data']} at {one['data_root']}" for one in (found[0], different[0]))
         raise common.UsageError(f"the genotypes were searched on different data, {both}: choose by --data")
-    data: dict[str, Any] = {}
-    for name, value in found[0].items() if found else ():
-        if name in DATA_SETTINGS:  # the others are of another release
-            *groups, last = name.split(".")
-            reduce(lambda within, group: within.setdefault(group, {}), groups, data)[last] = value
-    return data
+    return found[0] if found else {}
 
 
 def shorten_kind(parser: common.Parser) -> None:

@@ -86,8 +86,10 @@ def main(arguments: list[str]) -> None:
 def _searched(runs: Sequence[str]) -> Mapping[str, Any]:
     """The settings of the data on which the genotypes to rank were searched."""
     from retrain.ranking.candidates import find_candidates
+    from search_spaces.genotype import load_genotype
 
-    return networks.data_of(candidate.genotype for candidate in find_candidates(runs))
+    origins = [origin for found in find_candidates(runs) if found.genotype is not None for origin in found.origins]
+    return networks.data_of(load_genotype(origin.source) for origin in origins)
 
 
 entry = common.command("nas-rank", main)

@@ -64,9 +64,9 @@ def main(arguments: list[str]) -> None:
 
 def _check_genotype(file: str) -> None:
     """Checks the genotype file before the data set is read, which may take minutes."""
-    from search_spaces.genotype import genotype_file, load_genotype
+    from search_spaces.genotype import load_genotype
 
-    if not genotype_file(file).exists():
+    if not Path(file).exists():
         if Path(file).suffix or Path(file).parent != Path():
             raise ValueError(f"there is no genotype file {file!r}: name the genotype.json that nas-search wrote")
         raise ValueError(

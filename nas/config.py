@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -88,8 +87,9 @@ CHANGEABLE = frozenset(
 """Settings that may change when a run is resumed; any other change would make it a different run. (`space` may name
 another file: the checkpoint holds its content, which is compared.)"""
 
-DATA_SETTINGS = ("data", "data_root", "loader.resolution", "loader.train_split", "loader.val_split")
-"""Settings that belong to the data: a genotype takes them along from its search to trainings and rankings."""
+DATA_SETTINGS = ("resolution", "train_split", "val_split")
+"""Settings of `loader` that belong to the data: a genotype takes them along, with the data set and its root, from its
+search to trainings and rankings."""
 
 
 @dataclass(frozen=True)
@@ -367,8 +367,9 @@ class RunConfig(Settings):
             object.__setattr__(self, "data_root", str(Path(self.data_root).absolute()))
 
     def data_settings(self) -> dict[str, Any]:
-        """The `DATA_SETTINGS` by their dotted names, in plain containers."""
-        return {name: to_plain(attrgetter(name)(self)) for name in DATA_SETTINGS}
+        """The data set, its root and the `DATA_SETTINGS`, nested as in a file of settings."""
+        loader = {name: to_plain(getattr(self.loader, name)) for name in DATA_SETTINGS}
+        return {"data": self.data, "data_root": self.data_root, "loader": loader}
 
     @property
     def images_per_update(self) -> int:

@@ -6,7 +6,6 @@ The same call continues: complete searches are left alone, stopped ones are resu
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +102,15 @@ def _states(config: SearchConfig, seeds: Sequence[int], folder: Path) -> list[st
     data = identity_of(config)
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
     require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
-    states = []
-    for seed in seeds:
+
+    def state(seed: int) -> str:
         run = folder / f"seed-{seed}"
         if not (run / CONFIG).exists():
-            states.append("missing")
-            continue
+            return "missing"
         check_comparable(run, dataclasses.replace(config, seed=seed), data, KIND)
-        states.append("complete" if is_complete(run, config) else "begun")
-    return states
+        return "complete" if is_complete(run, config) else "begun"
+
+    return list(map(state, seeds))
 
 
 def check_comparable(
@@ -141,9 +140,7 @@ def check_comparable(
     if changed:
         remedy = "give the same settings to resume it, or choose another --out"
         raise RunError(f"{folder} was begun with another {', '.join(changed)}: {remedy}")
-    note = check_same_data(_data_of(folder, kind), data, folder, config.data_changed == "accept")
-    if note is not None:
-        warnings.warn(note, stacklevel=2)
+    check_same_data(_data_of(folder, kind), data, folder, config.data_changed == "accept")
 
 
 def _data_of(folder: Path, kind: str) -> Mapping[str, Any]:

@@ -162,9 +162,7 @@ def evaluate(
     dataset = open_split(config, split, resize_labels=False)
     identity = data_identity(config.data_root, dataset)
     del identity["colors"]  # nothing is drawn
-    note = check_same_data(trained.data, identity, run, data_changed == "accept")
-    if note is not None:
-        warnings.warn(note, stacklevel=2)
+    check_same_data(trained.data, identity, run, data_changed == "accept")
     (samples,) = identity["splits"].values()
     sizes: list[tuple[int, int]] = []
     with (

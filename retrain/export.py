@@ -360,7 +360,7 @@ def make_card(
         "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in packages}},
         "network": source if isinstance(source, str) else f"a genotype's, {config.network.kind}",
         "settings": to_plain(config.network),
-        "genotype": None if isinstance(source, str) else _without_places(load_genotype(source)),
+        "genotype": None if isinstance(source, str) else _without_root(load_genotype(source)),
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "multiply_adds_at": list(COST_SIZE),
@@ -373,12 +373,10 @@ def make_card(
     }
 
 
-def _without_places(genotype: Genotype) -> dict[str, Any]:
-    """The content of a genotype file without the folders of its data: a card is passed on."""
-    data = json.loads(genotype.to_json())
-    for name in ("data_settings", "data_identity"):
-        data["provenance"].pop(name, None)
-    return data
+def _without_root(genotype: Genotype) -> dict[str, Any]:
+    """The content of a genotype file without folders of its data, as a card is passed on."""
+    own = {name: value for name, value in genotype.provenance.items() if not name.startswith("data_")}
+    return dict(json.loads(dataclasses.replace(genotype, provenance=own).to_json()))
 
 
 def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:

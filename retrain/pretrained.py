@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -65,7 +64,7 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig, data: Mappin
 def load_matching(
     network: nn.Module,
     source: str | Path,
-    data: Mapping[str, Any] = MappingProxyType({}),
+    data: Mapping[str, Any] | None = None,
     of_classes: Collection[str] = (),
 ) -> str:
     """Copies the tensors of a trained network that have the same name and shape in this one.
@@ -95,7 +94,7 @@ def load_matching(
             f"{_children(own)}; give --init-from a run of the same network or of a part of it, or leave it out"
         )
     note, before = "", recorded_data(content)
-    if "classes" in changed_parts(before, data):
+    if data is not None and "classes" in changed_parts(before, data):
         taken -= set(of_classes)
         note = f"; {told(before, data, ['classes'], str(source))}: what belongs to classes starts fresh"
     for name in taken:

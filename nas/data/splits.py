@@ -61,11 +61,7 @@ def open_split(
 
 
 def identity_of(config: RunConfig) -> dict[str, Any]:
-    """The identity of the data that the settings name (see `nas.data.identity`).
-
-    Raises:
-        ValueError: The data cannot be opened.
-    """
+    """The identity of the data that the settings name (see `nas.data.identity`); raises as `open_split`."""
     splits = (config.loader.train_split, config.loader.val_split)
     return data_identity(config.data_root, *(open_split(config, split) for split in splits))
 

@@ -11,7 +11,6 @@ Shapes: E edges, O operations; a mask is boolean [E, O], False for a removed ope
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,9 +126,7 @@ def decode_by_perturbation(
     set_float32(place, config.precision)
     validation = validation_split(config)
     identity = data_identity(config.data_root, validation)
-    note = check_same_data(recorded_data(saved), identity, folder, data_changed == "accept")
-    if note is not None:
-        warnings.warn(note, stacklevel=2)
+    check_same_data(recorded_data(saved), identity, folder, data_changed == "accept")
     space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
     supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
     supernet.load_state_dict(saved["supernet"])

@@ -185,9 +185,7 @@ class Session(Generic[Config, State]):
                 self._saved["config"].update(renamed or {})
                 check_resumable(self._saved, self.config, len(self.train_set))
             accept, before = self.config.data_changed == "accept", recorded_data(self._saved)
-            note = check_same_data(before, self.data, self.folder, accept)
-            self.data_changed = note is not None
-            self.notes += [note] if note is not None else []
+            self.data_changed = check_same_data(before, self.data, self.folder, accept, self.notes.append)
         with fitting(path):
             yield self._saved
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.config import SearchConfig
-from nas.data.identity import data_digest
 from nas.runs.names import CONFIG, GENOTYPE, is_run_of, read_config
 from nas.seeds import is_complete, supernet_miou
 from retrain.networks import NETWORKS
@@ -40,9 +39,7 @@ class Origin:
     supernet: float | None = None
     """Validation mIoU of the supernet from which a search decoded it, 0 to 1."""
     data: str | None = None
-    """Data set of that search."""
-    data_digest: str | None = None
-    """Digest of the identity of that data (see `nas.data.identity`)."""
+    """Data set of that search, and its root."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,10 @@ def find_candidates(operands: Sequence[str]) -> list[Candidate]:
         genotype = load_genotype(file)
         origin = Origin(name, str(file), "given")
         if is_run_of(file.parent, SearchConfig.command) and file.name == GENOTYPE:
-            data = genotype.provenance.get("data")
-            known = data if isinstance(data, str) else None
-            identity_of_data = genotype.provenance.get("data_identity")
-            digest = data_digest(identity_of_data) if isinstance(identity_of_data, dict) else None
-            origin = Origin(name, str(file), "searched", supernet_miou(genotype), known, digest)
+            data, settings = (genotype.provenance.get(name) for name in ("data", "data_settings"))
+            root = settings.get("data_root") if isinstance(settings, dict) else None
+            known = f"{data} at {root}" if isinstance(data, str) and root else data if isinstance(data, str) else None
+            origin = Origin(name, str(file), "searched", supernet_miou(genotype), known)
         for place, other in enumerate(found):
             if other.genotype is not None and identity(other.genotype) == identity(genotype):
                 found[place] = Candidate((*other.origins, origin), other.genotype)

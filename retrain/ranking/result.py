@@ -164,7 +164,7 @@ class Ranking:
     def tau(self) -> float | None:
         """Kendall's tau of `searches`; None for fewer than three, or for several spaces or data sets."""
         origins = [(e, o) for e in self.entries for o in e.candidate.origins if o.kind == "searched"]
-        alike = len({(self.space_of(e), o.data, o.data_digest) for e, o in origins}) == 1
+        alike = len({(self.space_of(e), o.data) for e, o in origins}) == 1
         if len(self.searches) < ENOUGH or not alike:
             return None
         return kendall([(supernet, trained) for _, supernet, trained in self.searches])

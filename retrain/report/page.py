@@ -251,8 +251,9 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     ]
     if run.searches:
         knows = run.genotype is not None and "data_settings" in run.genotype.provenance
-        known = {} if knows else {name: run.settings.get(name, "null") for name in DATA_SETTINGS}
-        data = "".join(f" --{name.replace('_', '-')} {word(text)}" for name, text in known.items() if text != "null")
+        names = () if knows else ("data", "data_root", *(f"loader.{name}" for name in DATA_SETTINGS))
+        given = ((name.replace("_", "-"), run.settings.get(name, "null")) for name in names)
+        data = "".join(f" --{name} {word(text)}" for name, text in given if text != "null")
         lines.append((f"nas-retrain {word(folder)}{data}", "train what was found, on the data of the search"))
     else:
         lines.append((f"nas-evaluate {word(folder)}", "measure"))

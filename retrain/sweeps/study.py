@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -145,9 +144,7 @@ class Study:
                 f"the study {self.name} has another {', '.join(changed)}: give the same to resume it, or choose "
                 "another --out (or --study) for a new one"
             )
-        note = check_same_data(before, self.data, f"the study {self.name}", self.space.base["data_changed"] == "accept")
-        if note is not None:
-            warnings.warn(note, stacklevel=2)
+        check_same_data(before, self.data, f"the study {self.name}", self.space.base["data_changed"] == "accept")
 
     @property
     def trials(self) -> list[FrozenTrial]:
