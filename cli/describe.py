@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from cli import common, networks
-from nas.config import SearchConfig, require
+from nas.config import require
 from nas.runs.names import is_run_of
+from retrain.config import RetrainConfig
 from retrain.networks.settings import NetworkConfig
 from search_spaces.genotype import genotype_file
 
@@ -137,8 +138,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _is_trained(source: str) -> bool:
-    """Whether a network is one that nas-retrain trained; that of a search is the genotype in its folder."""
-    return Path(source).is_dir() and not is_run_of(Path(source), SearchConfig.command)
+    """Whether a network is one that nas-retrain trained; that of another folder is the genotype in it."""
+    folder, has_genotype = Path(source), genotype_file(source).is_file()
+    return folder.is_dir() and (is_run_of(folder, RetrainConfig.command) or not has_genotype)
 
 
 def _text(facts: dict[str, Any]) -> str:
