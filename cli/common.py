@@ -30,7 +30,7 @@ from jsonargparse import ArgumentParser, Namespace, set_loader, set_parsing_sett
 from cli.messages import explain, with_hyphens
 from nas.config import CHANGEABLE
 from nas.runs.free_memory import ADVICE, is_out_of_memory
-from nas.runs.names import COMMANDS, RunError, command_of, runs_within
+from nas.runs.names import COMMANDS, CONFIG, RunError, command_of, runs_within
 from nas.training.interruption import stopping_signals
 from search_spaces.extensions import load_extensions
 from search_spaces.files import YamlError, check_numbers, parse_yaml, read_yaml
@@ -243,11 +243,18 @@ def layer(parser: Parser, data: Mapping[str, Any]) -> Namespace:
         return parser.parse_object(dict(data), defaults=False)
 
 
-def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -> tuple[Namespace, list[Namespace]]:
+def layers(
+    parser: Parser,
+    given: Namespace,
+    recipes: Path,
+    without_data: str,
+    searched: Callable[[Sequence[Namespace]], Mapping[str, Any]] = lambda _: {},
+) -> tuple[Namespace, list[Namespace]]:
     """Reads the settings below the options: those of the run to resume or of a recipe, and those of each --config file.
 
     Where none of --recipe, --config and --resume is given, and no data but the built-in, the recipe `without_data` is
-    taken, and a line is printed about it.
+    taken, and a line is printed about it. Where no layer names data, that of the genotypes' search is taken: `searched`
+    returns its settings, given the layers over the recipe.
 
     Raises:
         UsageError: There is no such recipe or run, a recipe is for data and none is named, or a file is not one of
@@ -264,9 +271,12 @@ def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -
             raise UsageError(f"{resume} is not a run folder: it has no config.yaml{runs_within(resume)}")
         _check_kind(parser.prog, path)
         return _read_settings(parser, path), []
-    if recipe is None and not files and given.get("data", BUILT_IN) == BUILT_IN:
+    over = [_read_settings(parser, Path(file)) for file in files]
+    tells = is_first() and not ("quiet" in given or "print_config" in given)
+    carried = searched([*over, given]) if not any("data" in one for one in (*over, given)) else {}
+    if recipe is None and not files and given.get("data", carried.get("data", BUILT_IN)) == BUILT_IN:
         recipe = without_data
-        if is_first() and not ("quiet" in given or "print_config" in given):
+        if tells:
             print(
                 f"the recipe `{recipe}` on the built-in data set `{BUILT_IN}`: reduced size and few steps, as a demo; "
                 "--data or --recipe choose another"
@@ -276,9 +286,18 @@ def layers(parser: Parser, given: Namespace, recipes: Path, without_data: str) -
         if recipe not in _recipe_names(recipes):
             raise UsageError(f"no recipe {recipe!r}: choose one of {', '.join(_recipe_names(recipes))}")
         base = _read_settings(parser, recipes / f"{recipe}.yaml")
-        if not (files or "data" in given or "data" in base or "print_config" in given):
+        yours = carried.get("data", BUILT_IN) != BUILT_IN
+        if not (files or yours or "data" in given or "data" in base or "print_config" in given):
             raise UsageError(f"the recipe {recipe} is for your data: give --data NAME --data-root FOLDER, too")
-    return base, [_read_settings(parser, Path(file)) for file in files]
+    if carried and "data" not in base:
+        base.update(layer(parser, carried))
+        root = base.get("data_root")
+        told = f"the data of the search, {carried['data']}{f' at {root}' if root else ''}"
+        if root and not Path(root).is_dir() and not any("data_root" in one for one in (*over, given)):
+            raise UsageError(f"{told}, is gone: give --data-root FOLDER where it is now, or other data by --data")
+        if tells:
+            print(f"{told}; --data chooses other data")
+    return base, over
 
 
 def complete(parser: Parser, *layers: Namespace) -> Namespace:
@@ -373,6 +392,8 @@ def _check_kind(command: str, path: Path) -> None:
 
 def _read_settings(parser: Parser, file: Path) -> Namespace:
     try:
+        if file.is_dir():  # a run folder
+            file /= CONFIG
         data = read_yaml(file)  # before the parser reads it, which would unfold aliases
     except YamlError as error:
         raise UsageError(f"{error}. Name a YAML file of settings") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from jsonargparse import Namespace
 
 from cli import common, networks
+from nas.config import DataChanged
 from retrain.config import CandidateConfig
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
@@ -51,7 +52,7 @@ MODES = {
         "--by perturbation",
         "--by perturbation gives one genotype",
         "--by perturbation: leave it out, or give that, too",
-        ("images", "data_root", "device"),
+        ("images", "data_root", "data_changed", "device"),
     ),
     "candidates": Mode(
         "--top, --pareto and the limits",
@@ -64,7 +65,7 @@ MODES = {
 
 def make_parser() -> common.Parser:
     parser = common.parser("nas-decode", DESCRIPTION, "FILE")
-    parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file.")
+    parser.add_argument("file", metavar="FILE", type=str, help="A genotype.json file, or a run folder that has one.")
     parser.add_argument(
         "-o", "--output", type=str | None, help="Write the decoded genotype here; FILE itself may be named."
     )
@@ -84,6 +85,8 @@ def make_parser() -> common.Parser:
     )
     parser.add_optional("--images", "Validation images for --by perturbation; those of the run if not given.", int)
     parser.add_optional("--data_root", "Folder of the data set, if it has moved.")
+    changed_help = "Reaction if the validation split has other samples than in the search: refuse if not given."
+    parser.add_optional("--data_changed", changed_help, DataChanged)
     parser.add_flag("--json", "Print JSON instead of tables.")
     parser.add_overwrite()
     parser.add_settings(CandidateConfig)
@@ -111,7 +114,7 @@ def main(arguments: list[str]) -> None:
         own = [] if values.output in (None, values.file) else [Path(values.output)]
         check_replaceable([*own, *_pictures(values.draw)])
     from decoders import path_probability, redecode
-    from search_spaces.genotype import load_genotype
+    from search_spaces.genotype import genotype_file, load_genotype
 
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
@@ -123,8 +126,9 @@ def main(arguments: list[str]) -> None:
     elif mode == "perturbation":
         from nas.diagnostics.perturbation import decode_by_perturbation
 
-        folder, device = Path(values.file).parent, values.device or "auto"
-        genotype = decode_by_perturbation(folder, values.images, device, values.data_root, quiet=values.json)
+        folder, device = genotype_file(values.file).parent, values.device or "auto"
+        changed: DataChanged = values.data_changed or "refuse"
+        genotype = decode_by_perturbation(folder, values.images, device, values.data_root, values.json, changed)
     elif mode is None and relaxed:
         genotype = redecode(genotype)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None

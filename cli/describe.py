@@ -9,7 +9,10 @@ from typing import Any
 
 from cli import common, networks
 from nas.config import require
+from nas.runs.names import is_run_of
+from retrain.config import RetrainConfig
 from retrain.networks.settings import NetworkConfig
+from search_spaces.genotype import genotype_file
 
 DESCRIPTION = """\
 Describes a search space (--space): numbers of paths, cells and supernet parameters. Or a network (a genotype.json
@@ -21,7 +24,7 @@ def make_parser() -> common.Parser:
     parser = common.parser("nas-describe", DESCRIPTION, "[NETWORK]")
     parser.add_optional(
         "source",
-        "A genotype.json file, a published network's name, or the folder of a nas-retrain run.",
+        "A genotype.json file, a published network's name, or a run folder.",
         metavar="NETWORK",
         nargs="?",
     )
@@ -69,14 +72,14 @@ def describe_network(name: str, classes: int, size: tuple[int, int], settings: A
     from retrain.networks import build
 
     facts: dict[str, Any] = {}
-    if Path(name).is_dir():
+    if _is_trained(name):
         from nas.runs.checkpoint import CheckpointError
         from retrain.load import load_trained
 
         try:
             trained = load_trained(name, "last")
         except CheckpointError as error:
-            inside = Path(name) / "genotype.json"
+            inside = genotype_file(name)
             raise ValueError(f"{error}; or name the genotype in it, {inside}" if inside.is_file() else error) from None
         network, classes = trained.network, len(trained.classes)
     elif settings.backbone_weights is not None:
@@ -112,7 +115,7 @@ def main(arguments: list[str]) -> None:
         "--input and --network.* are for a network, not for a space: leave them out",
     )
     networks.check_kind(values.source or "", given)
-    is_run = values.source is not None and Path(values.source).is_dir()
+    is_run = values.source is not None and _is_trained(values.source)
     require(
         not is_run or not ("classes" in given or "network" in given),
         "a run has its own --classes and --network.*: leave them out",
@@ -132,6 +135,12 @@ def main(arguments: list[str]) -> None:
         size = common.parse_size("--input", values.input or "512x1024")
         facts = describe_network(values.source, classes, size, values.network)
     common.say(json.dumps(facts) if values.json else _text(facts))
+
+
+def _is_trained(source: str) -> bool:
+    """Whether a network is one that nas-retrain trained; that of another folder is the genotype in it."""
+    folder, has_genotype = Path(source), genotype_file(source).is_file()
+    return folder.is_dir() and (is_run_of(folder, RetrainConfig.command) or not has_genotype)
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import json
 
 from cli import common
 from cli.inference import add_inference_options, inference
+from nas.config import DataChanged
 
 DESCRIPTION = """\
 Measures the network of a nas-retrain run on a split of its data set: IoU of each class, mIoU and pixel accuracy from
@@ -20,6 +21,12 @@ def make_parser() -> common.Parser:
     parser.add_argument("run", metavar="RUN", type=str, help="The run folder that nas-retrain wrote.")
     parser.add_optional("--split", "Split to measure; the validation split of the run if not given.")
     parser.add_optional("--data_root", "Folder of the data set; that of the run if not given.")
+    parser.add_argument(
+        "--data_changed",
+        type=DataChanged,
+        default="refuse",
+        help="Reaction if the training or validation split has other samples than in the training.",
+    )
     add_inference_options(parser)
     parser.add_flag("--json", "Print JSON instead of a table.")
     return parser
@@ -31,7 +38,8 @@ def main(arguments: list[str]) -> None:
     from retrain.evaluation import evaluate
 
     which = (values.split, values.checkpoint, values.data_root)
-    result = evaluate(values.run, *which, values.device, write=False, how=how, progress=True)
+    more = {"how": how, "progress": True, "data_changed": values.data_changed}
+    result = evaluate(values.run, *which, values.device, write=False, **more)
     common.say(json.dumps(dataclasses.asdict(result)) if values.json else result.table())
     result.save(values.run)  # last: the numbers are on the screen if the folder cannot be written
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from argparse import ArgumentTypeError
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
 from cli import common
+from nas.config import DATA_SETTINGS
 from retrain.networks.building import KINDS
 from retrain.networks.published import DEEPLAB_SETTINGS, NETWORKS, main_names
-from search_spaces.genotype import Genotype, load_genotype
+from search_spaces.genotype import Genotype, genotype_file, load_genotype
 
-__all__ = ["check_kind", "facts", "known_classes", "listed", "shorten_kind", "small_recipe"]
+__all__ = ["check_kind", "data_of", "facts", "known_classes", "listed", "searched", "shorten_kind", "small_recipe"]
 
 WIDTH = 79
 CITYSCAPES = 19
@@ -63,11 +63,35 @@ def facts() -> list[dict[str, Any]]:
 def known_classes(source: str | Genotype) -> int:
     """Returns the number of classes of a genotype's search, where the genotype or its file has it; else Cityscapes'."""
     if isinstance(source, str):
-        if not Path(source).is_file():
+        if not genotype_file(source).is_file():
             return CITYSCAPES
         source = load_genotype(source)
     known = source.provenance.get("classes")
     return known if type(known) is int and 2 <= known <= 255 else CITYSCAPES
+
+
+def searched(layers: Sequence[Namespace]) -> dict[str, Any]:
+    """Returns `data_of` of the genotype that layers of settings name."""
+    source = [one["genotype"] for one in layers if one.get("genotype")][-1:]
+    return data_of(load_genotype(s) for s in source if s not in NETWORKS and genotype_file(s).is_file())
+
+
+def data_of(genotypes: Iterable[Genotype]) -> dict[str, Any]:
+    """Returns the settings of the data on which genotypes were searched; none if the genotypes do not tell.
+
+    Raises:
+        UsageError: They were searched on different data.
+    """
+    found: list[dict[str, Any]] = []
+    for genotype in genotypes:
+        data = genotype.provenance.get("data_settings")
+        if isinstance(data, Mapping) and isinstance(data.get("data"), str) and isinstance(data.get("loader"), Mapping):
+            loader = {name: value for name, value in data["loader"].items() if name in DATA_SETTINGS}
+            found.append({"data": data["data"], "data_root": data.get("data_root"), "loader": loader})
+    if different := [one for one in found if one != found[0]]:
+        both = " and ".join(f"{one['data']} at {one['data_root']}" for one in (found[0], different[0]))
+        raise common.UsageError(f"the genotypes were searched on different data, {both}: choose by --data")
+    return found[0] if found else {}
 
 
 def shorten_kind(parser: common.Parser) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from argparse import SUPPRESS
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from cli import common, networks
 from cli.retrain import RECIPES
@@ -15,8 +17,8 @@ DESCRIPTION = """\
 Trains the genotypes of several searches, and random genotypes of the same space, with the same settings and several
 seeds each, and ranks them: mean, standard deviation, searched compared with random. The same command resumes what was
 stopped; started several times, on one or more machines, its workers share the trainings. The settings of the trainings
-are those of nas-retrain; without --data it trains on the built-in data set `shapes`, each network in a minute or two on
-two CPU cores."""
+are those of nas-retrain; without --data they are on the data of the searches; if that is the built-in data set
+`shapes`, each network takes a minute or two on a CPU core."""
 
 WITHOUT = {
     "seed": "--seeds has the seeds of the trainings",
@@ -60,7 +62,8 @@ def main(arguments: list[str]) -> None:
     runs = given.get("run")
     if not runs:
         raise common.UsageError("RUN is missing (see nas-rank --help)")
-    base, files = common.layers(parser, given, RECIPES, networks.small_recipe(runs, given))
+    small = networks.small_recipe(runs, given)
+    base, files = common.layers(parser, given, RECIPES, small, lambda _: _searched(runs))
     values = common.complete(parser, base, *files, given)
     values.seeds = parse_seeds(values.seeds)
     ranking = common.settings(RankingConfig, values)
@@ -81,6 +84,15 @@ def main(arguments: list[str]) -> None:
     if result.failures:
         count = len(result.failures)
         raise ValueError(f"{count} of the trainings failed, see the ranking: the same command tries again")
+
+
+def _searched(runs: Sequence[str]) -> Mapping[str, Any]:
+    """The settings of the data on which the genotypes to rank were searched."""
+    from retrain.ranking.candidates import find_candidates
+    from search_spaces.genotype import load_genotype
+
+    origins = [origin for found in find_candidates(runs) if found.genotype is not None for origin in found.origins]
+    return networks.data_of(load_genotype(origin.source) for origin in origins)
 
 
 entry = common.command("nas-rank", main)

@@ -12,15 +12,19 @@ from search_spaces.validation import did_you_mean
 RECIPES = Path(__file__).parent.parent / "retrain" / "recipes"
 DESCRIPTION = """\
 Trains a genotype.json file, or a published network by name, from scratch or from weights (--init-from,
---network.backbone-weights). Without --data it trains on the built-in data set `shapes`, in a minute or two on two CPU
-cores, a genotype or an Auto-DeepLab as a narrow network: a demo that learns little. With --data the defaults are the
-protocol of Auto-DeepLab on Cityscapes, and --recipe has those of the other papers."""
+--network.backbone-weights). Without --data it trains a genotype on the data of its search; if that is the built-in data
+set `shapes`, or for a published network, it trains a narrow network in a minute or two on two CPU cores: a demo that
+learns little. With other data the defaults are the protocol of Auto-DeepLab on Cityscapes, and --recipe has those of
+the other papers."""
 
 
 def make_parser() -> common.Parser:
     parser = common.parser("nas-retrain", DESCRIPTION, "[GENOTYPE]")
     parser.notes = networks.listed()
-    choices = "A genotype.json file, or the name of a published network (listed below). Not given with --resume."
+    choices = (
+        "A genotype.json file, a run folder that has one, or the name of a published network (listed below). Not given "
+        "with --resume."
+    )
     parser.add_optional("source", choices, metavar="GENOTYPE", nargs="?")
     parser.add_settings(RetrainConfig, skip={"genotype"})
     common.add_run_options(parser, RECIPES)
@@ -39,7 +43,7 @@ def main(arguments: list[str]) -> None:
         common.refuse(given, {"genotype": "the genotype is named twice"})
         given["genotype"] = given.pop("source")
     small = networks.small_recipe([given.get("genotype")], given)
-    base, files = common.layers(parser, given, RECIPES, small)
+    base, files = common.layers(parser, given, RECIPES, small, networks.searched)
     values = common.complete(parser, base, *files, given)
     config = common.settings(RetrainConfig, values)
     if not config.genotype:

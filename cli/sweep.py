@@ -85,7 +85,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
     except ValueError as error:
         raise ValueError(f"{error}. {_how_to_vary(name)}") from None
 
-    from retrain.sweeps.objective import check_data, check_networks, run_trial
+    from nas.data.splits import identity_of
+    from retrain.sweeps.objective import check_networks, run_trial
     from retrain.sweeps.report import REPORT, counted, write_best, write_report
     from retrain.sweeps.screen import Screen
     from retrain.sweeps.storage import open_storage
@@ -93,7 +94,7 @@ def _sweep(name: str, arguments: list[str]) -> None:
     from search_spaces.files import check_replaceable, write_atomically
 
     check_networks(space)
-    check_data(base)
+    data = identity_of(base)
     if (folder / CONFIG).exists():
         raise ValueError(f"{folder} is the folder of a run: choose another --out for the study")
     if folder.is_file():
@@ -101,7 +102,8 @@ def _sweep(name: str, arguments: list[str]) -> None:
     if not any(file for pattern in ("trial-*", "journal.log", "study.db") for file in folder.glob(pattern)):
         check_replaceable([folder / name for name in (SWEEP_FILE, BEST_SETTINGS, REPORT)], "choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    study = Study(values.study or folder.resolve().name, space, config, open_storage(values.storage, folder), folder)
+    storage = open_storage(values.storage, folder)
+    study = Study(values.study or folder.resolve().name, space, config, storage, folder, data)
     write_atomically(folder / SWEEP_FILE, _resolved(sweep, config, base))
     study.each_trial = lambda: write_best(study)
     try:
@@ -130,7 +132,7 @@ def _layers(name: str, sweep: Sweep, parser: common.Parser, given: Namespace) ->
     for layer in (own, given):
         asked.update(layer)
     small = networks.small_recipe([asked.get("genotype")], asked) if sweep.command == "retrain" else "small"
-    base, files = common.layers(parser, asked, sweep.recipes, small)
+    base, files = common.layers(parser, asked, sweep.recipes, small, networks.searched)
     return [base, own, *files, given]
 
 

@@ -16,15 +16,17 @@ from typing import Any, ClassVar, Literal, TypeVar
 from nas.data.readers import DATA_SETS
 from search_spaces.files import read_yaml
 from search_spaces.registry import Registry
-from search_spaces.validation import Settings, fits, from_plain, require, short, whole
+from search_spaces.validation import Settings, fits, from_plain, require, short, to_plain, whole
 
 __all__ = [
     "CHANGEABLE",
+    "DATA_SETTINGS",
     "ArchitectureConfig",
     "AugmentConfig",
     "Cache",
     "CosineSgdConfig",
     "CostName",
+    "DataChanged",
     "Decay",
     "Engine",
     "HealthConfig",
@@ -65,6 +67,7 @@ Cache = Literal["none", "memory", "disk"]
 LabelIds = Literal["one-based", "zero-ignored"] | dict[int, int] | None
 Sampling = Literal["none", "gumbel"]
 CostName = Literal["multiply_adds", "parameters"]
+DataChanged = Literal["refuse", "accept"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions; or those except depthwise ones."""
 
@@ -76,7 +79,7 @@ def full_precision(name: Precision) -> Precision:
 
 CHANGEABLE = frozenset(
     {
-        *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
+        *("epochs", "device", "out", "data_root", "data_changed", "space", "memory_check", "checkpoint_minutes"),
         *("health.gap_batches", "health.eigenvalue_steps", "health.stop_when_stable", "health.stop_on_collapse"),
         *("supernet.engine", "supernet.recompute", "supernet.graphs"),
         *("loader.workers", "loader.prefetch", "loader.cache"),
@@ -84,6 +87,10 @@ CHANGEABLE = frozenset(
 )
 """Settings that may change when a run is resumed; any other change would make it a different run. (`space` may name
 another file: the checkpoint holds its content, which is compared.)"""
+
+DATA_SETTINGS = ("resolution", "train_split", "val_split")
+"""Settings of `loader` that belong to the data: a genotype takes them along, with the data set and its root, from its
+search to trainings and rankings."""
 
 
 @dataclass(frozen=True)
@@ -334,7 +341,10 @@ class RunConfig(Settings):
 
     data: str = "shapes"  # its help is above: a string under a field cannot interpolate the names
     data_root: str | None = None
-    """Folder of the data set; shapes needs none."""
+    """Folder of the data set; shapes needs none. It is kept as an absolute path."""
+    data_changed: DataChanged = "refuse"
+    """Reaction if a run is resumed, or trainings are compared, on data with other samples or colours of classes than
+    before: refuse, or accept. Other classes are always refused."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """Reading of the data set."""
     out: str | None = None
@@ -370,6 +380,13 @@ class RunConfig(Settings):
         self.limit("seed", least=0, most=2**32 - 1)
         self.limit("accumulate", least=1, most=MAX_IMAGES)
         object.__setattr__(self, "precision", full_precision(self.precision))
+        if self.data_root is not None:
+            object.__setattr__(self, "data_root", str(Path(self.data_root).absolute()))
+
+    def data_settings(self) -> dict[str, Any]:
+        """The data set, its root and the `DATA_SETTINGS`, nested as in a file of settings."""
+        loader = {name: to_plain(getattr(self.loader, name)) for name in DATA_SETTINGS}
+        return {"data": self.data, "data_root": self.data_root, "loader": loader}
 
     @property
     def images_per_update(self) -> int:

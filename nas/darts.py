@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from nas.config import SearchConfig, SgdConfig
+from nas.data.identity import data_provenance
 from nas.data.loading import Key, epoch_batches, split_dataset
 from nas.data.splits import steps_per_epoch
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
@@ -176,7 +177,8 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
                     f"--resume with another search space than the one the run began with would be another run: put "
                     f"{config.space} back as it was, or start a new run without --resume"
                 )
-            halves = tuple(part.numpy() for part in saved["split"])
+            if not session.data_changed:  # otherwise their indices are of other samples
+                halves = tuple(part.numpy() for part in saved["split"])
         session.restore(SearchState)
     elif config.space not in available():  # the run keeps a copy and no longer needs the original
         if processes.first:
@@ -247,9 +249,9 @@ def _headline(session: Session[SearchConfig, SearchState], space: SearchSpace, h
 
 
 def _provenance(session: Session[SearchConfig, SearchState], state: SearchState) -> dict[str, Any]:
-    config = session.config
-    known = {"data": config.data, "classes": session.classes, "seed": config.seed, "epoch": state.epoch}
-    return {**known, "supernet_val_miou": state.last_miou, "supernet_val_mean_over": state.mean_over}
+    known = {"seed": session.config.seed, "epoch": state.epoch}
+    miou = {"supernet_val_miou": state.last_miou, "supernet_val_mean_over": state.mean_over}
+    return data_provenance(session.config, session.data) | known | miou
 
 
 def resolve_space(config: SearchConfig) -> SearchSpace:

@@ -6,23 +6,26 @@ The same call continues: complete searches are left alone, stopped ones are resu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nas.config import RunConfig, SearchConfig, check_seeds
 from nas.darts import KIND, search
+from nas.data.identity import check_same_data, recorded_data
+from nas.data.splits import identity_of
 from nas.diagnostics.health import reason_to_stop
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import CHANGEABLE, read_metrics, refuse_links
-from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config
+from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, SPACE, RunError, read_config
 from nas.training.distributed import process_group
 from nas.training.interruption import InterruptedRun
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import load
 from search_spaces.validation import as_path, differences, from_plain, raised_as, require, to_plain
 
-__all__ = ["SeedResult", "is_complete", "other_settings", "search_seeds", "supernet_miou"]
+__all__ = ["SeedResult", "check_comparable", "is_complete", "search_seeds", "supernet_miou"]
 
 FREE = {name for name in CHANGEABLE if name != "epochs" and not name.startswith("health.")}
 """Settings that may differ between runs that are compared: they say where and how, not what."""
@@ -70,7 +73,7 @@ def search_seeds(
     seeds, folder = check_seeds(seeds), as_path(folder)
     # All are checked before the first one starts, so that a refusal comes at once and all processes agree.
     with process_group(config.device) as processes:
-        states = processes.agreed(lambda: [_state(config, seed, folder) for seed in seeds])
+        states = processes.agreed(lambda: _states(config, seeds, folder))
         first, alone = processes.first, not processes.several
     results = []
     for number, (seed, state) in enumerate(zip(seeds, states, strict=True), 1):
@@ -94,31 +97,38 @@ def search_seeds(
     return results
 
 
-def _state(config: SearchConfig, seed: int, folder: Path) -> str:
-    """The state of a search, one of `STATES`."""
+def _states(config: SearchConfig, seeds: Sequence[int], folder: Path) -> list[str]:
+    """The state of each search, one of `STATES`."""
+    data = identity_of(config)
     require(not folder.exists() or folder.is_dir(), f"{folder} is a file: choose another --out")
     require(not (folder / CONFIG).exists(), f"{folder} is the folder of a run: choose another --out for those of seeds")
-    run = folder / f"seed-{seed}"
-    refuse_links([run])
-    if not (run / CONFIG).exists():
-        return "missing"
-    changed = other_settings(run, dataclasses.replace(config, seed=seed))
-    if changed:
-        remedy = "give the same settings to resume it, or choose another --out"
-        raise RunError(f"{run} was begun with another {', '.join(changed)}: {remedy}")
-    return "complete" if is_complete(run, config) else "begun"
+
+    def state(seed: int) -> str:
+        run = folder / f"seed-{seed}"
+        refuse_links([run])
+        if not (run / CONFIG).exists():
+            return "missing"
+        check_comparable(run, dataclasses.replace(config, seed=seed), data, KIND)
+        return "complete" if is_complete(run, config) else "begun"
+
+    return list(map(state, seeds))
 
 
-def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> list[str]:
-    """Names of the settings in which a run differs from `config`, except for `FREE` ones.
+def check_comparable(
+    folder: Path, config: RunConfig, data: Mapping[str, Any], kind: str, but: Sequence[str] = ()
+) -> None:
+    """Refuses a run that was begun with other settings, except for `FREE` ones, or on other data.
 
     Args:
         folder: The run folder.
         config: The settings to compare with, of the run's own class.
-        but: Further names that may differ.
+        data: The identity of their data.
+        kind: search or retrain.
+        but: Further names of settings that may differ.
 
     Raises:
-        RunError: The run's settings cannot be read.
+        RunError: It has other settings, or they cannot be read.
+        DataError: Its data is not the same, and `config` does not accept that.
     """
     values = read_config(folder)
     with raised_as(RunError, f"{folder / CONFIG}: "):
@@ -128,7 +138,20 @@ def other_settings(folder: Path, config: RunConfig, but: Sequence[str] = ()) -> 
         own = folder / SPACE
         if load(str(own) if own.exists() else begun.space) != load(config.space):
             changed.append("space")
-    return changed
+    if changed:
+        remedy = "give the same settings to resume it, or choose another --out"
+        raise RunError(f"{folder} was begun with another {', '.join(changed)}: {remedy}")
+    check_same_data(_data_of(folder, kind), data, folder, config.data_changed == "accept")
+
+
+def _data_of(folder: Path, kind: str) -> Mapping[str, Any]:
+    """The identity of a run's data, as far as it is known where a user removed its checkpoints."""
+    for name in (CHECKPOINT, BEST):
+        if (folder / name).exists():
+            return recorded_data(load_checkpoint(folder / name, kind))
+    if kind == KIND and (folder / GENOTYPE).exists():
+        return load_genotype(folder / GENOTYPE).provenance.get("data_identity", {})
+    return {}
 
 
 def is_complete(folder: Path, config: SearchConfig) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.config import DataChanged
+from nas.data.identity import check_same_data, data_identity
 from nas.data.loading import evaluation_loader
 from nas.data.splits import open_split
 from nas.evaluation.evaluate import evaluate_network
@@ -45,6 +47,8 @@ class Evaluation:
     """Number of classes whose mean the mIoU is, and of all classes."""
     images: int
     """Number of images."""
+    names_sha256: str
+    """SHA-256 of their names, in order."""
     data: str
     """Name of the data set."""
     split: str
@@ -131,6 +135,7 @@ def evaluate(
     write: bool = True,
     how: Inference | None = None,
     progress: bool = False,
+    data_changed: DataChanged = "refuse",
 ) -> Evaluation:
     """Measures the network of a retraining run on a split of its data set.
 
@@ -143,22 +148,24 @@ def evaluate(
         write: Write the result into the run folder (see `Evaluation.save`).
         how: Views of an image, and precision, folding and compiling; None: each image once, as it is.
         progress: Show a bar with the time left in a terminal.
+        data_changed: Reaction if the training or validation split has other samples than in the training: refuse, or
+            accept. Other splits may be of any samples.
 
     Raises:
         ValueError: The run, its checkpoint, the data, the device, the precision or the window cannot be used; one line.
     """
     asked = {"run": str(run), "split": split, "checkpoint": which, "data_root": data_root, "device": device}
+    asked["data_changed"] = data_changed
     how = how or Inference()
     ready = load_ready(run, which, device, how)
     trained = ready.trained
     config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
     split = split or config.loader.val_split
     dataset = open_split(config, split, resize_labels=False)
-    if dataset.classes != trained.classes:
-        raise ValueError(
-            f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "
-            f"trained for {', '.join(trained.classes)}: give the data set on which it was trained"
-        )
+    identity = data_identity(config.data_root, dataset)
+    del identity["colors"]  # nothing is drawn
+    check_same_data(trained.data, identity, run, data_changed == "accept")
+    (samples,) = identity["splits"].values()
     sizes: list[tuple[int, int]] = []
     with (
         evaluation_loader(dataset, config.loader.workers) as loader,
@@ -184,6 +191,7 @@ def evaluate(
         mean_over=matrix.mean_over(),
         confusion=matrix.counts.tolist(),
         images=len(dataset),
+        names_sha256=samples["sha256"],
         data=config.data,
         split=split,
         resolution=config.loader.resolution,

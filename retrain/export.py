@@ -32,7 +32,7 @@ from nas.evaluation.cost import measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
 from search_spaces.files import MARK, check_replaceable, temporary_beside, write_atomically
-from search_spaces.genotype import load_genotype, package_version
+from search_spaces.genotype import Genotype, load_genotype, package_version
 from search_spaces.validation import as_path, to_plain
 
 if TYPE_CHECKING:
@@ -367,7 +367,7 @@ def make_card(
         "versions": {"nas-segmentation": package_version(), **{name: version(name) for name in packages}},
         "network": source if isinstance(source, str) else f"a genotype's, {config.network.kind}",
         "settings": to_plain(config.network),
-        "genotype": None if isinstance(source, str) else json.loads(load_genotype(source).to_json()),
+        "genotype": None if isinstance(source, str) else _without_root(load_genotype(source)),
         "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds,
         "multiply_adds_at": list(COST_SIZE),
@@ -378,6 +378,12 @@ def make_card(
             "evaluations": _evaluations(run, checkpoint_sha256),
         },
     }
+
+
+def _without_root(genotype: Genotype) -> dict[str, Any]:
+    """The content of a genotype file without folders of its data, as a card is passed on."""
+    own = {name: value for name, value in genotype.provenance.items() if not name.startswith("data_")}
+    return dict(json.loads(dataclasses.replace(genotype, provenance=own).to_json()))
 
 
 def _evaluations(run: Path, checkpoint_sha256: str) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from nas.config import Precision
 from nas.data.base import MAX_CLASSES
+from nas.data.identity import recorded_data
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.runs.free_memory import is_out_of_memory
@@ -25,6 +26,7 @@ from nas.training.devices import choose_device, set_float32
 from retrain.config import RetrainConfig
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
+from search_spaces.genotype import load_genotype
 from search_spaces.modules import BatchNorm
 from search_spaces.validation import as_path, from_plain
 
@@ -32,6 +34,7 @@ __all__ = [
     "TOLERANCE",
     "ReadyNetwork",
     "TrainedNetwork",
+    "check_genotype",
     "fold_batch_norms",
     "genotype_source",
     "load_ready",
@@ -61,6 +64,8 @@ class TrainedNetwork:
     """uint8 [classes, 3]."""
     mirror: Mapping[int, int]
     """Classes that a mirror image turns into others (`SegmentationDataset.mirror`)."""
+    data: Mapping[str, Any]
+    """Identity of the data that it was trained on (see `nas.data.identity`)."""
     checkpoint: Path
     """Its file."""
     epoch: int
@@ -72,6 +77,25 @@ class TrainedNetwork:
 def genotype_source(config: RetrainConfig, folder: Path) -> str | Path:
     """Returns the argument of `build` for a run's network: a published name, or the run's own copy of the genotype."""
     return config.genotype if config.genotype in NETWORKS else folder / GENOTYPE
+
+
+def check_genotype(saved: Mapping[str, Any], source: str | Path, checkpoint: Path) -> None:
+    """Refuses a genotype that is not the one whose weights a checkpoint holds.
+
+    Args:
+        saved: The checkpoint; one of an older release knows no genotype.
+        source: As `genotype_source` gives it.
+        checkpoint: The file, for the message.
+
+    Raises:
+        CheckpointError: Space, cell or path were edited, or replaced; one line with the remedy.
+    """
+    known = saved.get("genotype")
+    if known is not None and isinstance(source, Path) and load_genotype(source).digest != known:
+        raise CheckpointError(
+            f"{source} is not the genotype whose weights {checkpoint} holds: its space, cell or path were changed; put "
+            f"the file back as it was, or train the changed one: nas-retrain {source}"
+        )
 
 
 def load_trained(run: str | Path, which: str = "best", device: torch.device | None = None) -> TrainedNetwork:
@@ -102,14 +126,16 @@ def load_trained(run: str | Path, which: str = "best", device: torch.device | No
         except ValueError as error:
             raise CheckpointError(f"{path}: its settings cannot be used: {error}") from None
         source = genotype_source(config, folder)
+        check_genotype(saved, source, path)
         with torch.device("meta"):  # no memory until the settings, which may ask for any width, fit the weights
             _check_shapes(path, build(source, len(classes), config.network), saved["network"])
         network = build(source, len(classes), config.network)
         network.load_state_dict(saved["network"])
         epoch, val_miou = int(saved["state"]["epoch"]), float(saved["state"]["last_miou"])
+        data = {**recorded_data(saved), "classes": list(classes), "colors": colors.tolist()}
         mirror = {int(one): int(other) for one, other in saved["mirror"].items()}
     network = network.to(device or torch.device("cpu")).eval()
-    return TrainedNetwork(network, config, classes, colors, mirror, path, epoch, val_miou)
+    return TrainedNetwork(network, config, classes, colors, mirror, data, path, epoch, val_miou)
 
 
 def _classes(path: Path, names: Any, colors: Any) -> tuple[tuple[str, ...], np.ndarray]:

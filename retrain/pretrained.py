@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nas.data.identity import changed_parts, recorded_data, told
 from nas.runs.checkpoint import load_checkpoint, read_plain
 from nas.runs.names import BEST
 from retrain.config import OptimizerConfig, RetrainConfig
 from retrain.load import KIND
+from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork
 from search_spaces.lateral_inhibition import LateralInhibition
 from search_spaces.smoothing import AggregationCoefficients, GroupInteraction, SharedFilter
@@ -29,8 +32,13 @@ OWN = (LateralInhibition, SharedFilter, GroupInteraction, AggregationCoefficient
 """Modules that a plain backbone lacks; they are initialised to have no effect."""
 
 
-def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | None:
+def initialize(network: SegmentationNetwork, config: RetrainConfig, data: Mapping[str, Any]) -> str | None:
     """Loads the weights that the settings name into a fresh network.
+
+    Args:
+        network: The network, built by `config`.
+        config: The settings.
+        data: Identity of the data that it is trained on (see `nas.data.identity`).
 
     Returns:
         A report in one line; None if the settings name no weights.
@@ -39,7 +47,10 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | Non
         ValueError: The file cannot be used, or batch norms are frozen and nothing is loaded.
     """
     if config.init_from is not None:
-        return load_matching(network, config.init_from)
+        with torch.device("meta"):  # shapes only
+            wider = build(config.genotype, network.classes + 1, config.network).state_dict()
+        own = {name for name, tensor in network.state_dict().items() if wider[name].shape != tensor.shape}
+        return load_matching(network, config.init_from, data, own)
     if config.network.backbone_weights is not None:
         return load_backbone_weights(network, config.network.backbone_weights)
     if config.network.frozen_batch_norm:
@@ -51,12 +62,20 @@ def initialize(network: SegmentationNetwork, config: RetrainConfig) -> str | Non
 
 
 @torch.no_grad()
-def load_matching(network: nn.Module, source: str | Path) -> str:
+def load_matching(
+    network: nn.Module,
+    source: str | Path,
+    data: Mapping[str, Any] | None = None,
+    of_classes: Collection[str] = (),
+) -> str:
     """Copies the tensors of a trained network that have the same name and shape in this one.
 
     Args:
         network: The network to fill; tensors without a counterpart keep their values.
         source: The folder of a retraining run (its best checkpoint is taken), or a checkpoint file of one.
+        data: Identity of the data of this network.
+        of_classes: Names of the tensors that belong to the classes: they are copied only if the trained network has the
+            same classes in the same order.
 
     Returns:
         A report in one line: how many tensors were copied, and which children of the network keep fresh ones.
@@ -66,8 +85,8 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
     """
     path = as_path(source)
     path = path / BEST if path.is_dir() else path
-    weights, own = load_checkpoint(path, KIND).get("network"), network.state_dict()
-    weights = weights if isinstance(weights, dict) else {}
+    content, own = load_checkpoint(path, KIND), network.state_dict()
+    weights = content["network"] if isinstance(content.get("network"), dict) else {}
     saved = {name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)}
     taken = {name for name, tensor in own.items() if name in saved and saved[name].shape == tensor.shape}
     if not taken & {name for name, _ in network.named_parameters()}:
@@ -75,11 +94,15 @@ def load_matching(network: nn.Module, source: str | Path) -> str:
             f"{path} has no weights in common with the network: its parts are {_children(saved)}, those of the network "
             f"{_children(own)}; give --init-from a run of the same network or of a part of it, or leave it out"
         )
+    note, before = "", recorded_data(content)
+    if data is not None and "classes" in changed_parts(before, data):
+        taken -= set(of_classes)
+        note = f"; {told(before, data, ['classes'], str(source))}: what belongs to classes starts fresh"
     for name in taken:
         own[name].copy_(saved[name])
     fresh = [name for name in own if name not in taken]
     left = f"; fresh, wholly or in part: {_children(fresh)}" if fresh else ""
-    return f"{len(taken)} of {len(own)} tensors from {path}{left}"
+    return f"{len(taken)} of {len(own)} tensors from {path}{left}{note}"
 
 
 def _children(names: Iterable[str]) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from nas.data.identity import changed_parts, told
 from nas.data.loading import Key, epoch_batches
 from nas.data.splits import steps_per_epoch
 from nas.evaluation.cost import count_parameters
 from nas.evaluation.memory import step_memory
 from nas.evaluation.metrics import epoch_text
 from nas.runs.epoch_log import record_epoch
-from nas.runs.names import GENOTYPE, RunError
+from nas.runs.names import CHECKPOINT, GENOTYPE, RunError
 from nas.training.class_weights import class_shares, inverse_log
 from nas.training.losses import make_loss
 from nas.training.optimizers import OPTIMIZERS, make_optimizer, poly
@@ -24,11 +26,11 @@ from nas.training.progress import waiting_advice
 from nas.training.session import EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
 from retrain.config import RetrainConfig
-from retrain.load import KIND
+from retrain.load import KIND, check_genotype, genotype_source
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
 from retrain.pretrained import head_multipliers, initialize
-from search_spaces.genotype import load_genotype
+from search_spaces.genotype import Genotype, genotype_file, load_genotype
 from search_spaces.validation import counted
 
 __all__ = ["TrainResult", "train"]
@@ -107,7 +109,7 @@ def train(
 def _prepared(config: RetrainConfig, resume: Path | None) -> tuple[RetrainConfig, str, dict[str, str]]:
     if resume is not None or config.genotype in NETWORKS:
         return config, f"retrain-{config.genotype}-{config.data}", {}
-    name = Path(config.genotype).resolve().parent.name
+    name = genotype_file(config.genotype).resolve().parent.name
     return config, f"retrain-{name}-{config.data}", {GENOTYPE: load_genotype(config.genotype).to_json()}
 
 
@@ -118,18 +120,20 @@ def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNet
     config, train_set, processes = session.config, session.train_set, session.processes
     session.steps_per_epoch = steps_per_epoch(len(train_set), config.images_per_update * processes.count)
     network = session.build(lambda: build(config.genotype, session.classes, config.network), partial(_memory, config))
-    if session.resumes:
-        published = config.genotype in NETWORKS  # otherwise the run's own copy, whose folder may have been moved
+    published = config.genotype in NETWORKS
+    if session.resumes:  # the run's own copy of a genotype, whose folder may have been moved
         with session.checkpoint({} if published else {"genotype": config.genotype}) as saved:
+            check_genotype(saved, genotype_source(config, session.folder), session.folder / CHECKPOINT)
             class_weights = saved["class_weights"]
     else:
-        loaded = initialize(network, config)
+        loaded = initialize(network, config, session.data)
         session.notes += [] if loaded is None else [f"starting from {loaded}"]
         class_weights = _class_weights(session)
     network.to(session.device)
     stepper = _stepper(session, network, class_weights)
     session.parts = {"network": network, "stepper": stepper}
     session.extras = {
+        "genotype": None if published else load_genotype(config.genotype).digest,
         "classes": list(train_set.classes),
         "colors": train_set.colors.tolist(),
         "mirror": dict(train_set.mirror),
@@ -138,11 +142,20 @@ def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNet
     session.state = TrainState()
     if session.resumes:
         session.restore(TrainState)
-    elif config.genotype not in NETWORKS:  # the run keeps a copy, and no longer needs the original
+    elif not published:  # the run keeps a copy, and no longer needs the original
+        genotype = load_genotype(config.genotype)
+        session.notes += _searched_elsewhere(genotype, session.data)
         if processes.first:
-            load_genotype(config.genotype).save(session.folder / GENOTYPE)
+            genotype.save(session.folder / GENOTYPE)
         session.config = dataclasses.replace(config, genotype=str(session.folder / GENOTYPE))
     return network, stepper
+
+
+def _searched_elsewhere(genotype: Genotype, data: Mapping[str, Any]) -> list[str]:
+    """A note that a genotype was searched on other data, which may be intended."""
+    searched = genotype.provenance.get("data_identity", {})
+    changed = changed_parts(searched, data)
+    return [f"note: {told(searched, data, changed, 'the search of the genotype')}"] if changed else []
 
 
 def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
@@ -150,7 +163,7 @@ def _with_own_genotype(config: RetrainConfig, folder: Path) -> RetrainConfig:
     if config.genotype in NETWORKS:
         return config
     own = folder / GENOTYPE
-    original = Path(config.genotype)
+    original = genotype_file(config.genotype)
     if original.is_file() and load_genotype(original).to_json() != load_genotype(own).to_json():
         raise RunError(f"--resume with another genotype, {original}, would be another run: leave it as it was")
     return dataclasses.replace(config, genotype=str(own))

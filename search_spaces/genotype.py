@@ -39,6 +39,7 @@ __all__ = [
     "package_version",
     "state_names",
     "check_shapes",
+    "genotype_file",
     "transition_mask",
 ]
 
@@ -180,16 +181,20 @@ class Genotype:
         )
 
 
+def genotype_file(path: str | Path) -> Path:
+    """The genotype file that a path names: the file itself, or the one in a run folder."""
+    return Path(path) / GENOTYPE if Path(path).is_dir() else Path(path)
+
+
 def load_genotype(path: str | Path) -> Genotype:
-    """Reads and validates a genotype file.
+    """Reads and validates a genotype file, or the one in a run folder.
 
     Raises:
         GenotypeError: The file is missing, too large, or not JSON, or a field is wrong; the message names the file.
     """
-    path = as_path(path)
-    if path.is_dir():
-        inside = path / GENOTYPE
-        raise GenotypeError(f"{path} is a folder: name {inside if inside.is_file() else f'a {GENOTYPE} file'}")
+    path, named = genotype_file(as_path(path)), as_path(path)
+    if path != Path(named) and not path.is_file():
+        raise GenotypeError(f"{named} is a folder without a {GENOTYPE}: name a {GENOTYPE} file, or a run that has one")
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise GenotypeError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB: no genotype is that large")

@@ -436,10 +436,18 @@ def test_a_broken_genotype_is_refused(command: str, call: Run, tmp_path: Path) -
     assert_refused(call(command, "unknown.json"), command, "cell[1].operations[0]", "'teleport'", "skip")
 
 
-@pytest.mark.parametrize("command", ["nas-decode", "nas-retrain", "nas-describe"])
-def test_a_folder_is_no_genotype_but_may_hold_one(command: str, call: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("nas-decode", ()), ("nas-retrain", ("--print_config",)), ("nas-describe", ("--input=33x65",))],
+)
+def test_a_folder_stands_for_the_genotype_in_it(
+    command: str, words: tuple[str, ...], call: Run, tmp_path: Path
+) -> None:
     auto_deeplab().save(tmp_path / "found" / "genotype.json")
-    assert_refused(call(command, "found"), command, "name", "found/genotype.json")
+    (tmp_path / "empty").mkdir()
+    folder, file = (call(command, name, *words) for name in ("found", "found/genotype.json"))
+    assert folder.code == 0 and folder.out == file.out.replace("found/genotype.json", "found")
+    assert_refused(call(command, "empty"), command, "empty")
 
 
 def test_a_folder_of_runs_says_which_one_to_name(call: Run, tmp_path: Path) -> None:

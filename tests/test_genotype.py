@@ -207,7 +207,7 @@ def test_broken_files(tmp_path: Path, content: bytes, message: str) -> None:
 def test_missing_and_huge_files(tmp_path: Path) -> None:
     with pytest.raises(GenotypeError, match=r"no.json: cannot be read: No such file.*Name a genotype.json file"):
         load_genotype(tmp_path / "no.json")
-    with pytest.raises(GenotypeError, match=r"is a folder: name a genotype\.json file"):
+    with pytest.raises(GenotypeError, match=r"is a folder without a genotype\.json: name a genotype\.json"):
         load_genotype(tmp_path)
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(2**40)  # sparse: takes no room

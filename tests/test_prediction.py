@@ -282,6 +282,7 @@ def test_the_record_has_all_that_names_the_result(run: Path) -> None:
     assert record["torch_version"] == torch.__version__ and record["package_version"]
     assert record["folded"] > 0
     asked = {"run": str(run), "split": None, "checkpoint": "best", "data_root": None, "device": "cpu"}
+    asked["data_changed"] = "refuse"
     assert record["settings"] == asked | {
         "scales": [0.5, 1.0],
         "flip": False,
@@ -308,7 +309,8 @@ def test_labels_numbered_otherwise_are_told_of(
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         evaluate(trained, device="cpu", data_root="other", write=False)
-    says = "% is near 0, where the training ended with 100.00 %: are the labels in other numbered as those"
+    other = Path("other").absolute()
+    says = f"% is near 0, where the training ended with 100.00 %: are the labels in {other} numbered as those"
     assert any(says in str(one.message) for one in said) == told
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+from typing import Any
 
 import numpy as np
 
 from nas.config import LoaderConfig, RunConfig
 from nas.data.base import DataError, Resized, SegmentationDataset, Subset, open_dataset
 from nas.data.caching import Cached, DiskCached, default_folder
+from nas.data.identity import data_identity
 from nas.training.distributed import ALONE, Processes
 
-__all__ = ["open_split", "steps_per_epoch", "training_split", "validation_split"]
+__all__ = ["identity_of", "open_split", "steps_per_epoch", "training_split", "validation_split"]
 
 
 def training_split(config: RunConfig, processes: Processes = ALONE) -> SegmentationDataset:
@@ -57,6 +59,12 @@ def open_split(
     if config.loader.resolution != 1:
         dataset = Resized(dataset, config.loader.resolution, resize_labels)
     return dataset
+
+
+def identity_of(config: RunConfig) -> dict[str, Any]:
+    """The identity of the data that the settings name (see `nas.data.identity`); raises as `open_split`."""
+    splits = (config.loader.train_split, config.loader.val_split)
+    return data_identity(config.data_root, *(open_split(config, split) for split in splits))
 
 
 def _cached(dataset: SegmentationDataset, loader: LoaderConfig, processes: Processes) -> SegmentationDataset:

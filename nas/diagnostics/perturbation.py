@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.config import SearchConfig
+from nas.config import DataChanged, SearchConfig
+from nas.data.identity import check_same_data, data_identity, data_provenance, recorded_data
 from nas.data.loading import evaluation_loader
 from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
@@ -96,6 +97,7 @@ def decode_by_perturbation(
     device: str = "auto",
     data_root: str | None = None,
     quiet: bool = False,
+    data_changed: DataChanged = "refuse",
 ) -> Genotype:
     """Decodes the last checkpoint of a search by perturbation, measuring mIoU on its validation split.
 
@@ -105,6 +107,7 @@ def decode_by_perturbation(
         device: Device to compute on.
         data_root: Folder of the data set, if it has moved.
         quiet: Show no progress.
+        data_changed: Reaction if the validation split has other samples than the search had: refuse, or accept.
 
     Raises:
         ValueError: The run, its data or the device cannot be used; one line with the remedy.
@@ -122,6 +125,8 @@ def decode_by_perturbation(
     place = choose_device(device)
     set_float32(place, config.precision)
     validation = validation_split(config)
+    identity = data_identity(config.data_root, validation)
+    check_same_data(recorded_data(saved), identity, folder, data_changed == "accept")
     space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
     supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
     supernet.load_state_dict(saved["supernet"])
@@ -138,7 +143,8 @@ def decode_by_perturbation(
             progress.step("validations")
             return matrix.mean_iou()
 
-        provenance = {"data": config.data, "classes": classes, "seed": config.seed, "epoch": saved["state"]["epoch"]}
-        genotype = decode_supernet(supernet, {**provenance, "decoded_by": "perturbation", "images": len(validation)})
+        how = {"seed": config.seed, "epoch": saved["state"]["epoch"], "decoded_by": "perturbation"}
+        known = data_provenance(config, saved.get("data", identity)) | how | {"images": len(validation)}
+        genotype = decode_supernet(supernet, known)
         assert genotype.alpha is not None
         return dataclasses.replace(genotype, cell=perturbed_cell(space, genotype.alpha, score).cell)

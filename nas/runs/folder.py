@@ -175,7 +175,7 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
             f"the run has {counted(done, 'epoch')} already, more than --epochs {config.epochs}: give more, or leave it "
             "out"
         )
-    if saved["samples"] != samples:
+    if "data" not in saved and saved["samples"] != samples:  # an older release's, without names
         raise RunError(
             f"the run was begun on {saved['samples']} training images, but there are {samples} now: put the data set "
             "back as it was"

@@ -9,7 +9,7 @@ from typing import Any
 from search_spaces.files import GENOTYPE, YamlError, read_yaml
 from search_spaces.validation import as_path
 
-__all__ = ["COMMANDS", "GENOTYPE", "BusyError", "RunError", "command_of", "read_config", "runs_within"]
+__all__ = ["COMMANDS", "GENOTYPE", "BusyError", "RunError", "command_of", "is_run_of", "read_config", "runs_within"]
 
 CONFIG, CHECKPOINT, BEST = "config.yaml", "checkpoint.pt", "best.pt"
 METRICS, GENOTYPES, SPACE, LOG = "metrics.jsonl", "genotypes.jsonl", "space.yaml", "log.txt"
@@ -40,6 +40,15 @@ def command_of(folder: Path) -> str:
         RunError: config.yaml is missing or broken, or does not name the command.
     """
     return str(_read(folder)["command"])
+
+
+def is_run_of(folder: Path, command: str) -> bool:
+    """Whether a folder is a run of a command; False for one that is no run.
+
+    Raises:
+        RunError: config.yaml is broken, or does not name the command.
+    """
+    return (folder / CONFIG).is_file() and command_of(folder) == command
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nas.config import RunConfig
 from nas.data.base import DataError
+from nas.data.identity import check_same_data, data_identity, recorded_data
 from nas.data.label_counts import count_labels, label_doubts, label_faults
 from nas.data.loading import Key, evaluation_loader, training_loader
 from nas.data.readers.listing import not_read
@@ -40,7 +41,7 @@ from nas.training.losses import check_weights
 from nas.training.progress import StepProgress, Waiting
 from nas.training.step import Stepper
 from search_spaces.synchronized import synchronize
-from search_spaces.validation import to_plain
+from search_spaces.validation import counted, to_plain
 
 __all__ = ["EachEpoch", "RunState", "Session", "Step", "moved", "open_session"]
 
@@ -123,6 +124,8 @@ class Session(Generic[Config, State]):
         device: Device of the networks.
         train_set, validation: The data of the settings.
         classes: Number of classes.
+        data: Identity of the data (see `nas.data.identity`).
+        data_changed: Whether the run is resumed on other samples, which the settings accept.
         state: The position in the run.
         parts: Saved objects with a state dict, by name in the checkpoint.
         extras: Other saved values: plain containers and tensors.
@@ -153,6 +156,8 @@ class Session(Generic[Config, State]):
             for split, data in splits.items()
         }
         self.warnings = self._examined()
+        self.data = data_identity(config.data_root, self.train_set, self.validation)
+        self.data_changed = False
         self.parts: dict[str, Any] = {}
         self.extras: dict[str, Any] = {}
         self.notes = processes.described()
@@ -207,6 +212,8 @@ class Session(Generic[Config, State]):
             with fitting(path):
                 self._saved["config"].update(renamed or {})
                 check_resumable(self._saved, self.config, len(self.train_set))
+            accept, before = self.config.data_changed == "accept", recorded_data(self._saved)
+            self.data_changed = check_same_data(before, self.data, self.folder, accept, self.notes.append)
         with fitting(path):
             yield self._saved
 
@@ -216,7 +223,14 @@ class Session(Generic[Config, State]):
             for name, part in self.parts.items():
                 part.load_state_dict(saved[name])
             restore_random_state(saved["random"])
-            self.state = moved(state(**saved["state"]), saved["processes"], self.processes.count)
+            ours, theirs = self.processes.count * max(1, saved["samples"]), saved["processes"] * len(self.train_set)
+            self.state = moved(state(**saved["state"]), theirs, ours)
+            threads = saved.get("threads", torch.get_num_threads())
+            if threads != torch.get_num_threads() and self.device.type == "cpu":
+                self.notes.append(
+                    f"resumed with {counted(torch.get_num_threads(), 'thread')}, after {threads} before: the result "
+                    f"may differ by rounding; OMP_NUM_THREADS={threads} keeps the number"
+                )
         self._saved = None
 
     def save(self, *names: str) -> None:
@@ -236,7 +250,9 @@ class Session(Generic[Config, State]):
             "config": to_plain(self.config),
             "state": _plain(self.state),
             "samples": len(self.train_set),
+            "data": self.data,
             "processes": self.processes.count,
+            "threads": torch.get_num_threads(),
             **self.extras,
             **{name: part.state_dict() for name, part in self.parts.items()},
             "random": random_state(),
@@ -377,12 +393,12 @@ def _plain(state: RunState) -> dict[str, Any]:
 
 
 def moved(state: State, before: int, now: int) -> State:
-    """The same share of the epoch for another number of processes, which needs fewer or more steps.
+    """The same share of the epoch for another number of processes or samples, which needs fewer or more steps.
 
     Args:
         state: The position; sums over its steps are fields named `...loss`.
-        before: Number of processes until now.
-        now: Number of processes from now on.
+        before: Number of processes until now; times the samples from now on.
+        now: Number of processes from now on; times the samples until now.
     """
     if before == now:
         return state

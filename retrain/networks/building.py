@@ -15,7 +15,6 @@ from retrain.networks.settings import CellSettings, DeepLabSettings, NetworkConf
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
-from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from retrain.networks.base import SegmentationNetwork
@@ -50,8 +49,8 @@ def build(
     """Builds a network with fresh weights.
 
     Args:
-        genotype_or_name: A genotype, the path of a genotype file, or the name of a published network (which wins over a
-            file of the same name).
+        genotype_or_name: A genotype, the path of a genotype file or of a run folder that has one, or the name of a
+            published network (which wins over a file of the same name).
         classes: Number of classes, at least 1.
         config: Widths and regularisation; None: the defaults. `config.backbone_weights` is not loaded here: see
             `retrain.pretrained.load_backbone_weights`.
@@ -88,11 +87,8 @@ def build(
 
 
 def _load(source: str | Path) -> Genotype:
-    if as_path(source).is_file():
+    if Path(source).is_file() or Path(source).is_dir():
         return load_genotype(source)
-    inside = as_path(source) / "genotype.json"
-    if inside.is_file():
-        raise ValueError(f"{source} is a folder: name the genotype in it, {inside}")
     raise ValueError(
         f"no published network and no genotype file {str(source)!r}: "
         f"choose one of {', '.join(main_names())}, or name a genotype.json file"

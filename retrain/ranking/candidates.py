@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nas.config import SearchConfig
-from nas.runs.names import CONFIG, GENOTYPE, command_of, read_config
+from nas.runs.names import CONFIG, GENOTYPE, is_run_of, read_config
 from nas.seeds import is_complete, supernet_miou
 from retrain.networks import NETWORKS
 from retrain.networks.published import main_names
@@ -39,7 +39,7 @@ class Origin:
     supernet: float | None = None
     """Validation mIoU of the supernet from which a search decoded it, 0 to 1."""
     data: str | None = None
-    """Data set of that search."""
+    """Data set of that search, and its root."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ def find_candidates(operands: Sequence[str]) -> list[Candidate]:
             continue
         genotype = load_genotype(file)
         origin = Origin(name, str(file), "given")
-        if _is_search(file.parent) and file.name == GENOTYPE:
-            data = genotype.provenance.get("data")
-            known = data if isinstance(data, str) else None
+        if is_run_of(file.parent, SearchConfig.command) and file.name == GENOTYPE:
+            data, settings = (genotype.provenance.get(name) for name in ("data", "data_settings"))
+            root = settings.get("data_root") if isinstance(settings, dict) else None
+            known = f"{data} at {root}" if isinstance(data, str) and root else data if isinstance(data, str) else None
             origin = Origin(name, str(file), "searched", supernet_miou(genotype), known)
         for place, other in enumerate(found):
             if other.genotype is not None and identity(other.genotype) == identity(genotype):
@@ -108,17 +109,17 @@ def _files(path: Path) -> list[Path]:
         )
     if (path / CONFIG).exists():
         return [_result(path)]
-    runs = [folder for folder in sorted(path.iterdir(), key=_by_number) if _is_search(folder)]
+    runs = [folder for folder in sorted(path.iterdir(), key=_by_number) if is_run_of(folder, SearchConfig.command)]
     if not runs:
         raise ValueError(f"{path} has no run of nas-search in it: name a run folder, or a folder of run folders")
     return [_result(run) for run in runs]
 
 
 def _result(run: Path) -> Path:
-    """The genotype file of a complete search."""
+    """The genotype file of a run, which must be complete if it is a search."""
     file = run / GENOTYPE
-    if not _is_search(run):
-        raise ValueError(f"{run} is a run of nas-retrain: name the search, or {file} to train its genotype again")
+    if not is_run_of(run, SearchConfig.command):  # of nas-retrain
+        return file
     try:
         complete = is_complete(run, from_plain(SearchConfig, read_config(run)))
     except ValueError as error:
@@ -127,10 +128,6 @@ def _result(run: Path) -> Path:
         instead = f", or name {file} as it is now" if file.exists() else ""
         raise ValueError(f"{run} is not complete: resume it by nas-search --resume {run}{instead}")
     return file
-
-
-def _is_search(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and command_of(folder) == SearchConfig.command
 
 
 def _by_number(path: Path) -> list[tuple[int, str]]:

@@ -14,19 +14,20 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from nas.data.identity import data_identity
 from nas.data.splits import open_split, steps_per_epoch
 from nas.evaluation.cost import measure
 from nas.evaluation.metrics import is_collapse
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import claimed, pinned, refuse_links
 from nas.runs.names import CHECKPOINT, CONFIG, GENOTYPE, BusyError, RunError
-from nas.seeds import FREE, other_settings
+from nas.seeds import FREE, check_comparable
 from nas.training.devices import choose_device, set_float32
 from nas.training.interruption import InterruptedRun
 from retrain.config import RANDOM, RankingConfig, RetrainConfig
@@ -79,8 +80,9 @@ def rank(
     ranking = ranking or RankingConfig()
     candidates = _candidates([str(operand) for operand in operands], ranking)
     folder = as_path(out or f"runs/rank-{config.data}")
-    _check_folder(folder, config)
-    classes, size = check_data(config, ranking.split)
+    size, data = check_data(config, ranking.split)
+    _check_folder(folder, config, data)
+    classes, samples = len(data["classes"]), data["splits"][ranking.split]
     costs = []
     for candidate in candidates:
         with torch.device("meta"):  # shapes only; settings that a network does not read are refused here
@@ -96,7 +98,8 @@ def rank(
     check = pinned(folder)
     keys = [candidate.genotype.digest if candidate.genotype else candidate.name for candidate in candidates]
     # The outer loop is that over seeds: all networks compare after the first one.
-    trainings = {f"{keys[n]}/seed-{s}/{ranking.split}": (n, s) for s in ranking.seeds for n in range(len(candidates))}
+    measured = f"{ranking.split}-{samples['sha256'][:12]}"
+    trainings = {f"{keys[n]}/seed-{s}/{measured}": (n, s) for s in ranking.seeds for n in range(len(candidates))}
 
     def where(job: str) -> str:
         place, seed = trainings[job]
@@ -109,9 +112,10 @@ def rank(
         wait_until_free(run, alive)
         source = candidates[place].name if genotype is None else str(homes[place] / GENOTYPE)
         own = dataclasses.replace(config, genotype=source, seed=seed, out=str(run))
-        return _measure(own, ranking.split, where(job), say, alive)
+        return _measure(own, ranking.split, samples, where(job), say, alive)
 
     settings = {name: value for name, value in leaves(to_plain(config)) if name not in {*FREE, *OWN}}
+    settings |= {"classes": data["classes"]}
     name = study_name(study, storage, folder)
     jobs = Jobs(open_storage(storage, folder), name, settings, list(trainings), do, say, failures=math.inf)
     for job, result in jobs.results().items():
@@ -154,11 +158,11 @@ def _candidates(operands: Sequence[str], ranking: RankingConfig) -> list[Candida
     return candidates
 
 
-def check_data(config: RetrainConfig, split: str) -> tuple[int, tuple[int, int]]:
+def check_data(config: RetrainConfig, split: str) -> tuple[tuple[int, int], dict[str, Any]]:
     """Checks settings and data, before networks are trained on it and measured on a split.
 
     Returns:
-        The number of classes, and H and W of a validation image.
+        H and W of a validation image, and the identity of the data.
 
     Raises:
         ValueError: They cannot be used.
@@ -166,14 +170,13 @@ def check_data(config: RetrainConfig, split: str) -> tuple[int, tuple[int, int]]
     set_float32(choose_device(config.device), config.precision)
     learned = open_split(config, config.loader.train_split, config.loader.train_limit)
     steps_per_epoch(len(learned), config.images_per_update)
-    open_split(config, split)
-    dataset = open_split(config, config.loader.val_split)
+    measured, dataset = open_split(config, split), open_split(config, config.loader.val_split)
     height, width = dataset.read(0)[1].shape
-    return len(dataset.classes), (int(height), int(width))
+    return (int(height), int(width)), data_identity(config.data_root, learned, dataset, measured)
 
 
-def _check_folder(folder: Path, config: RetrainConfig) -> None:
-    """Refuses (RunError) a folder of something else, or of trainings with other settings."""
+def _check_folder(folder: Path, config: RetrainConfig, data: Mapping[str, Any]) -> None:
+    """Refuses (ValueError) a folder of something else, or of trainings with other settings or on other data."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file: choose another --out")
     if (folder / CONFIG).exists() or any(folder.glob(f"*/{CONFIG}")):
@@ -183,12 +186,7 @@ def _check_folder(folder: Path, config: RetrainConfig) -> None:
     if not begun and (folder / RECORD).exists():
         raise RunError(f"{folder / RECORD} was not written by a ranking there: choose another --out")
     for file in begun:
-        changed = other_settings(file.parent, config, OWN)
-        if changed:
-            raise RunError(
-                f"{file.parent} was begun with another {', '.join(changed)}: give the same settings to resume it, or "
-                "choose another --out"
-            )
+        check_comparable(file.parent, config, data, KIND, OWN)
 
 
 def _homes(folder: Path, candidates: Sequence[Candidate]) -> list[Path]:
@@ -221,11 +219,16 @@ def _home(folder: Path, candidate: Candidate) -> Path:
 
 
 def _measure(
-    config: RetrainConfig, split: str, where: str, say: Callable[[str], object], alive: Callable[[], None]
+    config: RetrainConfig,
+    split: str,
+    samples: Mapping[str, Any],
+    where: str,
+    say: Callable[[str], object],
+    alive: Callable[[], None],
 ) -> dict[str, Any]:
     """Trains and measures unless that is done; returns mIoU after the last epoch, and whether it is a collapse."""
     run = Path(str(config.out))
-    known = _measured(run, split, config.epochs)
+    known = _measured(run, split, samples, config.epochs)
     if known is not None:
         say(f"{where}: {split} mIoU {100 * known['miou']:.2f} %, measured already")
         return known
@@ -233,7 +236,8 @@ def _measure(
     try:
         if not _is_trained(run, config.epochs):
             train(config, run if (run / CONFIG).exists() else None, quiet=True, each_epoch=lambda *_: alive())
-        found = evaluate(run, split, "last", config.data_root, config.device)
+        changed = config.data_changed
+        found = evaluate(run, split, "last", config.data_root, config.device, data_changed=changed)
     except KeyboardInterrupt:
         raise InterruptedRun(f"stopped in {run}; the same command resumes it") from None
     require(0 <= found.miou <= 1, f"no pixel of the split {split} is labelled")
@@ -246,11 +250,14 @@ def _is_trained(run: Path, epochs: int) -> bool:
     return (run / CHECKPOINT).exists() and load_checkpoint(run / CHECKPOINT, KIND)["state"]["epoch"] >= epochs
 
 
-def _measured(run: Path, split: str, epochs: int) -> dict[str, Any] | None:
-    """The same, from the file that `nas-evaluate` writes after a run's last epoch; None if that is not there."""
+def _measured(run: Path, split: str, samples: Mapping[str, Any], epochs: int) -> dict[str, Any] | None:
+    """The same, from the file that `nas-evaluate` writes after a run's last epoch; None if that is not there.
+
+    It must be of the `samples` of the split's identity; a file of an older release does not have them.
+    """
     try:
         data = json.loads((run / f"evaluation-{split}-last.json").read_text(encoding="utf-8"))
-        if data["epoch"] != epochs:
+        if data["epoch"] != epochs or data.get("names_sha256", samples["sha256"]) != samples["sha256"]:
             return None
         checkpoint = run / CHECKPOINT  # may have been removed after the evaluation
         if checkpoint.exists() and hashlib.sha256(checkpoint.read_bytes()).hexdigest() != data["checkpoint_sha256"]:

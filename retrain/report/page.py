@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.config import DATA_SETTINGS
 from nas.evaluation.metrics import METRICS, all_metrics
-from nas.runs.names import CONFIG, GENOTYPE, SWEEP_FILE, runs_within
+from nas.runs.names import CONFIG, SWEEP_FILE, runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
 from retrain.report.gallery import Album, gallery
 from retrain.report.markup import Markup, details, element, figure, items, join, table
@@ -233,6 +234,7 @@ def _run(run: RunRecord) -> Markup:
             told = (
                 f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
                 for name, value in run.genotype.provenance.items()
+                if name not in ("data_settings", "data_identity")
             )
             parts.append(element("p", f"The genotype's origin: {', '.join(told)}", class_="soft"))
     parts += [
@@ -254,7 +256,11 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
         (f"{run.command} --resume {word(folder)}", "resume"),
     ]
     if run.searches:
-        lines.append((f"nas-retrain {word(folder / GENOTYPE)}", "train what was found"))
+        knows = run.genotype is not None and "data_settings" in run.genotype.provenance
+        names = () if knows else ("data", "data_root", *(f"loader.{name}" for name in DATA_SETTINGS))
+        given = ((name.replace("_", "-"), run.settings.get(name, "null")) for name in names)
+        data = "".join(f" --{name} {word(text)}" for name, text in given if text != "null")
+        lines.append((f"nas-retrain {word(folder)}{data}", "train what was found, on the data of the search"))
     else:
         lines.append((f"nas-evaluate {word(folder)}", "measure"))
         lines.append((f"nas-predict {word(folder)} IMAGES", "masks and overlays"))

@@ -20,7 +20,7 @@ from retrain.sweeps.space import Space
 from retrain.sweeps.study import TrialRun
 from retrain.training import train
 
-__all__ = ["check_data", "check_networks", "run_trial"]
+__all__ = ["check_networks", "run_trial"]
 
 
 def check_networks(space: Space) -> None:
@@ -36,16 +36,6 @@ def check_networks(space: Space) -> None:
                 build(config.genotype, 2, config.network)
         elif isinstance(config, SearchConfig):
             resolve_space(config)
-
-
-def check_data(config: RunConfig) -> None:
-    """Opens the splits that trials learn on and are measured on, before the first one is begun.
-
-    Raises:
-        ValueError: They cannot be used.
-    """
-    for split in (config.loader.train_split, config.loader.val_split):
-        open_split(config, split)
 
 
 def run_trial(trial: TrialRun, objectives: Sequence[str]) -> list[float]:

@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.config import RunConfig
+from nas.data.identity import check_same_data
 from nas.evaluation.cost import timed_on
 from nas.evaluation.metrics import is_collapse, mean_note
 from nas.runs.folder import CHANGEABLE, MovedError, read_metrics, refuse_links
@@ -92,6 +93,8 @@ class Study(Worker):
     storage: BaseStorage
     folder: Path
     """Of the trials' run folders."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Identity of the data of all trials (see `nas.data.identity`); empty to read a study only."""
     say: Callable[[str], None] = print
     """Is given a line for each trial that ends here."""
     each_trial: Callable[[], object] = lambda: None
@@ -124,15 +127,17 @@ class Study(Worker):
                 not begun,
                 f"{self.folder} has trials of another study: give the --storage it had, or choose another --out",
             )
-            study.set_user_attr(SWEEP, self._identity())
+            study.set_user_attr(SWEEP, self._identity() | {"data": self.data})
             return
         now = self._identity()
         kept["settings"] = now["settings"] | kept["settings"]  # those that are newer than the study
+        before = kept.pop("data", {})
         if changed := differences(kept, now):
             raise ValueError(
                 f"the study {self.name} has another {', '.join(changed)}: give the same to resume it, or choose "
                 "another --out (or --study) for a new one"
             )
+        check_same_data(before, self.data, f"the study {self.name}", self.space.base["data_changed"] == "accept")
 
     def work(self, objective: Objective) -> None:
         """Runs trials until the study has them all; see `Worker.run_trials`."""

@@ -75,7 +75,10 @@ class Making:
         self.genotypes = all_genotypes(self.space)
         self.trainings = self.table.trainings(len(self.genotypes))
         settings = {name: value for name, value in leaves(to_plain(self.base)) if name not in {*FREE, *OWN}}
+        self.size, data = check_data(self.base, self.table.split)
+        self.classes = len(data["classes"])
         own = {"space": self.space.to_dict(), "split": self.table.split, "every": self.table.every}
+        own |= {name: data[name] for name in ("classes", "splits")}
         jobs = [self.job(number, seed) for number, seed in self.trainings]
         name = study_name(self.study, self.storage, self.folder)
         self.jobs = Jobs(open_storage(self.storage, self.folder), name, settings | own, jobs, self._train, self.say)
@@ -92,7 +95,6 @@ class Making:
             ValueError: Settings or data cannot be used, or three trainings in a row failed; one line.
             InterruptedRun: Ctrl-C or SIGTERM came; the state was saved.
         """
-        check_data(self.base, self.table.split)
         content = {"table": to_plain(self.table), "space": self.space.to_dict(), "settings": to_plain(self.base)}
         write_atomically(self.folder / TABLE, json.dumps(content, indent=1) + "\n")
         networks = len({number for number, _ in self.trainings})
@@ -186,11 +188,11 @@ def measure_latency(making: Making) -> Path:
     One quiet pass: nothing else must run on the device meanwhile.
     """
     base = making.base
-    device, (classes, size) = choose_device(base.device), check_data(base, making.table.split)
+    device, size = choose_device(base.device), making.size
     set_float32(device, base.precision)
     image, seconds = torch.zeros(1, 3, *size, device=device), {}
     for number in sorted({number for number, _ in making.trainings}):
-        network = build(making.genotypes[number], classes, base.network).to(device)
+        network = build(making.genotypes[number], making.classes, base.network).to(device)
         seconds[number] = round(median_seconds(network, image, precision=base.precision), 6)
     content = {"timed_on": timed_on(device), "input": list(size), "seconds": seconds}
     return write_atomically(making.folder / LATENCY, json.dumps(content) + "\n")
@@ -206,7 +208,7 @@ def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
     require(
         bool(results), f"{making.folder} has no trained network: train one, or give --storage as for nas-table make"
     )
-    base, (classes, size) = making.base, check_data(making.base, making.table.split)
+    base, size = making.base, making.size
     file, seconds, timed = making.folder / LATENCY, dict[str, float](), None
     if file.is_file():
         data = parse_json(file.read_text(encoding="utf-8"))
@@ -220,7 +222,7 @@ def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
     networks = []
     for number in sorted(runs):
         with torch.device("meta"):
-            cost = measure(build(making.genotypes[number], classes, base.network), size)
+            cost = measure(build(making.genotypes[number], making.classes, base.network), size)
         latency = seconds.get(str(number))
         genotype = making.genotypes[number]
         networks.append(Network(number, genotype, cost.parameters, cost.multiply_adds, latency, runs[number]))
@@ -230,7 +232,7 @@ def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
         "table": to_plain(making.table),
         "settings": {k: v for k, v in to_plain(base).items() if k not in {*OWN, "data_root", "device"}},
         "split": making.table.split,
-        "classes": classes,
+        "classes": making.classes,
         "input": list(size),
         "timed_on": timed,
         "genotypes": len(making.genotypes),
