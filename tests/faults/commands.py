@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -239,7 +240,7 @@ def whole_commands(folder: Path) -> Mapping[str, Command]:
     (folder / "sweep.yaml").write_text(json.dumps(sweep), encoding="utf-8")
     genotype, training = str(searched.folder / "genotype.json"), str(trained.settings)
     ranked = ("--config", training, "--random", "1", "--seeds", "0,1")
-    return {
+    made = {
         "rank": Command(("cli.rank", genotype, *ranked), "--out", same_ranking),
         "seeds": Command(("cli.search", "--config", str(searched.settings), "--seeds", "0,1"), "--out", same_runs),
         "sweep": Command(
@@ -249,3 +250,4 @@ def whole_commands(folder: Path) -> Mapping[str, Command]:
         "export": Command(("cli.export", str(trained.folder)), "--onnx", same_files, "model.onnx"),
         "report": Command(("cli.report", str(trained.folder)), "--out", same_report, "report.html"),
     }
+    return made if find_spec("onnxruntime") else {name: made[name] for name in made if name != "export"}
