@@ -29,6 +29,7 @@ from runs import check_same_run, on_step
 from search_spaces.validation import from_plain
 from tiny import LOADER, command, refused, training, without_pictures
 
+KILLS = Path(__file__).parent / "faults" / "kill.py"
 DISKS, NOT_ALLOWED = Path(__file__).parent / "faults" / "disks.py", 77
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="mounts, and signals of workers, are tried on Linux")
 
@@ -165,6 +166,20 @@ def test_full_and_read_only_disks() -> None:
     done = subprocess.run([sys.executable, DISKS], capture_output=True, text=True, timeout=200, check=False)
     if done.returncode == NOT_ALLOWED:
         pytest.skip(done.stderr)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# Kills
+
+
+@LINUX
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", ["--only rank,seeds,sweep,predict,export,report", "--slow-writes --only search,retrain"]
+)
+def test_a_command_that_is_killed_comes_to_the_same_end(options: str) -> None:
+    words = [sys.executable, KILLS, "--kills", "2", *options.split()]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
