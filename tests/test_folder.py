@@ -150,6 +150,7 @@ THREE = ("background", "lane 1", "forêt")
         '"background",0,0,0\n"lane 1",1,2,3\n"forêt",3,4,5\n',
         "background #000000\nlane 1 #010203\nforêt #030405FF\n",
         "background 0 0 0\nlane 1 1 2 3\nforêt 3 4 5\n",
+        "background 0 0 0\nlane 1 1 2 3\nforêt 0 0 2\n",
         "background\t0\t0\t0\nlane 1\t1\t2\t3\nforêt\t3\t4\t5\n",
     ],
 )
@@ -185,6 +186,8 @@ def test_class_files_of_other_tools_are_understood(tmp_path: Path, text: str, en
         ("road\nc\x0car\n", 2, "control character"),
         ("road\ncar 1 2 256\n", 2, r"has the color \[1, 2, 256\]"),
         ("road\ncar\nroad\n", None, "lists road more than once"),
+        ("road\n" + 100 * "x" + 101 * "\t" + "1\n", 2, "more than 200 characters"),
+        ("\n".join(map("c{}".format, range(600))), None, "has 600 lines; expected one for each of up to 255"),
         (b"road\nfor\xeat\n", 2, "cannot be read as text, from line 2 on: save the file as UTF-8"),
     ],
 )
@@ -202,7 +205,7 @@ def test_what_may_mean_something_else_is_refused_by_line(
 
 word = st.text("abcdefghijklmnopqrstuvwxyzäéß東-_'&() ", min_size=1, max_size=12).map(str.strip).filter(bool)
 class_names = st.lists(word, min_size=2, max_size=6, unique=True).filter(
-    lambda found: not {"name", "names", "class", "classes", "label", "labels", "category"} & set(found)
+    lambda found: not {"name", "names", "class", "classes", "label", "labels", "category", "__ignore__"} & set(found)
 )
 FORMATS = {
     "names": "{name}",

@@ -17,6 +17,9 @@ from search_spaces.validation import fits, short
 
 __all__ = ["class_colors", "default_colors", "read_class_file"]
 
+LONGEST = 200
+"""Most characters in a line of a class file."""
+
 _HEX = r"#[0-9a-fA-F]{6}(?:[0-9a-fA-F]{2})?"
 _BY = r"\s*[,;|\t]\s*"
 _COLORED = [rf"(.*?\S)((?:{_BY}|\s+){_HEX}|(?:{_BY}\d+){{{count}}}|(?:\s+\d+){{{count}}})" for count in (3, 4)]
@@ -120,6 +123,12 @@ def _from_text(path: Path, text: str) -> list[Entry]:
             how = "write a class a line, `name` or `name R G B`; classes.json takes any name"
             raise DataError(f"class file {path}, line {number} is {short(dict(numbered)[number])}: {why}; {how}")
 
+    if len(lines) > 2 * MAX_CLASSES:
+        raise DataError(
+            f"class file {path} has {len(lines)} lines; expected one for each of up to {MAX_CLASSES} classes"
+        )
+    for number, line in lines:
+        check(number, len(line) <= LONGEST, f"it has more than {LONGEST} characters")
     kinds, lines = _heading(lines, check)
     cvat = any(_CVAT.fullmatch(line) for _, line in lines)
     leading = [_LEADING_ID.fullmatch(line) for _, line in lines]
@@ -130,7 +139,8 @@ def _from_text(path: Path, text: str) -> list[Entry]:
         clear = all(re.search(r"\b255$", line) for line in four.values())
         check(next(iter(four)), clear, "with four numbers at its end, give a first line such as `name r g b a`")
         kinds = ["a"]
-    ends = [re.fullmatch(r"(\S.*?)\s+(\d+)", line) for _, line in lines]
+    bare = [line if not re.fullmatch(_COLORED[0], line) else "" for _, line in lines]
+    ends = [re.fullmatch(r"(\S.*?)\s+(\d+)", line) for line in bare]
     counts = {int(match[2]) - at for at, match in enumerate(ends) if match} in ({0}, {1})
     names = {match[1] for match in ends if match}
     check(lines[0][0] if lines else 0, not counts or len(names) < len(lines), "ids come before the names")
