@@ -151,7 +151,7 @@ def evaluate(
     trained = ready.trained
     config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
     split = split or config.loader.val_split
-    dataset = open_split(config, split, resize_labels=False)
+    dataset = open_split(config, split, resize_labels=False, large=how.by_rows and config.loader.resolution == 1)
     if dataset.classes != trained.classes:
         raise ValueError(
             f"{config.data} at {config.data_root} has classes {', '.join(dataset.classes)}, but the network was "

@@ -123,7 +123,9 @@ def decode_by_perturbation(
     set_float32(place, config.precision)
     validation = validation_split(config)
     space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
-    supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
+    supernet = Supernet(
+        space, classes, config.supernet.engine, "none", config.partial_channels, config.loader.channels
+    ).to(place)
     supernet.load_state_dict(saved["supernet"])
     with (
         StepProgress(validations(space), quiet=quiet) as progress,

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from nas.data.base import IGNORE, DataError, SegmentationDataset
-from nas.runs.pictures import colorize
+from nas.runs.pictures import as_picture, colorize
 from search_spaces.files import write_atomically
 
 __all__ = ["draw_contact_sheet", "overlay", "write_contact_sheet"]
@@ -115,7 +115,7 @@ def _pictures(image: Picture, label: Picture, colors: Picture) -> list[Image.Ima
     """An image and its overlay, resized."""
     factor = SIDE / max(label.shape)
     height, width = (max(1, round(side * factor)) for side in label.shape)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    small = Image.fromarray(as_picture(image)).resize((width, height), Image.Resampling.BILINEAR)
     classes = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
     return [small, Image.fromarray(overlay(np.asarray(small), np.asarray(classes), colors))]
 
