@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from cli import common
+from nas.config import ImageConfig
 
 DESCRIPTION = """\
 Checks data sets. Each verb has its own options: see nas-data VERB --help."""
@@ -40,6 +41,7 @@ def make_check_parser() -> common.Parser:
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
     parser.add_flag("--json", "Print the report as JSON, with all problems.")
+    parser.add_class_arguments(ImageConfig, "loader")
     return parser
 
 
@@ -68,7 +70,7 @@ def check(arguments: list[str]) -> None:
         raise common.UsageError(
             f"ROOT is missing: name the folder of the data set, as in nas-data check {values.name} DIR"
         )
-    opened = open_splits(values.name, values.root, values.splits or None)
+    opened = open_splits(values.name, values.root, values.splits or None, values.loader)
     with StepProgress(opened.samples) as progress:
         report = check_splits(opened, values.workers, progress.step)
     print(json.dumps(as_data(report)) if values.json else as_text(report))
