@@ -492,19 +492,21 @@ def test_evaluation_and_prediction_see_the_same(trained: Path, tmp_path: Path, m
     counts = np.bincount((2 * labels + masks).ravel(), minlength=4).reshape(2, 2)
     assert counts.tolist() == measured.confusion
     # Larger than Pillow's limit: one line without windows, the same masks with them.
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with pytest.raises(
-        ValueError, match=r"8 of 8 images were left out: .*limit of 2000 pixels; nas-predict .* --window"
-    ):
-        predict(trained, root / "images/train", tmp_path / "none", "last")
-    with pytest.raises(ValueError, match="exceeds limit of 2000 pixels"):
-        predict(trained, root / "images/train", tmp_path / "none", "last", how=Inference(window=(64, 64), flip=True))
-    predict(trained, root / "images/train", tmp_path / "large", "last", how=Inference(window=(64, 64)))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        said = r"8 of 8 images were left out: .*limit of 2000 pixels; nas-predict .* --window"
+        with pytest.raises(ValueError, match=said):
+            predict(trained, root / "images/train", tmp_path / "none", "last")
+        mirrored = Inference(window=(64, 64), flip=True)
+        with pytest.raises(ValueError, match="exceeds limit of 2000 pixels"):
+            predict(trained, root / "images/train/0.jpg", tmp_path / "none", "last", how=mirrored)
+        windows = Inference(window=(64, 64))
+        predict(trained, root / "images/train", tmp_path / "large", "last", how=windows)
+        again = retrain.evaluate(trained, "train", which="last", write=False, how=windows)
+        assert Image.MAX_IMAGE_PIXELS == 1000
+    assert again.confusion == measured.confusion
     for name in names:
         assert np.array_equal(np.asarray(Image.open(tmp_path / "large" / name)), masks[names.index(name)])
-    again = retrain.evaluate(trained, "train", which="last", write=False, how=Inference(window=(64, 64)))
-    assert again.confusion == measured.confusion
-    assert Image.MAX_IMAGE_PIXELS == 1000
 
 
 # From files to a network

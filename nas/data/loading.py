@@ -48,7 +48,7 @@ TrainingBatch = tuple[torch.Tensor, torch.Tensor]
 WholeBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def image_to_tensor(image: np.ndarray, images: ImageConfig | None = None) -> torch.Tensor:
+def image_to_tensor(image: np.ndarray, images: ImageConfig | None = None, where: str = "the image") -> torch.Tensor:
     """Convert an image [H, W, C] to float32 [C, H, W], the input of a network: (x - mean) / std.
 
     Without a normalisation, 8 bits become [-1, 1] as in DeepLab's code: x / 127.5 - 1.
@@ -58,7 +58,7 @@ def image_to_tensor(image: np.ndarray, images: ImageConfig | None = None) -> tor
     """
     images = images or ImageConfig()
     scaled = np.empty((images.channels, *image.shape[:2]), dtype=np.float32)
-    _scale(image, scaled, images, "the image")
+    _scale(image, scaled, images, where)
     return torch.from_numpy(scaled)
 
 
@@ -93,7 +93,7 @@ def _training_batch(
 def _whole_sample(dataset: SegmentationDataset, index: int) -> WholeBatch:
     _seed_globals_of_worker([0, 0, index])
     image, label = dataset.read(index)
-    tensor = image_to_tensor(image, dataset.images)
+    tensor = image_to_tensor(image, dataset.images, dataset.where(index))
     return tensor[None], label_to_tensor(label)[None], torch.tensor([index])
 
 

@@ -67,7 +67,8 @@ class Subject:
         """The image, [H, W, C]; ValueError if none was given or it cannot be read."""
         if self.config.image is None:
             raise ValueError("this picture is of an image: give --image FILE")
-        return read_image(Path(self.config.image), self.trained.config.loader)
+        of_search = command_of(self.run) == SearchConfig.command  # then no picture can show it
+        return read_image(Path(self.config.image), None if of_search else self.trained.config.loader)
 
     @property
     def tensor(self) -> torch.Tensor:

@@ -96,7 +96,7 @@ class _Pixels(NamedTuple):
     values: NDArray[Any]
     """[H, W] or [H, W, bands], of one of `IMAGE_TYPES`."""
     mode: str
-    """Pillow's mode; empty if tifffile has read it."""
+    """Pillow's mode, after a conversion; empty if tifffile has read it."""
     raw: str
     """Pillow's name of the layout in the file, such as L;4 or RGB;16B."""
 
@@ -176,9 +176,9 @@ def _told(kind: str, path: Path) -> Iterator[None]:
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        reason = str(error).partition(",")[0]
+        size = str(error).partition(",")[0]
         raise DataError(
-            f"{kind} {path} cannot be read: {reason}; nas-predict and nas-evaluate read it with --window (without "
+            f"{kind} {path} cannot be read: {size}; nas-predict and nas-evaluate read it with --window (without "
             "--scales, --flip and --probabilities); for training, cut it into tiles"
         ) from error
     except _BROKEN as error:
@@ -210,14 +210,15 @@ def _read(kind: str, path: Path, exif: Exif, convert: Callable[[Image.Image], Im
         turned = False
         try:
             with Image.open(path) as image:
-                mode, raw, orientation = image.mode, _raw(image), _orientation(image)
-                if ";16" in raw and not mode.startswith("I"):
+                raw, orientation = _raw(image), _orientation(image)
+                if ";16" in raw and not image.mode.startswith("I"):
                     raise ValueError(f"Pillow keeps 8 of its 16 bits ({raw}): save it as TIFF, or with 8 bits")
                 if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
                     raise ValueError("it has several pages, of which Pillow reads one")
                 image.load()
                 turned = orientation != _orientation(image)  # Pillow turns TIFF files itself
-                values = np.array(convert(image))
+                converted = convert(image)
+                mode, values = converted.mode, np.array(converted)
         except (Image.UnidentifiedImageError, ValueError):
             with path.open("rb") as file:
                 if file.read(4) not in _TIFF:
@@ -254,11 +255,9 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("RGBA")  # Pillow would warn
     if channels == 3:
         return image if image.mode == "RGB" else image.convert("RGB")
-    return (
-        image
-        if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK")
-        else image.convert("L" if image.mode == "1" else "RGB")
-    )
+    if image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _one_band(found: _Pixels) -> NDArray[Any] | None:
