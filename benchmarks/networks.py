@@ -22,7 +22,7 @@ from benchmarks.config import NetworksBench, numbers
 from benchmarks.documents import hardware, made, number, origin, table
 from benchmarks.measuring import in_turn, seconds
 from nas.config import CosineSgdConfig
-from nas.evaluation.cost import call_seconds, describe
+from nas.evaluation.cost import call_seconds, channels_of, describe
 from nas.runs.free_memory import is_out_of_memory
 from nas.training.devices import autocast, choose_device, set_float32
 from nas.training.optimizers import make_optimizer
@@ -158,7 +158,7 @@ def _percentiles(seconds: Sequence[float]) -> dict[str, float]:
 def _session_times(config: NetworksBench, session: Any) -> Latency:
     latency = {}
     for text, size in zip(config.sizes, numbers("sizes", config.sizes, 2, ""), strict=True):
-        images = torch.randn(1, 3, *size).numpy()
+        images = torch.randn(1, session.get_inputs()[0].shape[1], *size).numpy()
         latency[text] = _percentiles(call_seconds(run_session, session, images, repeats=config.repeats))
     return latency
 
@@ -174,10 +174,10 @@ def _times(
 ) -> list[list[float]]:
     """Times each network's passes over a batch of `shape`, (N, H, W), in seconds: [networks, repeats]."""
     batch_size, height, width = shape
-    images = torch.randn(batch_size, 3, height, width, device=device)
     works = []
     for name in names:
         network = _network(name).to(device)
+        images = torch.randn(batch_size, channels_of(network), height, width, device=device)
         if mode == "inference" and len(names) == 1:
             return [call_seconds(network, images, precision=config.precision, repeats=config.repeats)]
         if mode == "inference":

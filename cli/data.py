@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from cli import common
-from nas.config import LabelIds
+from nas.config import ImageConfig
 from nas.data.convert.config import ConvertConfig
 from search_spaces.files import check_replaceable
 from search_spaces.validation import counted
@@ -51,10 +51,10 @@ def make_check_parser() -> common.Parser:
     parser.add_optional(
         "--samples", f"Samples on the contact sheet, evenly spread over the splits; {SAMPLES} if not given.", int
     )
-    parser.add_optional("--loader.ids", "What label values stand for, as --loader.ids of nas-search.", LabelIds)
     parser.add_flag("--strict", "End with exit code 2 where there are warnings, too.")
     parser.add_flag("--json", "Print the report as JSON, with all problems.")
     parser.add_overwrite()
+    parser.add_class_arguments(ImageConfig, "loader")
     return parser
 
 
@@ -94,8 +94,7 @@ def check(arguments: list[str]) -> None:
         raise common.UsageError(
             f"ROOT is missing: name the folder of the data set, as in nas-data check {values.name} DIR"
         )
-    options = {} if values.loader.ids is None else {"ids": values.loader.ids}
-    opened = open_splits(values.name, values.root, values.splits or None, **options)
+    opened = open_splits(values.name, values.root, values.splits or None, values.loader)
     with StepProgress(opened.samples) as progress:
         report = check_splits(opened, values.workers, progress.step)
     common.say(json.dumps(as_data(report)) if values.json else as_text(report))

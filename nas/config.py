@@ -29,10 +29,13 @@ __all__ = [
     "DataChanged",
     "Decay",
     "Engine",
+    "Exif",
     "HealthConfig",
+    "ImageConfig",
     "LoaderConfig",
     "LossNameConfig",
     "MemoryCheck",
+    "NormalisationConfig",
     "Precision",
     "Recompute",
     "RunConfig",
@@ -54,7 +57,7 @@ __all__ = [
 Config = TypeVar("Config")
 RECIPES = Path(__file__).parent / "recipes"
 # Settings may come from a stranger's run folder. These bounds are far above any use, but limit what is allocated.
-MAX_IMAGES, MAX_PROCESSES, MAX_SIDE = 65536, 1024, 16384
+MAX_IMAGES, MAX_PROCESSES, MAX_SIDE, MAX_BANDS = 65536, 1024, 16384, 256
 
 Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 """The last three are abbreviations; settings hold the full names."""
@@ -65,6 +68,7 @@ Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node"]
 Cache = Literal["none", "memory", "disk"]
 LabelIds = Literal["one-based", "zero-ignored"] | dict[int, int] | None
+Exif = Literal["turn", "ignore"]
 Sampling = Literal["none", "gumbel"]
 CostName = Literal["multiply_adds", "parameters"]
 DataChanged = Literal["refuse", "accept"]
@@ -88,7 +92,7 @@ CHANGEABLE = frozenset(
 """Settings that may change when a run is resumed; any other change would make it a different run. (`space` may name
 another file: the checkpoint holds its content, which is compared.)"""
 
-DATA_SETTINGS = ("resolution", "train_split", "val_split")
+DATA_SETTINGS = ("channels", "normalisation", "exif", "ids", "resolution", "train_split", "val_split")
 """Settings of `loader` that belong to the data: a genotype takes them along, with the data set and its root, from its
 search to trainings and rankings."""
 
@@ -278,7 +282,85 @@ class AugmentConfig(Settings):
 
 
 @dataclass(frozen=True)
-class LoaderConfig(Settings):
+class NormalisationConfig(Settings):
+    """From the values in image files to the input of a network: a range, or mean and standard deviation. Neither: 8-bit
+    values from 0 to 255 become -1 to 1, and files of more than 8 bits are refused."""
+
+    range: tuple[float, float] | None = None
+    """Lowest and highest value, which become -1 and 1; others lie outside, and nothing is cut off."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, or one for all, in the values of the files (8 bits: 0 to 255); becomes 0."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each channel, or one for all, above 0, in the values of the files; becomes 1."""
+
+    prefix = "loader.normalisation."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.limit("std", above=0)
+        low, high = self.range or (0, 1)
+        require(low < high, f"{self.prefix}range is {short([low, high])}: the lower value comes first")
+        require(
+            (self.mean is None) == (self.std is None) and (self.mean is None or self.range is None),
+            f"{self.prefix}mean, std and range are {short(self.mean)}, {short(self.std)} and {short(self.range)}: give "
+            "either mean and std, or range",
+        )
+
+
+@dataclass(frozen=True)
+class ImageConfig(Settings):
+    """Images and labels of a data set: settings that belong to the data, and that a trained network keeps."""
+
+    channels: int = 3
+    """Channels of the images. 3 reads colours, and grey as three equal channels; any other number is that of the files:
+    1 for grey, 4 for TIFF files of four bands."""
+    normalisation: NormalisationConfig = field(default_factory=NormalisationConfig)
+    """Scaling of the values; needed for files of more than 8 bits."""
+    exif: Exif = "turn"
+    """Orientation in the EXIF data that cameras write: turn the images as viewers do; or ignore it and keep the pixels
+    as stored, for labels that were drawn on those."""
+    ids: LabelIds = None
+    """What the values in the label files of `folder` stand for, if not class ids from 0: one-based (1 is the first
+    class), zero-ignored (the same, and 0 is ignored), or the class id, or 255 (ignored), of each value, such as
+    '{0: 0, 255: 1}'."""
+
+    prefix = "loader."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.limit("channels", least=1, most=MAX_BANDS)
+        pairs = self.ids.items() if isinstance(self.ids, dict) else ()
+        require(
+            all(fits(value, int) and fits(number, int) for value, number in pairs)
+            and all(0 <= value < 2**16 and 0 <= number < 256 for value, number in pairs),
+            f"loader.ids is {short(self.ids)}: give the id, 0 to 255, of each value from 0 to 65535",
+        )
+        for name in ("mean", "std"):
+            given = getattr(self.normalisation, name)
+            require(
+                given is None or len(given) in (1, self.channels),
+                f"loader.normalisation.{name} has {len(given or ())} entries, and loader.channels is {self.channels}: "
+                "give one for each channel, or one for all",
+            )
+
+    @property
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel: the input of a network is (value - mean) / std."""
+        own = self.normalisation
+        if own.range is None:
+            mean, std = own.mean or (127.5,), own.std or (127.5,)
+        else:
+            mean, std = (sum(own.range) / 2,), ((own.range[1] - own.range[0]) / 2,)
+        return mean * (self.channels // len(mean)), std * (self.channels // len(std))
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a normalisation is given."""
+        return self.normalisation != NormalisationConfig()
+
+
+@dataclass(frozen=True)
+class LoaderConfig(ImageConfig):
     """Reading of the data set; its name and folder are the settings `data` and `data_root`."""
 
     resolution: float = 1.0
@@ -295,10 +377,6 @@ class LoaderConfig(Settings):
     """Processes that read and augment; 0 uses a thread of the main process."""
     prefetch: int = 2
     """Training batches prepared ahead by each worker or by the thread; 0 prepares each when it is needed."""
-    ids: LabelIds = None
-    """What the values in the label files of `folder` stand for, if not class ids from 0: one-based (1 is the first
-    class), zero-ignored (the same, and 0 is ignored), or the class id, or 255 (ignored), of each value, such as
-    '{0: 0, 255: 1}'."""
     cache: Cache = "none"
     """Where decoded images are kept: none; memory; or disk, a memory-mapped file under nas-segmentation in
     $XDG_CACHE_HOME or ~/.cache, which later runs use too."""
@@ -314,12 +392,6 @@ class LoaderConfig(Settings):
         self.limit("resolution", above=0, most=4)
         self.limit("workers", "prefetch", least=0, most=MAX_PROCESSES)
         self.limit("train_limit", "val_limit", least=1)
-        pairs = self.ids.items() if isinstance(self.ids, dict) else ()
-        require(
-            all(fits(value, int) and fits(number, int) for value, number in pairs)
-            and all(0 <= value < 2**16 and 0 <= number < 256 for value, number in pairs),
-            f"loader.ids is {short(self.ids)}: give the id, 0 to 255, of each value from 0 to 65535",
-        )
         self.limit("batch_size", least=2, most=MAX_IMAGES, note=" (batch norm needs two)")
         require(
             self.prefetch > 0 or self.workers == 0,

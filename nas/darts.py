@@ -160,7 +160,7 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     config, processes = session.config, session.processes
     space = resolve_space(config)
     halves = split_dataset(session.train_set, config.seed)
-    how = config.supernet.engine, config.supernet.recompute, config.partial_channels
+    how = config.supernet.engine, config.supernet.recompute, config.partial_channels, config.loader.channels
     supernet = session.build(lambda: Supernet(space, session.classes, *how), partial(search_memory, config=config))
     supernet = supernet.to(session.device)
     sampling = AlphaSampling(space, config.architecture, config.seed, config.epochs)

@@ -6,7 +6,7 @@ The defaults are Auto-DeepLab's (Liu et al., 2019, section 5.2, and the authors'
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal
@@ -116,6 +116,13 @@ class RetrainConfig(RunConfig):
             f"init_from is {self.init_from!r} and network.backbone_weights is {self.network.backbone_weights!r}, but a "
             "network starts from one of them: leave the other out",
         )
+        channels = self.loader.channels
+        require(
+            self.network.in_channels in (None, channels),
+            f"network.in_channels is {self.network.in_channels}, but loader.channels is {channels}: leave it out",
+        )
+        if self.network.image_channels != channels:
+            object.__setattr__(self, "network", replace(self.network, in_channels=channels))
 
 
 def recipe(name: str) -> RetrainConfig:

@@ -161,7 +161,7 @@ def evaluate(
     trained = ready.trained
     config = dataclasses.replace(trained.config, data_root=data_root or trained.config.data_root)
     split = split or config.loader.val_split
-    dataset = open_split(config, split, resize_labels=False)
+    dataset = open_split(config, split, resize_labels=False, large=how.by_rows and config.loader.resolution == 1)
     identity = data_identity(config.data_root, dataset)
     del identity["colors"]  # nothing is drawn
     check_same_data(trained.data, identity, run, data_changed == "accept")

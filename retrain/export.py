@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from nas.evaluation.cost import measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
+from retrain.networks.base import SegmentationNetwork
 from search_spaces.files import MARK, check_replaceable, temporary_beside, write_atomically
 from search_spaces.genotype import Genotype, load_genotype, package_version
 from search_spaces.validation import as_path, to_plain
@@ -61,8 +62,8 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FATAL = 4
 """Log level of onnxruntime: failures are raised as exceptions anyway."""
 
-EXAMPLE = (2, 3, 519, 775)
-"""Only shapes are computed from it. Every feature has sides above 1: torch.export takes a side of 1 for fixed."""
+EXAMPLE = (2, 519, 775)
+"""N, H, W; only shapes matter. Every feature has sides above 1: torch.export takes a side of 1 for fixed."""
 CHECKED = ((1, 64, 96), (2, 75, 101), (1, 129, 193))
 """N, H, W of the images on which the file is compared with PyTorch."""
 DIFFERENCE = 1e-4
@@ -89,6 +90,7 @@ class Parity:
     logit and that of the label."""
     changed: float
     """Share of the pixels whose class differs, 0 to 1."""
+    channels: int = 3
 
     @property
     def good(self) -> bool:
@@ -97,7 +99,7 @@ class Parity:
 
     def __str__(self) -> str:
         return (
-            f"{self.images}x3x{self.height}x{self.width}: {self.difference:.1e} of the logits' range, "
+            f"{self.images}x{self.channels}x{self.height}x{self.width}: {self.difference:.1e} of the logits' range, "
             f"{100 * self.changed:.3g} % of the pixels change their class"
         )
 
@@ -115,7 +117,7 @@ class Exported:
 
 
 class _Labels(nn.Module):
-    """Images (N, 3, H, W) -> the class of each pixel, uint8 (N, H, W)."""
+    """Images (N, C, H, W) -> the class of each pixel, uint8 (N, H, W)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -135,7 +137,7 @@ def export_onnx(
 ) -> Exported:
     """Writes the network of a retraining run as an ONNX file, and FILE.json, its model card.
 
-    The graph maps `images`, float32 (N, 3, H, W) in [-1, 1], to `logits`, float32 (N, classes, H, W), or to `labels`,
+    The graph maps `images`, float32 (N, C, H, W), to `logits`, float32 (N, classes, H, W), or to `labels`,
     uint8 (N, H, W). It is run in onnxruntime on the CPU at the shapes of `CHECKED`; if it differs from PyTorch there,
     nothing is written. Files that were there before stay until the new ones are complete.
 
@@ -228,13 +230,13 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
+def _save(network: SegmentationNetwork, file: Path, output: str, opset: int) -> None:
     """Exports a network in eval mode, with the weights in the file itself unless they are too large."""
     with _quietly():
         try:
             program = torch.onnx.export(
                 _Labels(network) if output == "labels" else network,
-                (torch.zeros(EXAMPLE),),
+                (torch.zeros(EXAMPLE[0], network.channels, *EXAMPLE[1:]),),
                 dynamo=True,
                 verbose=False,
                 input_names=[INPUT],
@@ -284,7 +286,7 @@ def open_session(file: str | Path, threads: int | None = None) -> InferenceSessi
 
 
 def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
-    """Runs an ONNX file with one output on images, float32 (N, 3, H, W).
+    """Runs an ONNX file with one output on images, float32 (N, C, H, W).
 
     Raises:
         ExportError: The graph fails on these images.
@@ -296,7 +298,7 @@ def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
+def compare(network: SegmentationNetwork, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
     """Compares an exported graph with its network on random images.
 
     Args:
@@ -309,7 +311,7 @@ def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int
     """
     count, height, width = shape
     generator = torch.Generator().manual_seed(0)
-    images = 2 * torch.rand(count, 3, height, width, generator=generator) - 1
+    images = 2 * torch.rand(count, network.channels, height, width, generator=generator) - 1
     with torch.inference_mode():
         logits = network(images).numpy()  # (N, classes, H, W)
     classes = logits.argmax(1)  # (N, H, W)
@@ -323,12 +325,15 @@ def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int
         labels = found.argmax(1)
         differences = np.abs(found - logits)
     scale = max(float(np.ptp(logits)), float(np.finfo(np.float32).tiny))
-    return Parity(count, height, width, float(differences.max()) / scale, float((labels != classes).mean()))
+    return Parity(
+        count, height, width, float(differences.max()) / scale, float((labels != classes).mean()), network.channels
+    )
 
 
 FORMAT, VERSION = "nas-model-card", 1
 COST_SIZE = (512, 1024)
 """H, W of the image for which multiply-adds are counted."""
+ORIENTATION = {"turn": "turned as EXIF says", "ignore": "as stored, whatever EXIF says"}
 OUTPUT_TYPES = {"logits": "float32", "labels": "uint8"}
 
 
@@ -336,7 +341,9 @@ def make_card(
     trained: TrainedNetwork, run: Path, file: Path, output: str, opset: int, checked: dict[str, Any]
 ) -> dict[str, Any]:
     """Makes the model card, in plain containers; `checked` are the results of the comparison with PyTorch."""
-    config = trained.config
+    config, loader = trained.config, trained.config.loader
+    mean, std = loader.moments
+    scale = 1 if loader.scaled else 255
     source = genotype_source(config, run)
     cost = measure(trained.network, COST_SIZE)
     packages = ("torch", *PACKAGES)
@@ -352,14 +359,15 @@ def make_card(
         "input": {
             "name": "images",
             "type": "float32",
-            "shape": ["N", 3, "H", "W"],
-            "channels": "RGB",
-            "range": [-1, 1],
-            "scale": 255,
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-            "preprocessing": "(uint8 / scale - mean) / std",
-            "resolution": config.loader.resolution,
+            "shape": ["N", loader.channels, "H", "W"],
+            "channels": "RGB" if loader.channels == 3 else f"{loader.channels}, in the order of the files",
+            "range": None if loader.normalisation.mean else [-1, 1],
+            "scale": scale,
+            "mean": [value / scale for value in mean],
+            "std": [value / scale for value in std],
+            "preprocessing": f"({'value' if loader.scaled else 'uint8'} / scale - mean) / std",
+            "orientation": ORIENTATION[loader.exif],
+            "resolution": loader.resolution,
         },
         "output": {"name": output, "type": OUTPUT_TYPES[output], "shape": shape},
         "checked": checked,

@@ -18,6 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from nas.config import Precision
 from nas.data.base import MAX_CLASSES
 from nas.data.identity import recorded_data
+from nas.evaluation.cost import channels_of
 from nas.evaluation.inference import Inference
 from nas.runs.checkpoint import CheckpointError, fitting, load_checkpoint
 from nas.runs.free_memory import is_out_of_memory
@@ -56,7 +57,7 @@ class TrainedNetwork:
     """A network from a run folder, in eval mode, and the facts needed to use it."""
 
     network: SegmentationNetwork
-    """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
+    """(N, C, H, W) -> logits (N, classes, H, W)."""
     config: RetrainConfig
     classes: tuple[str, ...]
     """Names of the classes."""
@@ -166,7 +167,7 @@ class ReadyNetwork:
     """A trained network on its device, in eval mode, possibly folded and compiled."""
 
     network: nn.Module
-    """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W)."""
+    """(N, C, H, W) -> logits (N, classes, H, W)."""
     trained: TrainedNetwork
     """Its source: settings, classes, colours."""
     device: torch.device
@@ -263,14 +264,14 @@ def fold_batch_norms(network: nn.Module) -> tuple[nn.Module, int]:
     image; they differ if something besides the batch norm reads a convolution's output.
 
     Args:
-        network: (1, 3, H, W) -> (1, classes, H, W), in eval mode, on the CPU in float32.
+        network: (1, C, H, W) -> (1, classes, H, W), in eval mode, on the CPU in float32.
 
     Returns:
         The copy, in eval mode, and the number of folded batch norms; the network itself and 0 where there is none to
         fold, or the two differ by more than `TOLERANCE`.
     """
     assert not network.training
-    image = 2 * torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
+    image = 2 * torch.rand(1, channels_of(network), SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1
     folded = copy.deepcopy(network)
     pairs, logits = _follow(folded, image)
     for convolution, (name, norm) in pairs.items():

@@ -14,15 +14,16 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from nas.config import ImageConfig
 from nas.data.base import DataError, resize_image
 from nas.data.loading import image_to_tensor
 from nas.data.readers.folder import class_ids
 from nas.data.readers.listing import list_files, not_read
 from nas.data.readers.reading import IMAGE_SUFFIXES, read_image
-from nas.evaluation.evaluate import predict_scores
+from nas.evaluation.evaluate import predict_classes, predict_scores
 from nas.evaluation.inference import Inference, Viewing
 from nas.runs.folder import pinned
-from nas.runs.pictures import colorize
+from nas.runs.pictures import as_picture, colorize
 from nas.training.interruption import InterruptedRun
 from nas.training.progress import StepProgress
 from retrain.load import TrainedNetwork, load_ready, memory_advice
@@ -33,6 +34,8 @@ __all__ = ["Outputs", "Predicted", "find_images", "predict", "predict_mask"]
 
 OVERLAY = 0.5
 """Share of the class colour in an overlay."""
+STRIP = 1024
+"""Rows of an overlay that are computed at a time."""
 NAMED = 5
 """Failures that a message lists."""
 
@@ -97,7 +100,7 @@ def predict_mask(trained: TrainedNetwork, image: np.ndarray, viewing: Viewing | 
 
     Args:
         trained: The network.
-        image: uint8 [H, W, 3], RGB.
+        image: [H, W, C] as in the training: uint8 [H, W, 3], RGB, unless the settings of its loader differ.
         viewing: Scales, mirroring and windows; None: the image once, as it is.
 
     Returns:
@@ -125,8 +128,8 @@ def predict(
 ) -> Predicted:
     """Predicts images, and writes a label picture (class ids with a palette) and more for each into a folder.
 
-    If the network was trained with `loader.ids`, label pictures have the values of those label files. Images are
-    rotated according to their EXIF data. One that cannot be read is skipped, and named at the end.
+    Images are turned as EXIF says, unless the network was trained with loader.exif ignore. One that cannot be read is
+    skipped, and named at the end.
 
     Args:
         run: The run folder of a retraining.
@@ -161,6 +164,7 @@ def predict(
     there = len(images) - len(work)
     ready = load_ready(run, which, device, how)
     trained, written, failures = ready.trained, list[Path](), list[str]()
+    by_rows = how.by_rows and trained.config.loader.resolution == 1 and not outputs.probabilities
     _check_kept([file for _, files in work for file in files], trained.config.data_root, overwrite)
     out.mkdir(parents=True, exist_ok=True)
     check = pinned(out)
@@ -168,15 +172,23 @@ def predict(
         with StepProgress(len(images), there, quiet=not progress) as bar, memory_advice():
             for path, files in work:
                 try:
-                    image = read_image(path, upright=True)
+                    image = read_image(path, trained.config.loader, by_rows)
                 except DataError as error:
                     failures.append(str(error))
                     bar.step(path.name)
                     continue
-                x, size = _as_trained(trained, image)
-                scores = predict_scores(ready.network, x, size, how, ready.device, ready.precision, trained.mirror)
+                where, likely = (ready.device, ready.precision), None
+                if by_rows:
+                    see = partial(_part, image, trained.config.loader)
+                    mask = predict_classes(ready.network, see, image.shape[:2], how, *where)[0].to(torch.uint8).numpy()
+                else:
+                    x, size = _as_trained(trained, image)
+                    scores = predict_scores(ready.network, x, size, how, *where, trained.mirror)
+                    mask = _mask(scores)
+                    if outputs.probabilities:
+                        likely = (scores.softmax(dim=1) if how.single else scores)[0].half().cpu().numpy()
                 check()
-                _write(files, outputs, image, scores, how.single, trained)
+                _write(files, outputs, image, mask, likely, trained)
                 written.append(files[0])
                 bar.step(path.name)
     except KeyboardInterrupt:
@@ -199,7 +211,11 @@ def predict(
 def _as_trained(trained: TrainedNetwork, image: np.ndarray) -> tuple[Tensor, tuple[int, int]]:
     """Resizes an image to the resolution of the training, (1, 3, h, w); returns its own height and width, too."""
     resized = resize_image(image, trained.config.loader.resolution)
-    return image_to_tensor(resized)[None], (image.shape[0], image.shape[1])
+    return image_to_tensor(resized, trained.config.loader)[None], (image.shape[0], image.shape[1])
+
+
+def _part(image: np.ndarray, images: ImageConfig, rows: slice, columns: slice) -> Tensor:
+    return image_to_tensor(image[rows, columns], images)[None]
 
 
 def _mask(scores: Tensor) -> np.ndarray:
@@ -207,17 +223,24 @@ def _mask(scores: Tensor) -> np.ndarray:
 
 
 def _write(
-    files: Sequence[Path], outputs: Outputs, image: np.ndarray, scores: Tensor, single: bool, trained: TrainedNetwork
+    files: Sequence[Path],
+    outputs: Outputs,
+    image: np.ndarray,
+    mask: np.ndarray,
+    probabilities: np.ndarray | None,
+    trained: TrainedNetwork,
 ) -> None:
     """Writes the files of an image, the label picture last: if it exists, the others do."""
-    mask, rest = _mask(scores), list(files[1:])
+    rest = list(files[1:])
     if outputs.overlay:
-        colored = colorize(mask, trained.colors).astype(np.float32)
-        overlay = ((1 - OVERLAY) * image + OVERLAY * colored).round().astype(np.uint8)
+        picture = as_picture(image)
+        overlay = np.empty_like(picture)
+        for top in range(0, len(picture), STRIP):  # the numbers with fractions take many times the memory of the image
+            strip = slice(top, top + STRIP)
+            colored = colorize(mask[strip], trained.colors).astype(np.float32)
+            overlay[strip] = ((1 - OVERLAY) * picture[strip] + OVERLAY * colored).round()
         write_atomically(rest.pop(0), partial(Image.fromarray(overlay).save, format="PNG", pnginfo=_mark()))
-    if outputs.probabilities:
-        probabilities = (scores.softmax(dim=1) if single else scores)[0].half().cpu().numpy()  # [classes, H, W]
-
+    if probabilities is not None:
         names = np.array(trained.classes)
         write_atomically(rest.pop(0), partial(np.savez, probabilities=probabilities, classes=names))
     values = _values(trained)

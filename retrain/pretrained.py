@@ -167,10 +167,11 @@ def load_backbone_weights(network: nn.Module, file: str | Path) -> str:
     for name, tensor in wanted.items():
         expected = f"{type(backbone).__name__} needs {name} of shape {list(tensor.shape)}"
         if name not in found:
-            raise ValueError(f"{file} does not fit: {expected}, and the file has none; {_remedy(name, found)}")
+            raise ValueError(f"{file} does not fit: {expected}, and the file has none; {_remedy(name, found, tensor)}")
         if found[name].shape != tensor.shape:
             raise ValueError(
-                f"{file} does not fit: {expected}, and the file's is {list(found[name].shape)}; {_remedy(name, found)}"
+                f"{file} does not fit: {expected}, and the file's is {list(found[name].shape)}; "
+                f"{_remedy(name, found, tensor)}"
             )
     backbone.load_state_dict({name: found[name] for name in wanted}, strict=False)
     unused = [name for name in found if name not in wanted and not name.endswith(COUNTER)]
@@ -201,7 +202,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     )
 
 
-def _remedy(name: str, found: dict[str, Tensor]) -> str:
+def _remedy(name: str, found: dict[str, Tensor], wanted: Tensor) -> str:
+    if name in found and found[name].shape[1:2] == (3,) and found[name][:, :1].shape == wanted[:, :1].shape:
+        return f"it is for images of 3 channels, not {wanted.shape[1]}: leave network.backbone_weights out"
     if name.startswith("conv1.") and "conv1.weight" in found and name != "conv1.weight":
         return "its stem is one 7x7 convolution: take the network whose name ends in -plain-stem"
     if name == "conv1.weight" and "conv1.0.weight" in found:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from nas.data import IGNORE, AugmentConfig
-from nas.data.augment import PAD_GREY, augment, random_flip, random_size, random_window, resized_window
+from nas.data.augment import augment, random_flip, random_size, random_window, resized_window
 from nas.data.base import Sample
 
 sides = st.integers(1, 40)
@@ -81,7 +81,7 @@ def test_crop_cuts_out_a_window_and_pads(height: int, width: int, want_h: int, w
     assert new_image.dtype == np.uint8 and new_label.dtype == np.uint8
     inside = new_label != IGNORE
     assert inside.sum() == min(height, want_h) * min(width, want_w)
-    assert (new_image[~inside] == PAD_GREY).all()
+    assert (new_image[~inside] == 127).all()
     kept = new_image[inside].reshape(min(height, want_h), min(width, want_w), 3)
     top, left = int(kept[0, 0, 0]), int(kept[0, 0, 1])
     np.testing.assert_array_equal(kept, image[top : top + kept.shape[0], left : left + kept.shape[1]])
@@ -146,7 +146,7 @@ def test_augment_gives_the_crop_and_depends_on_the_generator_alone(
     assert first[0].shape == (want_h, want_w, 3) and first[1].shape == (want_h, want_w)
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert (first[0][first[1] == IGNORE] == PAD_GREY).all()
+    assert (first[0][first[1] == IGNORE] == 127).all()
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(label, before[1])
 
@@ -190,7 +190,7 @@ def test_padding_is_next_to_the_mean() -> None:
     """DeepLab's mean pixel for this scaling is 127.5, which becomes 0."""
     image, label = random_crop(*positions(2, 2), (9, 9), np.random.default_rng(0))
     assert (label == IGNORE).sum() == 81 - 4
-    assert abs(PAD_GREY / 127.5 - 1) < 0.004 and (image[label == IGNORE] == PAD_GREY).all()
+    assert abs(127 / 127.5 - 1) < 0.004 and (image[label == IGNORE] == 127).all()
 
 
 def test_a_mirrored_label_takes_the_names_of_the_other_side() -> None:

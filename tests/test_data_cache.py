@@ -80,7 +80,7 @@ def test_samples_come_back_from_disk_without_being_decoded(sizes: Path, tmp_path
     assert again.reads == 0
     assert kept.read(0)[0].base is not None and len(files(folder)) == 1
     pixels = sum(height * width for height, width in ((6, 8), (1, 1), (9, 4), (5, 7), (13, 2)))
-    assert kept.path.stat().st_size == 4 * pixels + 5 * 6 * 8 + 52
+    assert kept.path.stat().st_size == 4 * pixels + 5 * 7 * 8 + 52
     for index in (-1, 5):
         with pytest.raises(IndexError, match="outside the 5 samples of folder train"):
             kept.read(index)

@@ -168,7 +168,7 @@ def break_files(root: Path) -> None:
     images.joinpath("a.png").write_bytes(b"no image")
     labels.joinpath("a.png").write_bytes(labels.joinpath("a.png").read_bytes()[:60])
     Image.fromarray(np.full((8, 6), 7, dtype=np.uint8)).save(labels / "b.png")
-    Image.fromarray(np.zeros((3, 5, 3), dtype=np.uint8)).save(labels / "c.png")
+    Image.fromarray(np.full((3, 5, 3), (1, 1, 0), dtype=np.uint8)).save(labels / "c.png")
     write(root, "train", "f", [[0, 3, 3], [200, 255, 1]])
     write(root, "train", "g", [[0, 1]])
     write(root, "train", "h", [[0, 1]])

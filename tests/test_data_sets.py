@@ -489,9 +489,9 @@ def test_a_list_without_end_is_refused(plain: Path) -> None:
     assert "classes.json is not valid JSON" in message("folder", plain)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_colour_masks_are_refused(plain: Path, mode: str) -> None:
-    Image.new(mode, (8, 6)).save(plain / "labels/train/a.png")
+    Image.new(mode, (8, 6), (1, 1, 0)).save(plain / "labels/train/a.png")
     said = message("folder", plain, read=0)
     assert f"a.png holds colours ({mode}); expected one class id per pixel" in said and "convert" in said
 
@@ -518,7 +518,9 @@ def test_broken_files_are_named(plain: Path, kind: str, keep: float | None) -> N
 def test_images_of_16_bits_are_refused(plain: Path) -> None:
     (plain / "images/train/a.jpg").unlink()
     Image.fromarray(np.zeros((6, 8), dtype=np.uint16)).save(plain / "images/train/a.png")
-    assert "a.png has more than 8 bits per channel" in message("folder", plain, read=0)
+    said = message("folder", plain, read=0)
+    assert "a.png has 1 channel of more than 8 bits (uint16, from 0 to 0), but loader.channels is 3" in said
+    assert "train with --loader.channels 1 and --loader.normalisation.range [0,65535]" in said
 
 
 # --- wrappers -----------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from retrain.networks.building import KINDS
 from retrain.networks.deeplab import DeepLabWalk
 from retrain.networks.searched_fplnet import FPLNetWalk
 from retrain.networks.settings import NetworkConfig
-from retrain.networks.walk import IMAGE
 from test_networks import CONVOLUTIONS, GENOTYPES, OTHERS, SMALL, genotype
 
+IMAGE = FeatureInfo(3, 1)
 CELL = (CONVOLUTIONS, OTHERS)
 
 

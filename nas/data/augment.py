@@ -2,7 +2,7 @@
 
 Pure functions of (image, label, settings, generator): no global random state. NumPy and Pillow, no torch. Only the
 part of an image that the crop shows is resized.
-Shapes: image uint8 [H, W, 3], label uint8 [H, W].
+Shapes: image [H, W, C] of one of `nas.data.base.IMAGE_TYPES`, label uint8 [H, W].
 """
 
 from __future__ import annotations
@@ -11,16 +11,11 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image
 
-from nas.config import AugmentConfig
-from nas.data.base import IGNORE, UNCHANGED, Sample
+from nas.config import AugmentConfig, ImageConfig
+from nas.data.base import IGNORE, UNCHANGED, Sample, resized
 
-__all__ = ["PAD_GREY", "augment", "random_flip", "random_size", "random_window", "resized_window"]
-
-PAD_GREY = 127
-"""Padding of images: close to 0 once an image is scaled to [-1, 1]. DeepLab's code pads with the mean pixel, 127.5.
-Labels are padded with IGNORE."""
+__all__ = ["augment", "padding", "random_flip", "random_size", "random_window", "resized_window"]
 
 Slices = tuple[slice, slice]
 """Rows and columns."""
@@ -66,22 +61,22 @@ def resized_window(image: np.ndarray, label: np.ndarray, size: tuple[int, int], 
     rounds the borders of the source region to single precision.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C].
         label: uint8 [H, W].
         size: Height and width to resize to.
         window: Rows and columns of the resized image.
 
     Returns:
-        Image, uint8 [rows, columns, 3], and label, uint8 [rows, columns]; views if nothing is resized.
+        Image [rows, columns, C] and label, uint8 [rows, columns]; views if nothing is resized.
     """
     if size == label.shape:
         return image[window], label[window]
     region, box = zip(*(_source(*axis) for axis in zip(label.shape, size, window, strict=True)), strict=True)
     (top, bottom), (left, right) = box
-    shape = (window[1].stop - window[1].start, window[0].stop - window[0].start)
-    part = Image.fromarray(image[region]).resize(shape, Image.Resampling.BILINEAR, (left, top, right, bottom))
+    shape = (window[0].stop - window[0].start, window[1].stop - window[1].start)
+    part = resized(image[region], shape, (left, top, right, bottom))
     rows, columns = (_nearest(*axis) for axis in zip(label.shape, size, window, strict=True))
-    return np.asarray(part), label[rows[:, None], columns]
+    return part, label[rows[:, None], columns]
 
 
 def _source(have: int, want: int, window: slice) -> tuple[slice, tuple[float, float]]:
@@ -106,7 +101,7 @@ def random_flip(
     """Mirror left and right with probability 0.5; the result may be a view.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C].
         label: uint8 [H, W].
         rng: Source of the choice.
         mirror: Class ids that change in a mirror image, as a left eye becomes a right one.
@@ -127,22 +122,37 @@ def augment(
     config: AugmentConfig,
     rng: np.random.Generator,
     mirror: Mapping[int, int] = UNCHANGED,
+    images: ImageConfig | None = None,
 ) -> Sample:
     """Scale, crop and mirror one sample; padded if it is smaller than the crop.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C].
         label: uint8 [H, W].
         config: Scales, crop and flip.
         rng: Source of every random choice; the result depends only on its state and the other arguments.
         mirror: Class ids that change in a mirror image.
+        images: Normalisation of the data set, by which images are padded; None: that of 8 bits.
 
     Returns:
-        Image, uint8 [crop height, crop width, 3], and label, uint8 [crop height, crop width].
+        Image [crop height, crop width, C] and label, uint8 [crop height, crop width].
     """
     size = random_size((label.shape[0], label.shape[1]), config.scale, rng, config.scale_step)
     source, target = random_window(size, config.crop, rng)
-    out_image = np.full((*config.crop, 3), PAD_GREY, dtype=np.uint8)
+    out_image = np.full(
+        (*config.crop, image.shape[2]), padding(image.dtype, images or ImageConfig()), dtype=image.dtype
+    )
     out_label = np.full(config.crop, IGNORE, dtype=np.uint8)
     out_image[target], out_label[target] = resized_window(image, label, size, source)
     return random_flip(out_image, out_label, rng, mirror) if config.flip else (out_image, out_label)
+
+
+def padding(dtype: np.dtype, images: ImageConfig) -> np.ndarray:
+    """Values [C] of padding: the mean, which becomes about 0; 127 for 8 bits. DeepLab's code pads with 127.5.
+
+    Labels are padded with IGNORE.
+    """
+    mean = np.array(images.moments[0])
+    if dtype.kind == "u":
+        mean = np.floor(mean).clip(0, np.iinfo(dtype).max)
+    return mean.astype(dtype)

@@ -1,7 +1,8 @@
 """The interface of segmentation data sets, their registry, and wrappers around them.
 
-Shapes: images are uint8 [H, W, 3] in RGB order, labels are uint8 [H, W]. A label holds class ids in 0..classes-1 or
-`IGNORE`; a data set therefore has at most 255 classes. NumPy and Pillow only, no torch.
+Shapes: images are uint8 [H, W, 3] in RGB order unless `ImageConfig` says otherwise: then uint8, uint16 or float32
+[H, W, C]. Labels are uint8 [H, W]. A label holds class ids in 0..classes-1 or `IGNORE`; a data set therefore has at
+most 255 classes. NumPy and Pillow only, no torch.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nas.config import ImageConfig
 from nas.data.readers import load_readers
 from search_spaces.extensions import HINT
 from search_spaces.registry import Registry
-from search_spaces.validation import as_path
+from search_spaces.validation import as_path, counted
 
 __all__ = [
     "DATASETS",
@@ -36,10 +38,12 @@ __all__ = [
     "SegmentationDataset",
     "Subset",
     "Wrapper",
+    "check_image",
     "file_state",
     "open_dataset",
     "register_dataset",
     "resize_image",
+    "resized",
 ]
 
 IGNORE = 255
@@ -51,8 +55,11 @@ MAX_CLASSES = 255
 UNCHANGED: Mapping[int, int] = MappingProxyType({})
 """No class changes in a mirror image."""
 
-Sample = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""An image [H, W, 3] and its label [H, W]."""
+IMAGE_TYPES = ("uint8", "uint16", "float32")
+"""Types of the values of an image."""
+
+Sample = tuple[NDArray[Any], NDArray[np.uint8]]
+"""An image [H, W, C] and its label [H, W]."""
 
 
 class DataError(ValueError):
@@ -82,6 +89,9 @@ class SegmentationDataset(ABC):
 
     unread: Sequence[Path] = ()
     """Files next to those of the samples that are not read; they are named when a run starts."""
+    images: ImageConfig = ImageConfig()
+    """Channels, normalisation and orientation of the images, which `open_dataset` sets; `read` gives the values of the
+    files, not normalised."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -95,8 +105,8 @@ class SegmentationDataset(ABC):
             index: 0..len-1.
 
         Returns:
-            Image, uint8 [H, W, 3] (RGB), and label, uint8 [H, W] (class ids and `IGNORE`). The arrays may be read-only
-            or shared: callers copy before they write.
+            Image, one of `IMAGE_TYPES` [H, W, C] (3: RGB), and label, uint8 [H, W] (class ids and `IGNORE`). The arrays
+            may be read-only or shared: callers copy before they write.
 
         Raises:
             DataError: A file is broken or its content is not as expected; the message names the file.
@@ -178,13 +188,16 @@ def register_dataset(
     return register
 
 
-def open_dataset(name: str, root: str | Path | None, split: str, **options: Any) -> SegmentationDataset:
+def open_dataset(
+    name: str, root: str | Path | None, split: str, images: ImageConfig | None = None, **options: Any
+) -> SegmentationDataset:
     """Open one split of a data set by name.
 
     Args:
         name: A name in `DATASETS`.
         root: Folder of the data set; None if it needs none.
         split: Such as `train`; the choices depend on the data set.
+        images: Channels, normalisation and orientation of its images, and the ids in its labels; None: the defaults.
         **options: Options of the data set.
 
     Raises:
@@ -193,6 +206,8 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
             images and labels do not pair up.
     """
     entry = DATASETS.get(name)
+    if images is not None and images.ids is not None:
+        options["ids"] = images.ids
     unknown = sorted(set(options) - set(entry.options()))
     if unknown:
         known = ", ".join(entry.options()) or "none"
@@ -211,7 +226,39 @@ def open_dataset(name: str, root: str | Path | None, split: str, **options: Any)
             f"data set {name!r} has {shape[0]} classes and colors of shape {list(np.shape(dataset.colors))}: "
             f"expected 1 to {MAX_CLASSES} classes, and colors [classes, 3]"
         )
+    if images is not None:
+        dataset.images = images
     return dataset
+
+
+def check_image(where: str, image: NDArray[Any], images: ImageConfig) -> None:
+    """Check that an image is as its settings say, so that nothing is divided, cut off or left out in silence.
+
+    Raises:
+        DataError: Type, channels or range of the values differ; the message has the setting to give.
+    """
+    if image.dtype not in IMAGE_TYPES or image.ndim != 3:
+        raise DataError(
+            f"{where}: the image is {image.dtype} {list(image.shape)}: expected {', '.join(IMAGE_TYPES)} [H, W, "
+            f"{images.channels}]"
+        )
+    wide, count = image.dtype != np.uint8, image.shape[2]
+    low, high = (float(image.min()), float(image.max())) if wide else (0.0, 255.0)
+    if not math.isfinite(low + high):
+        raise DataError(f"{where} holds values that are no finite numbers: fill them with numbers")
+    if not wide and max(images.moments[0]) > 255:
+        raise DataError(f"{where} has 8 bits, but loader.normalisation is for more: it needs that of 8-bit images")
+    needed = [f"--loader.channels {count}"] if count != images.channels else []
+    if wide and not images.scaled:
+        fitting = "[0,65535]" if image.dtype == np.uint16 else f"[{low:g},{high:g}]"
+        needed.append(f"--loader.normalisation.range {fitting}, or the mean and std that nas-data check prints")
+    if needed:
+        bits = f"more than 8 bits ({image.dtype}, from {low:g} to {high:g})" if wide else "8 bits"
+        without = ", without a normalisation" if wide and not images.scaled else ""
+        raise DataError(
+            f"{where} has {counted(count, 'channel')} of {bits}, but loader.channels is {images.channels}{without}: "
+            f"train with {' and '.join(needed)}; or convert the image"
+        )
 
 
 class Wrapper(SegmentationDataset):
@@ -226,6 +273,7 @@ class Wrapper(SegmentationDataset):
         self.video = dataset.video
         self.mirror = dict(dataset.mirror)
         self.unread = dataset.unread
+        self.images = dataset.images
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -281,12 +329,34 @@ class Resized(Wrapper):
         return [*super().identity(index), self.resolution, self.labels]
 
 
-def resize_image(image: NDArray[np.uint8], resolution: float) -> NDArray[np.uint8]:
-    """Resize uint8 [H, W, 3] by a factor, bilinearly and antialiased; sides are at least 1 pixel."""
+def resize_image(image: NDArray[Any], resolution: float) -> NDArray[Any]:
+    """Resize an image [H, W, C] by a factor, bilinearly and antialiased; sides are at least 1 pixel."""
     height, width = (max(1, round(side * resolution)) for side in image.shape[:2])
-    if (height, width) == image.shape[:2]:
+    return resized(image, (height, width))
+
+
+def resized(
+    image: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> NDArray[Any]:
+    """Resize an image [H, W, C] of any of `IMAGE_TYPES` to `size` (height, width), bilinearly and antialiased.
+
+    Args:
+        image: The image.
+        size: Height and width of the result, at least 1.
+        box: Left, top, right and bottom of the part to resize; None: all.
+    """
+    if size == image.shape[:2] and box is None:
         return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    def one(part: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(Image.fromarray(part).resize(size[::-1], Image.Resampling.BILINEAR, box))
+
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        return one(image)
+    # Band by band: Pillow has no images of other bands, and would weigh colours by a fourth one as their opacity.
+    bands = np.moveaxis(image if image.dtype == np.uint8 else image.astype(np.float32), 2, 0)
+    whole = np.stack([one(np.ascontiguousarray(band)) for band in bands], axis=2)
+    return whole if whole.dtype == image.dtype else whole.round().astype(image.dtype)
 
 
 class Subset(Wrapper):

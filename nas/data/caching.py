@@ -1,7 +1,8 @@
 """Caches of decoded samples: in memory, or on disk in a memory-mapped file.
 
-The file holds the samples (uint8, each image before its label), then a table, int64 [samples, 6], with each sample's
-offset, the heights and widths of image and label, and the CRC-32, then a trailer. It is written once and never changed:
+The file holds the samples (each image before its label, from a multiple of four bytes on), then a table, int64
+[samples, 7], with each sample's offset, the heights and widths of image and label, the type of the image's values (its
+place in `IMAGE_TYPES`), and the CRC-32, then a trailer. It is written once and never changed:
 any number of processes may map it, and they share its pages. Shapes as in `nas.data.base`.
 """
 
@@ -22,19 +23,19 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from nas.data.base import DataError, Sample, SegmentationDataset, Wrapper
+from nas.data.base import IMAGE_TYPES, DataError, Sample, SegmentationDataset, Wrapper
 from nas.runs.free_memory import available_memory
 from search_spaces.files import write_atomically
 
 __all__ = ["Cached", "DiskCached", "default_folder", "digest"]
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file. Also raised when the package reads or draws samples differently than before."""
 
 SUFFIX = ".samples"
 MAGIC = b"NAS-SEGM"
 TRAILER = struct.Struct("<8s32sQI")  # magic, key, samples, CRC-32 of the table
-COLUMNS = 6
+COLUMNS = 7
 
 ESTIMATED_FROM = 4
 """Number of samples from which the total size is estimated."""
@@ -114,8 +115,9 @@ class DiskCached(Wrapper):
             raise IndexError(f"index {index} is outside the {len(self)} samples of {self.name} {self.split}")
         if self._table is None:
             return _read_only(self.dataset.read(index))
-        start, height, width, label_height, label_width, checksum = self._table[index].tolist()
-        middle = start + 3 * height * width
+        start, height, width, label_height, label_width, kind, checksum = self._table[index].tolist()
+        dtype = np.dtype(IMAGE_TYPES[kind % len(IMAGE_TYPES)])
+        middle = start + dtype.itemsize * self.images.channels * height * width
         end = middle + label_height * label_width
         data = self._data[start:end]
         if not self._checked[index]:
@@ -126,7 +128,7 @@ class DiskCached(Wrapper):
                 return _read_only(self.dataset.read(index))
             self._checked[index] = 1
         image, label = data[: middle - start], data[middle - start :]
-        return image.reshape(height, width, 3), label.reshape(label_height, label_width)
+        return image.view(dtype).reshape(height, width, self.images.channels), label.reshape(label_height, label_width)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_data": None, "_table": None}  # a copy opens the map again
@@ -176,9 +178,8 @@ class DiskCached(Wrapper):
         for index in range(len(self)):
             image, label = self.dataset.read(index)
             data = image.tobytes() + label.tobytes()
-            file.write(data)
-            table[index] = start, *image.shape[:2], *label.shape, zlib.crc32(data)
-            start += len(data)
+            table[index] = start, *image.shape[:2], *label.shape, IMAGE_TYPES.index(str(image.dtype)), zlib.crc32(data)
+            start += file.write(data + bytes(-len(data) % 4))
         data = table.tobytes()
         file.write(data + TRAILER.pack(MAGIC, self._key, len(self), zlib.crc32(data)))
 

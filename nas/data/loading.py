@@ -3,7 +3,7 @@
 Order and augmentation depend on no state: not on the number of workers, prefetching, global generators, or earlier
 reads. An interrupted run resumes exactly by requesting the rest of its plan; nothing needs saving.
 
-Shapes: a training batch is (images float32 [N, 3, h, w] in [-1, 1], labels int64 [N, h, w]).
+Shapes: a training batch is (images float32 [N, C, h, w], labels int64 [N, h, w]).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import get_worker_info
 
-from nas.config import AugmentConfig
+from nas.config import AugmentConfig, ImageConfig
 from nas.data.augment import augment as augment_sample
-from nas.data.base import DataError, SegmentationDataset
+from nas.data.base import DataError, SegmentationDataset, check_image
 from nas.data.prefetch import Loader
 from search_spaces.validation import counted
 
@@ -48,17 +48,27 @@ TrainingBatch = tuple[torch.Tensor, torch.Tensor]
 WholeBatch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-def image_to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Convert uint8 [H, W, 3] to float32 [3, H, W] in [-1, 1], as DeepLab's code does: x / 127.5 - 1."""
-    scaled = np.empty((3, *image.shape[:2]), dtype=np.float32)
-    _scale(image, scaled)
+def image_to_tensor(image: np.ndarray, images: ImageConfig | None = None, where: str = "the image") -> torch.Tensor:
+    """Convert an image [H, W, C] to float32 [C, H, W], the input of a network: (x - mean) / std.
+
+    Without a normalisation, 8 bits become [-1, 1] as in DeepLab's code: x / 127.5 - 1.
+
+    Raises:
+        DataError: The image is not as `images` says.
+    """
+    images = images or ImageConfig()
+    scaled = np.empty((images.channels, *image.shape[:2]), dtype=np.float32)
+    _scale(image, scaled, images, where)
     return torch.from_numpy(scaled)
 
 
-def _scale(image: np.ndarray, out: np.ndarray) -> None:
+def _scale(image: np.ndarray, out: np.ndarray, images: ImageConfig, where: str) -> None:
+    if image.dtype != np.uint8 or image.shape[2:] != (len(out),):
+        check_image(where, image, images)
+    mean, std = (np.array(values)[:, None, None] for values in images.moments)
     out[...] = image.transpose(2, 0, 1)
-    out /= np.float32(127.5)
-    out -= np.float32(1)
+    out /= std.astype(np.float32)
+    out -= (mean / std).astype(np.float32)
 
 
 def label_to_tensor(label: np.ndarray) -> torch.Tensor:
@@ -69,21 +79,22 @@ def label_to_tensor(label: np.ndarray) -> torch.Tensor:
 def _training_batch(
     dataset: SegmentationDataset, augment: AugmentConfig, seed: int, keys: Sequence[Key]
 ) -> TrainingBatch:
-    images = np.empty((len(keys), 3, *augment.crop), dtype=np.float32)
+    images = np.empty((len(keys), dataset.images.channels, *augment.crop), dtype=np.float32)
     labels = np.empty((len(keys), *augment.crop), dtype=np.int64)
     for position, (epoch, index) in enumerate(keys):
         _seed_globals_of_worker([seed, epoch, index])
         image, label = dataset.read(index)
         rng = np.random.default_rng([seed, epoch, index])
-        image, labels[position] = augment_sample(image, label, augment, rng, dataset.mirror)
-        _scale(image, images[position])
+        image, labels[position] = augment_sample(image, label, augment, rng, dataset.mirror, dataset.images)
+        _scale(image, images[position], dataset.images, dataset.where(index))
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def _whole_sample(dataset: SegmentationDataset, index: int) -> WholeBatch:
     _seed_globals_of_worker([0, 0, index])
     image, label = dataset.read(index)
-    return image_to_tensor(image)[None], label_to_tensor(label)[None], torch.tensor([index])
+    tensor = image_to_tensor(image, dataset.images, dataset.where(index))
+    return tensor[None], label_to_tensor(label)[None], torch.tensor([index])
 
 
 def _seed_globals_of_worker(words: list[int]) -> None:
@@ -152,7 +163,7 @@ def training_loader(
         pin_memory: Put batches into pinned memory, for copies to a GPU.
 
     Returns:
-        A loader of (images float32 [N, 3, h, w], labels int64 [N, h, w]).
+        A loader of (images float32 [N, C, h, w], labels int64 [N, h, w]).
 
     Raises:
         ValueError: A number is out of range.
@@ -179,7 +190,7 @@ def evaluation_loader(
         indices: Indices of the samples; None for all.
 
     Returns:
-        A loader of (image float32 [1, 3, H, W], label int64 [1, H, W], index int64 [1]).
+        A loader of (image float32 [1, C, H, W], label int64 [1, H, W], index int64 [1]).
     """
     plan = range(len(dataset)) if indices is None else indices
     return Loader(partial(_whole_sample, dataset), plan, workers, prefetch, pin_memory)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from nas.config import LoaderConfig, RunConfig
 from nas.data.base import DataError, Resized, SegmentationDataset, Subset, open_dataset
 from nas.data.caching import Cached, DiskCached, default_folder
 from nas.data.identity import data_identity
+from nas.data.readers.pairs import PairedDataset
 from nas.training.distributed import ALONE, Processes
 
 __all__ = ["identity_of", "open_split", "steps_per_epoch", "training_split", "validation_split"]
@@ -42,18 +45,22 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
 
 
 def open_split(
-    config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True
+    config: RunConfig, split: str, limit: int | None = None, resize_labels: bool = True, large: bool = False
 ) -> SegmentationDataset:
     """Open one split, or `limit` samples spread evenly over it, at the run's resolution.
 
-    Without `resize_labels`, labels keep their own resolution.
+    Without `resize_labels`, labels keep their own resolution; with `large`, images may have any number of pixels.
 
     Raises:
         DataError: The data cannot be used; the message names the file or folder and the remedy.
         ValueError: An unknown data set.
     """
-    options = {} if config.loader.ids is None else {"ids": config.loader.ids}
-    dataset = open_dataset(config.data, config.data_root, split, **options)
+    dataset = open_dataset(config.data, config.data_root, split, config.loader)
+    if isinstance(dataset, PairedDataset):
+        dataset.large = large
+        with suppress(DataError):  # a file that cannot be read is told when it is needed
+            if conflict := dataset.palette_conflict(0):
+                warnings.warn(conflict, stacklevel=2)
     if limit is not None and limit < len(dataset):
         dataset = Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(int))
     if config.loader.resolution != 1:

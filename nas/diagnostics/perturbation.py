@@ -128,7 +128,9 @@ def decode_by_perturbation(
     identity = data_identity(config.data_root, validation)
     check_same_data(recorded_data(saved), identity, folder, data_changed == "accept")
     space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
-    supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
+    supernet = Supernet(
+        space, classes, config.supernet.engine, "none", config.partial_channels, config.loader.channels
+    ).to(place)
     supernet.load_state_dict(saved["supernet"])
     with (
         StepProgress(validations(space), quiet=quiet) as progress,

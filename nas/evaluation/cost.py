@@ -26,6 +26,7 @@ __all__ = [
     "Cost",
     "WARM_UP",
     "call_seconds",
+    "channels_of",
     "count_parameters",
     "describe",
     "measure",
@@ -44,13 +45,13 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def measure(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Cost:
+def measure(network: nn.Module, size: tuple[int, int], channels: int | None = None) -> Cost:
     """Measures a network for one image in eval mode; the network itself is not run and not changed.
 
     Args:
         network: Maps (1, channels, H, W) to anything.
         size: H, W in pixels.
-        channels: Channels of the input.
+        channels: Channels of the input; None: those that the network reads (`channels_of`).
 
     Returns:
         Trainable parameters; multiply-adds of convolutions and matrix products (biases, batch norms, activations,
@@ -59,7 +60,12 @@ def measure(network: nn.Module, size: tuple[int, int], channels: int = 3) -> Cos
     Raises:
         ValueError: A side of `size` is below 1.
     """
-    return _measure(network, size, channels)[""]
+    return _measure(network, size, channels or channels_of(network))[""]
+
+
+def channels_of(network: nn.Module) -> int:
+    """Channels of the images that a network reads: its attribute `channels`, or 3."""
+    return int(getattr(network, "channels", 3))
 
 
 def measure_call(module: nn.Module, *arguments: object) -> Cost:
@@ -74,7 +80,7 @@ def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
     """Describes a network at an input size, in plain containers.
 
     Args:
-        network: Maps images (N, 3, H, W) to anything. Its features are listed if it has `features(x)`, a dict of
+        network: Maps images (N, C, H, W) to anything. Its features are listed if it has `features(x)`, a dict of
             tensors (N, C, h, w), and `feature_info`, a (channels, stride) for each of them.
         size: H, W in pixels.
 
@@ -85,13 +91,14 @@ def describe(network: nn.Module, size: tuple[int, int]) -> dict[str, Any]:
     Raises:
         ValueError: A side of `size` is below 1.
     """
-    costs = _measure(network, size, 3)
+    channels = channels_of(network)
+    costs = _measure(network, size, channels)
     features = []
     if hasattr(network, "features") and hasattr(network, "feature_info"):
         with torch.no_grad():
-            tensors: dict[str, Tensor] = to_meta(network).features(_image(size, 3))  # type: ignore[operator]
-        for (name, tensor), (channels, stride) in zip(tensors.items(), network.feature_info, strict=True):  # type: ignore[arg-type]
-            features.append({"name": name, "channels": channels, "stride": stride, "size": list(tensor.shape[-2:])})
+            tensors: dict[str, Tensor] = to_meta(network).features(_image(size, channels))  # type: ignore[operator]
+        for (name, tensor), (width, stride) in zip(tensors.items(), network.feature_info, strict=True):  # type: ignore[arg-type]
+            features.append({"name": name, "channels": width, "stride": stride, "size": list(tensor.shape[-2:])})
     whole = asdict(costs.pop(""))
     return {**whole, "parts": [{"name": name, **asdict(cost)} for name, cost in costs.items()], "features": features}
 

@@ -8,10 +8,11 @@ Shapes: N images of h x w pixels, labels of H x W (the same, unless the network 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.config import Precision
@@ -22,12 +23,12 @@ from nas.training.devices import autocast
 from nas.training.distributed import ALONE, Processes
 from search_spaces.modules import resize
 
-__all__ = ["evaluate_network", "predict_logits", "predict_scores", "slide", "starts"]
+__all__ = ["evaluate_network", "predict_classes", "predict_logits", "predict_scores", "slide", "starts"]
 
 
 @torch.no_grad()
 def predict_logits(network: nn.Module, images: Tensor, device: torch.device, precision: Precision) -> Tensor:
-    """Logits (N, classes, H, W) in float32 for images (N, 3, H, W) in [-1, 1]; the network must be in eval mode."""
+    """Logits (N, classes, H, W) in float32 for images (N, C, H, W); the network must be in eval mode."""
     with autocast(device, precision):
         return network(images.to(device, non_blocking=True)).float()
 
@@ -48,8 +49,8 @@ def predict_scores(
     probabilities, each resized.
 
     Args:
-        network: (N, 3, h, w) -> logits (N, classes, h, w), in eval mode.
-        images: (N, 3, h, w) in [-1, 1].
+        network: (N, C, h, w) -> logits (N, classes, h, w), in eval mode.
+        images: (N, C, h, w).
         size: Size of the result, in pixels.
         viewing: Scales, mirroring and windows. Images are resized to a scale bilinearly; a side of n pixels becomes
             (n - 1) * scale + 1, rounded, which scales the distance between corners (as in DeepLab's code).
@@ -76,6 +77,33 @@ def predict_scores(
     return total / (len(viewing.scales) * (1 + viewing.flip))
 
 
+def predict_classes(
+    network: nn.Module,
+    crop: Callable[[slice, slice], Tensor],
+    size: tuple[int, int],
+    viewing: Viewing,
+    device: torch.device,
+    precision: Precision,
+) -> Tensor:
+    """The most likely class of every pixel, (N, H, W) on the CPU; scores are kept of a few rows at a time.
+
+    Args:
+        network: As for `predict_scores`, like the other arguments.
+        crop: (rows, columns) -> that part of the images, (N, C, h, w).
+        size: H and W of the images and of the result.
+        viewing: Windows, and one view (`Viewing.by_rows`).
+        device, precision: As for `predict_scores`.
+    """
+    assert viewing.window is not None and viewing.by_rows
+    see = partial(predict_logits, network, device=device, precision=precision)
+    rows = slide_rows(see, crop, size, viewing.window, viewing.steps, viewing.window_batch)
+    return torch.cat([logits.argmax(dim=1).cpu() for logits in rows], dim=1)
+
+
+def _window(images: Tensor, rows: slice, columns: slice) -> Tensor:
+    return images[:, :, rows, columns]
+
+
 def evaluate_network(
     network: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
@@ -90,8 +118,8 @@ def evaluate_network(
     """Runs the network in eval mode over (images, labels, indices) and counts every labelled pixel.
 
     Args:
-        network: (N, 3, H, W) -> (N, classes, H, W); its mode is restored afterwards.
-        batches: Images (N, 3, h, w) in [-1, 1], labels (N, H, W) with 255 ignored, indices (N). If the sizes differ,
+        network: (N, C, H, W) -> (N, classes, H, W); its mode is restored afterwards.
+        batches: Images (N, C, h, w), labels (N, H, W) with 255 ignored, indices (N). If the sizes differ,
             logits are resized to the labels.
         classes: Number of classes.
         device: Device of the network.
@@ -110,8 +138,12 @@ def evaluate_network(
     try:
         for images, labels, _ in batches:
             size = (labels.shape[-2], labels.shape[-1])
-            scores = predict_scores(network, images, size, viewing, device, precision, mirror)
-            predictions = scores.argmax(dim=1).cpu()  # (N, H, W)
+            if viewing.by_rows and size == tuple(images.shape[-2:]):
+                crop = partial(_window, images)
+                predictions = predict_classes(network, crop, size, viewing, device, precision)  # (N, H, W)
+            else:
+                scores = predict_scores(network, images, size, viewing, device, precision, mirror)
+                predictions = scores.argmax(dim=1).cpu()
             matrix.update(predictions, labels)
             if each is not None:
                 each(images, labels, predictions)
@@ -141,30 +173,64 @@ def starts(side: int, window: int, stride: int) -> list[int]:
 def slide(
     network: Callable[[Tensor], Tensor], images: Tensor, window: tuple[int, int], stride: tuple[int, int], batch: int
 ) -> Tensor:
-    """Logits (N, classes, H, W) of images (N, 3, H, W), each the mean over the windows that contain the pixel.
+    """Logits (N, classes, H, W) of images (N, C, H, W), each the mean over the windows that contain the pixel.
 
     Args:
-        network: (M, 3, h, w) -> logits (M, classes, h, w).
-        images: (N, 3, H, W).
+        network: (M, C, h, w) -> logits (M, classes, h, w).
+        images: (N, C, H, W).
         window: h and w; cut to the image if it is larger.
         stride: Distance between windows, down and to the right.
         batch: Windows of each image that go through the network together.
     """
-    number, _, image_height, image_width = images.shape
-    height, width = min(window[0], image_height), min(window[1], image_width)
-    tops, lefts = starts(image_height, height, stride[0]), starts(image_width, width, stride[1])
+    size = (images.shape[-2], images.shape[-1])
+    whole, done = images, 0
+    for rows in slide_rows(network, partial(_window, images), size, window, stride, batch):
+        if rows.shape[2] == size[0]:
+            return rows
+        if done == 0:
+            whole = rows.new_empty(*rows.shape[:2], *size)
+        whole[:, :, done : done + rows.shape[2]] = rows
+        done += rows.shape[2]
+    return whole
+
+
+def slide_rows(
+    network: Callable[[Tensor], Tensor],
+    crop: Callable[[slice, slice], Tensor],
+    size: tuple[int, int],
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    batch: int,
+) -> Iterator[Tensor]:
+    """The result of `slide` in parts (N, classes, rows, W) from top to bottom: only unfinished rows are in memory.
+
+    Args:
+        network: As for `slide`, like the other arguments.
+        crop: (rows, columns) -> that part of the images, (N, C, h, w).
+        size: H and W of the images.
+        window, stride, batch: As for `slide`.
+    """
+    height, width = min(window[0], size[0]), min(window[1], size[1])
+    tops, lefts = starts(size[0], height, stride[0]), starts(size[1], width, stride[1])
     places = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
     if len(places) == 1:
-        return network(images)
-    total = torch.zeros((), device=images.device)
-    seen = torch.zeros(image_height, image_width, device=images.device)  # windows that a pixel lies in
+        yield network(crop(*places[0]))
+        return
+    total, seen, done = torch.zeros(()), torch.zeros(()), 0  # of the rows from `done` on; windows that a pixel lies in
     for first in range(0, len(places), batch):
         group = places[first : first + batch]
-        parts = torch.cat([images[:, :, rows, columns] for rows, columns in group])  # (windows * N, 3, h, w)
-        logits = network(parts)  # (windows * N, classes, h, w)
+        parts = [crop(*place) for place in group]
+        logits = network(torch.cat(parts))  # (windows * N, classes, h, w)
         if first == 0:
-            total = logits.new_zeros(number, logits.shape[1], image_height, image_width)
-        for (rows, columns), part in zip(group, logits.split(number), strict=True):
+            total = logits.new_zeros(len(parts[0]), logits.shape[1], 0, size[1])
+            seen = logits.new_zeros(0, size[1], dtype=torch.float32)
+        more = max(0, group[-1][0].stop - done - total.shape[2])
+        total, seen = F.pad(total, (0, 0, 0, more)), F.pad(seen, (0, 0, 0, more))
+        for (rows, columns), part in zip(group, logits.split(len(parts[0])), strict=True):
+            rows = slice(rows.start - done, rows.stop - done)
             total[:, :, rows, columns] += part
             seen[rows, columns] += 1
-    return total.div_(seen)
+        finished = (places[first + batch][0].start if first + batch < len(places) else size[0]) - done
+        if finished:
+            yield total[:, :, :finished].div_(seen[:finished])
+            total, seen, done = total[:, :, finished:], seen[finished:], done + finished

@@ -51,6 +51,11 @@ class Viewing(Settings):
         return tuple(self.scales) == PLAIN_SCALES and not self.flip
 
     @property
+    def by_rows(self) -> bool:
+        """Whether an image of any size can be predicted row by row: windows, and no other view."""
+        return self.single and self.window is not None
+
+    @property
     def steps(self) -> tuple[int, int]:
         """Distance between windows, down and to the right: the stride, or two thirds of the sides."""
         assert self.window is not None

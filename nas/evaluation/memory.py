@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nas.config import Precision, RunConfig, SearchConfig, full_precision
-from nas.evaluation.cost import META, meta_twin
+from nas.evaluation.cost import META, channels_of, meta_twin
 from nas.runs.free_memory import ADVICE, available_memory
 from nas.training.distributed import ALONE, Processes
 from nas.training.optimizers import OPTIMIZERS
@@ -159,7 +159,8 @@ def step_memory(
     with LiveBytes() as live:
         live.add(*network.parameters(), *network.buffers())
         begun = live.now
-        x = torch.empty(accumulate * images[0], 3, *images[1:], dtype=HALF.get(precision), device=META)
+        shape = accumulate * images[0], channels_of(network), *images[1:]
+        x = torch.empty(shape, dtype=HALF.get(precision), device=META)
         labels = torch.empty(accumulate * images[0], *images[1:], dtype=torch.int64, device=META)
         for optimizer in optimizers:
             logits = getattr(network, forward)

@@ -42,7 +42,7 @@ from nas.runs.names import (
 )
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import open_own, write_atomically
-from search_spaces.validation import as_path, counted, differences, printable, raised_as, to_plain
+from search_spaces.validation import as_path, counted, differences, from_plain, printable, raised_as, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,7 +163,8 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
     Raises:
         RunError: It does not; the message names the difference.
     """
-    changed = set(differences(saved["config"], to_plain(config))) - CHANGEABLE
+    before = to_plain(from_plain(type(config), saved["config"]))  # with the defaults of settings that are newer than it
+    changed = set(differences(before, to_plain(config))) - CHANGEABLE
     if changed:
         raise RunError(
             f"--resume with another {', '.join(sorted(changed))} would be another run: leave it as it was, "

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["PATHS", "SampleKeeper", "colorize", "draw_paths", "figure_to_array", "heat_map", "prediction_strip"]
+__all__ = [
+    "PATHS",
+    "SampleKeeper",
+    "as_picture",
+    "colorize",
+    "draw_paths",
+    "figure_to_array",
+    "heat_map",
+    "prediction_strip",
+]
 
 PATHS = 5
 """Paths on a trellis, including the genotype's own."""
@@ -46,17 +55,33 @@ def colorize(labels: np.ndarray, colors: np.ndarray) -> np.ndarray:
     return table[labels.astype(np.uint8)]
 
 
+def as_picture(image: np.ndarray) -> np.ndarray:
+    """An image [H, W, C] as people can see it: uint8 [H, W, 3].
+
+    Shows the first three channels or, of fewer, the first one as grey. Values other than 8-bit ones are stretched: each
+    channel's darkest 1 % becomes black, its brightest 1 % white.
+    """
+    image = image if image.shape[2] >= 3 else image[..., :1]
+    image = np.broadcast_to(image[..., :3], (*image.shape[:2], 3))
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    low, high = np.percentile(image[:: -(-len(image) // 1000)], (1, 99), axis=(0, 1))
+    return ((image - low) / np.maximum(high - low, 1e-12) * 255).clip(0, 255).round().astype(np.uint8)
+
+
 def prediction_strip(images: Tensor, labels: Tensor, predictions: Tensor, colors: np.ndarray) -> np.ndarray:
     """First image, label and prediction of a batch side by side: uint8 [H, 3 * W, 3].
 
     Args:
-        images: (N, 3, H, W) in [-1, 1].
+        images: (N, C, H, W), as a network gets them.
         labels: (N, H, W).
         predictions: (N, H, W).
         colors: uint8 [classes, 3].
     """
-    image = ((images[0].permute(1, 2, 0).numpy() + 1) * 127.5).round().astype(np.uint8)  # [H, W, 3]
-    panels = [image, colorize(labels[0].numpy(), colors), colorize(predictions[0].numpy(), colors)]
+    image = images[0].permute(1, 2, 0).numpy()  # [H, W, C]
+    if image.shape[2] in (1, 3) and abs(image).max() <= 1:  # 8 bits, without a normalisation
+        image = ((image + 1) * 127.5).round().astype(np.uint8)
+    panels = [as_picture(image), colorize(labels[0].numpy(), colors), colorize(predictions[0].numpy(), colors)]
     return np.concatenate(panels, axis=1)
 
 

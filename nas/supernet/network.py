@@ -40,14 +40,14 @@ MAX_CANDIDATES = 200_000
 
 
 class SearchStem(nn.Module):
-    """3x3 convolutions in front of the trellis: (N, 3, H, W) -> H^{-1} and H^0, the outputs of the last two.
+    """3x3 convolutions in front of the trellis: (N, channels, H, W) -> H^{-1} and H^0, the outputs of the last two.
 
     A stem of one convolution returns its output twice.
     """
 
-    def __init__(self, space: SearchSpace) -> None:
+    def __init__(self, space: SearchSpace, channels: int = 3) -> None:
         super().__init__()
-        widths = zip((3, *space.stem_channels), space.stem_channels, space.stem.strides, strict=False)
+        widths = zip((channels, *space.stem_channels), space.stem_channels, space.stem.strides, strict=False)
         self.layers = nn.ModuleList(ConvBatchNorm(c, width, 3, stride, BatchNorm) for c, width, stride in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class SearchHead(nn.Module):
 
 
 class Supernet(nn.Module):
-    """The relaxed network of a search space: (N, 3, H, W) -> logits (N, classes, H, W), any H and W.
+    """The relaxed network of a search space: (N, channels, H, W) -> logits (N, classes, H, W), any H and W.
 
     Args:
         space: The search space.
@@ -96,6 +96,7 @@ class Supernet(nn.Module):
         recompute: none; or node: the backward pass computes each node a second time, to save memory.
         partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
             edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no edge weights.
+        channels: Channels of the images.
 
     Raises:
         ValueError: Fewer than two classes; partial channels that do not divide the channels; in training mode, a batch
@@ -111,6 +112,7 @@ class Supernet(nn.Module):
         engine: Engine = "plain",
         recompute: Recompute = "none",
         partial_channels: int = 1,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
@@ -122,9 +124,9 @@ class Supernet(nn.Module):
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
-        self.space, self.classes = space, classes
+        self.space, self.classes, self.channels = space, classes, channels
         self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
-        self.stem = SearchStem(space)
+        self.stem = SearchStem(space, channels)
         self.nodes = nn.ModuleDict()
         transitions: list[tuple[int, int, int]] = []
         self.incoming: list[int] = []

@@ -26,7 +26,7 @@ class FeatureInfo(NamedTuple):
 
 
 class SegmentationNetwork(nn.Module):
-    """(N, 3, H, W) in [-1, 1] -> logits (N, classes, H, W), for any H and W of at least 1.
+    """(N, channels, H, W) -> logits (N, classes, H, W), for any H and W of at least 1.
 
     A network implements `logits`; it may have `features(x)`, a dict of tensors, with `feature_info` for each of them.
     """
@@ -34,24 +34,25 @@ class SegmentationNetwork(nn.Module):
     head: ClassVar[tuple[str, ...]] = ()
     """Children that start from scratch when the others are pretrained, with their own learning rate if asked for."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, channels: int = 3) -> None:
         super().__init__()
         if classes < 1:
             raise ValueError(f"a network for {classes} classes cannot be built: give at least 1")
-        self.classes = classes
+        self.classes, self.channels = classes, channels
 
     def logits(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to logits at the network's own stride, (N, classes, h, w)."""
+        """Maps images (N, channels, H, W) to logits at the network's own stride, (N, classes, h, w)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (N, 3, H, W) to logits (N, classes, H, W).
+        """Maps images (N, channels, H, W) to logits (N, classes, H, W).
 
         Raises:
             ValueError: The images have a wrong shape, or there is only one while training.
         """
-        if x.dim() != 4 or x.shape[1] != 3:
-            raise ValueError(f"the network got a tensor of shape {list(x.shape)}: give images (N, 3, H, W)")
+        if x.dim() != 4 or x.shape[1] != self.channels:
+            wanted = f"give images (N, {self.channels}, H, W)"
+            raise ValueError(f"the network got a tensor of shape {list(x.shape)}: {wanted}")
         if self.training and x.shape[0] == 1:
             raise ValueError(
                 "training needs at least 2 images in a batch: the batch norm after image pooling has one value per "
@@ -79,7 +80,7 @@ def freeze_batch_norm(network: nn.Module) -> None:
             module.freeze()
 
 
-def freeze_unread(network: nn.Module, genotype: Genotype) -> None:
+def freeze_unread(network: SegmentationNetwork, genotype: Genotype) -> None:
     """Freezes the parameters on which no output depends, as in a cell that reads only one of its inputs.
 
     They never get a gradient, and optimisers and distributed training must not wait for one. Autograd finds them, on
@@ -89,7 +90,7 @@ def freeze_unread(network: nn.Module, genotype: Genotype) -> None:
         return
     twin = to_meta(network)
     parameters = list(twin.parameters())
-    output = twin(torch.empty(2, 3, 64, 64, device="meta"))
+    output = twin(torch.empty(2, network.channels, 64, 64, device="meta"))
     gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(network.parameters(), gradients, strict=True):
         if gradient is None:

@@ -37,7 +37,6 @@ __all__ = [
     "DropPath",
     "FUSIONS",
     "FusionUnit",
-    "IMAGE_CHANNELS",
     "SeparableConvBatchNormRelu",
     "Stem",
     "aspp_rates",
@@ -49,7 +48,6 @@ __all__ = [
     "truncated_normal",
 ]
 
-IMAGE_CHANNELS = 3
 ASPP_REACH = (96, 192, 288)
 """Reach of the atrous branches in pixels of the image: rates 12, 24, 36 at output stride 8, as in Auto-DeepLab, and 6,
 12, 18 at 16, as in DeepLabv3."""
@@ -110,14 +108,17 @@ class Stem(nn.Module):
         channels: Output channels of each convolution, two or more; the first is repeated where the stride needs more.
         stride: Output stride in pixels of the image; a power of two.
         batch_norm: Factory for the batch norms.
+        image_channels: Channels of the image.
     """
 
-    def __init__(self, channels: Sequence[int], stride: int, batch_norm: BatchNormFactory) -> None:
+    def __init__(
+        self, channels: Sequence[int], stride: int, batch_norm: BatchNormFactory, image_channels: int = 3
+    ) -> None:
         super().__init__()
         layout = stem_layout(channels, stride)
         self.layers = nn.ModuleList(
             ConvBatchNorm(width_in, width_out, 3, step, batch_norm)
-            for (width_in, _), (width_out, step) in pairwise([(IMAGE_CHANNELS, 1), *layout])
+            for (width_in, _), (width_out, step) in pairwise([(image_channels, 1), *layout])
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -290,9 +291,9 @@ FUSIONS: dict[str, tuple[str, ...]] = {
 their sum. "fir" is the paper's feature-image reinforcement unit; its Table VIII compares the others with it."""
 
 
-def fused_channels(parts: tuple[str, ...], channels: int) -> int:
+def fused_channels(parts: tuple[str, ...], channels: int, image_channels: int = 3) -> int:
     """Counts the channels of a fusion's output, with the arguments of `FusionUnit`."""
-    return sum(IMAGE_CHANNELS if part == "image" else channels for part in parts)
+    return sum(image_channels if part == "image" else channels for part in parts)
 
 
 class FusionUnit(nn.Module):
@@ -302,15 +303,18 @@ class FusionUnit(nn.Module):
         parts: Tensors to concatenate, an entry of `FUSIONS`.
         channels: C, of the shallow and of the deep feature.
         batch_norm: Factory for the batch norm.
+        image_channels: Channels of the image.
 
     Attributes:
         channels_out: Channels of the output.
     """
 
-    def __init__(self, parts: tuple[str, ...], channels: int, batch_norm: BatchNormFactory) -> None:
+    def __init__(
+        self, parts: tuple[str, ...], channels: int, batch_norm: BatchNormFactory, image_channels: int = 3
+    ) -> None:
         super().__init__()
         self.parts = parts
-        self.channels_out = fused_channels(parts, channels)
+        self.channels_out = fused_channels(parts, channels, image_channels)
         self.output = BatchNormPReLU(self.channels_out, batch_norm)
 
     def forward(self, shallow: Tensor, deep: Tensor, image: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def build(
             `retrain.pretrained.load_backbone_weights`.
 
     Returns:
-        The network: (N, 3, H, W) -> logits (N, classes, H, W).
+        The network: (N, C, H, W) -> logits (N, classes, H, W), with C = `config.in_channels`, or 3.
 
     Raises:
         ValueError: There is neither a network nor a file of that name (the message lists the names), the file is no
@@ -74,6 +74,11 @@ def build(
         make = partial(kind.load(), genotype)
     config.refuse_others(name, settings)
     network = make(classes, config)
+    if network.channels != config.image_channels:  # a user's own network
+        raise ValueError(
+            f"{name} reads {network.channels} channels, and network.in_channels is {config.image_channels}: it must "
+            "hand that on to SegmentationNetwork, and build its first layer for it"
+        )
 
     from retrain.networks.base import freeze_batch_norm
     from search_spaces.module_protocols import settings_read

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
 from retrain.networks.blocks import ASPP, AtrousBranch, Decoder, Stem, aspp_rates, stem_layout
 from retrain.networks.settings import DeepLabSettings
-from retrain.networks.walk import IMAGE, Called, Part, Step, Walk
+from retrain.networks.walk import Called, Part, Step, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.lateral_inhibition import lateral_inhibition
 from search_spaces.modules import BatchNorm, resize, strided
@@ -70,11 +70,11 @@ class DeepLabWalk(Walk[DeepLabState]):
             aspp, decoder = self.head(state)
             return Called(lambda x, low, size: resize(decoder(aspp(F.relu(x)), low), size), aspp, decoder)
 
-        head = self.part(("head", state.last, low), build, state.last, low, IMAGE.stride)
-        return self.part("stem", self.stem, IMAGE), head
+        head = self.part(("head", state.last, low), build, state.last, low, self.image.stride)
+        return self.part("stem", self.stem, self.image), head
 
     def stem(self) -> Stem:
-        return Stem(self.config.stem_channels, self.space.stem.stride, self.batch_norm)
+        return Stem(self.config.stem_channels, self.space.stem.stride, self.batch_norm, self.image.channels)
 
     def head(self, state: DeepLabState) -> tuple[ASPP, Decoder]:
         """Builds the parts after the last layer."""
@@ -123,8 +123,9 @@ class DeepLab(SegmentationNetwork):
     walk = DeepLabWalk
 
     def __init__(self, genotype: Genotype, classes: int, config: DeepLabSettings | None = None) -> None:
-        super().__init__(classes)
-        walk = self.walk(genotype.space, classes, config or DeepLabSettings())
+        config = config or DeepLabSettings()
+        super().__init__(classes, config.image_channels)
+        walk = self.walk(genotype.space, classes, config)
         self.levels = genotype.levels
         self.stem = walk.stem()
         self.cells = nn.ModuleList()

@@ -49,8 +49,8 @@ class DeepLabV2(SegmentationNetwork):
     def __init__(
         self, classes: int, config: DeepLabV2Settings | None = None, units: Sequence[int] = (3, 4, 23, 3)
     ) -> None:
-        super().__init__(classes)
         config = config or DeepLabV2Settings()
+        super().__init__(classes, config.image_channels)
         window = config.smoothing_window or "official"
         settings = dataclasses.replace(config.operation_settings(), smoothing_window=window)
         self.coefficients = AggregationCoefficients() if config.smoothing == "aggregated" else None
@@ -68,7 +68,9 @@ class DeepLabV2(SegmentationNetwork):
         norm = resnet_batch_norm(config.batch_norm_momentum)
         with warnings.catch_warnings():  # one warning below stands for those of all layers
             warnings.simplefilter("ignore")
-            self.backbone = ResNet(units, norm, "plain", output_stride=8, multi_grid=(1,), dilated=dilated)
+            self.backbone = ResNet(
+                units, norm, "plain", output_stride=8, multi_grid=(1,), dilated=dilated, image_channels=self.channels
+            )
         self.feature_info: list[FeatureInfo] = self.backbone.feature_info
         channels = self.feature_info[-1].channels
         self.aspp = nn.ModuleList(logits_convolution(channels, classes, 3, rate) for rate in ASPP_RATES)

@@ -64,16 +64,19 @@ class DeepLabV3(SegmentationNetwork):
         li_aspp: bool = False,
         decoder: bool = False,
     ) -> None:
-        super().__init__(classes)
         config = config or DeepLabV3Settings()
+        super().__init__(classes, config.image_channels)
         inhibition = partial(lateral_inhibition, settings=config.operation_settings())
         self.backbone: MobileNetV2 | ResNet
         if backbone == "mobilenet_v2":
             blocks = li_blocks if config.li_blocks is None else config.li_blocks
-            self.backbone = MobileNetV2(mobilenet_batch_norm(config.batch_norm_momentum), blocks, inhibition)
+            batch_norm = mobilenet_batch_norm(config.batch_norm_momentum)
+            self.backbone = MobileNetV2(batch_norm, blocks, inhibition, self.channels)
         else:
             norm = resnet_batch_norm(config.batch_norm_momentum)
-            self.backbone = ResNet(RESNET50, norm, stem, inhibited=li_units, inhibition=inhibition)
+            self.backbone = ResNet(
+                RESNET50, norm, stem, inhibited=li_units, inhibition=inhibition, image_channels=self.channels
+            )
         self.feature_info = self.backbone.feature_info
         channels, stride = self.feature_info[-1]
 

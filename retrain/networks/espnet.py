@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
-from retrain.networks.blocks import IMAGE_CHANNELS, halve
+from retrain.networks.blocks import halve
 from retrain.networks.fplnet import (
     ConvBatchNormPReLU,
     ModuleFactory,
@@ -51,12 +51,14 @@ class Encoder(nn.Module):
     their first and last modules, concatenated. `modules` follow the first in each of these stages.
     """
 
-    def __init__(self, module: ModuleFactory, modules: tuple[int, int], batch_norm: BatchNormFactory) -> None:
+    def __init__(
+        self, module: ModuleFactory, modules: tuple[int, int], batch_norm: BatchNormFactory, image_channels: int
+    ) -> None:
         super().__init__()
         middle, last = STAGE_CHANNELS
-        widths = (FIRST_CHANNELS + IMAGE_CHANNELS, 2 * middle + IMAGE_CHANNELS, 2 * last)
+        widths = (FIRST_CHANNELS + image_channels, 2 * middle + image_channels, 2 * last)
         self.feature_info = [FeatureInfo(width, stride) for width, stride in zip(widths, (2, 4, 8), strict=True)]
-        self.first = ConvBatchNormPReLU(IMAGE_CHANNELS, FIRST_CHANNELS, 2, batch_norm)
+        self.first = ConvBatchNormPReLU(image_channels, FIRST_CHANNELS, 2, batch_norm)
         self.stage2 = Stage(widths[0], middle, modules[0], module)
         self.stage3 = Stage(widths[1], last, modules[1], module)
         self.outputs = nn.ModuleList(BatchNormPReLU(width, batch_norm) for width in widths)
@@ -122,11 +124,11 @@ class ESPNetC(SegmentationNetwork):
         modules: tuple[int, int] = (2, 8),
         module: ModuleKind = "esp",
     ) -> None:
-        super().__init__(classes)
         config = config or CommonSettings()
+        super().__init__(classes, config.image_channels)
         batch_norm = batch_norm_factory(config)
         factory = module_factory(module, batch_norm, config.operation_settings())
-        self.encoder = Encoder(factory, modules, batch_norm)
+        self.encoder = Encoder(factory, modules, batch_norm, self.channels)
         self.feature_info = self.encoder.feature_info
         self.classifier = nn.Conv2d(self.feature_info[-1].channels, classes, 1, bias=False)
         self._end(factory, batch_norm)

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from retrain.networks.base import FeatureInfo, SegmentationNetwork
-from retrain.networks.blocks import FUSIONS, IMAGE_CHANNELS, FusionUnit, halve
+from retrain.networks.blocks import FUSIONS, FusionUnit, halve
 from retrain.networks.settings import CommonSettings, FPLNetSettings
 from search_spaces.factorized import ESP, FPL, BatchNormPReLU
 from search_spaces.modules import BatchNorm, BatchNormFactory
 from search_spaces.settings import OperationSettings
 
 __all__ = [
+    "INITIAL_CHANNELS",
     "ConvBatchNormPReLU",
     "FPLNet",
     "FPLNetEncoder",
@@ -78,16 +79,17 @@ class ConvBatchNormPReLU(nn.Module):
 class InitialModule(nn.Module):
     """Stage 1: 3x3 convolutions joined by the image, PReLU, batch norm, PReLU: (N, 3, H, W) -> (N, 35, h, w).
 
+    With `image_channels` other than 3, there are 32 more than those.
+
     The PReLU in front of the batch norm is not in the paper, but in its number of parameters and in the later networks
     of its first author. The paper's strides are 2, 1, 1.
     """
 
-    channels_out = INITIAL_CHANNELS + IMAGE_CHANNELS
-
-    def __init__(self, strides: Sequence[int], batch_norm: BatchNormFactory) -> None:
+    def __init__(self, strides: Sequence[int], batch_norm: BatchNormFactory, image_channels: int = 3) -> None:
         super().__init__()
+        self.channels_out = INITIAL_CHANNELS + image_channels
         self.halvings = sum(stride == 2 for stride in strides)
-        widths = (IMAGE_CHANNELS,) + (INITIAL_CHANNELS,) * len(strides)
+        widths = (image_channels,) + (INITIAL_CHANNELS,) * len(strides)
         self.convolutions = nn.Sequential(
             *(
                 ConvBatchNormPReLU(width, INITIAL_CHANNELS, stride, batch_norm)
@@ -113,11 +115,12 @@ class Stage(nn.Module):
         fusion: str,
         module: ModuleFactory,
         batch_norm: BatchNormFactory,
+        image_channels: int,
     ) -> None:
         super().__init__()
         self.down = module(channels_in, channels, 2)
         self.body = nn.Sequential(*(module(channels, channels, 1) for _ in range(count)))
-        self.fusion = FusionUnit(FUSIONS[fusion], channels, batch_norm)
+        self.fusion = FusionUnit(FUSIONS[fusion], channels, batch_norm, image_channels)
 
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         """(N, channels_in, H, W) and the image (N, 3, h, w) -> (N, fusion.channels_out, h, w)"""
@@ -139,14 +142,15 @@ class Encoder(nn.Module):
         fusion: str,
         hasty_stem: bool,
         batch_norm: BatchNormFactory,
+        image_channels: int,
     ) -> None:
         super().__init__()
-        self.initial = InitialModule((2,) if hasty_stem else (2, 1, 1), batch_norm)
+        self.initial = InitialModule((2,) if hasty_stem else (2, 1, 1), batch_norm, image_channels)
         self.feature_info = [FeatureInfo(self.initial.channels_out, 2)]
         self.stages = nn.ModuleList()
         for channels, count in zip(STAGE_CHANNELS, modules, strict=True):
             before = self.feature_info[-1]
-            stage = Stage(before.channels, channels, count, fusion, module, batch_norm)
+            stage = Stage(before.channels, channels, count, fusion, module, batch_norm, image_channels)
             self.stages.append(stage)
             self.feature_info.append(FeatureInfo(stage.fusion.channels_out, 2 * before.stride))
 
@@ -243,11 +247,11 @@ class _FPLNetwork(SegmentationNetwork):
         factorization: str = "composite",
         hasty_stem: bool = False,
     ) -> None:
-        super().__init__(classes)
         config = config or FPLNetSettings()
+        super().__init__(classes, config.image_channels)
         batch_norm = batch_norm_factory(config)
         factory = module_factory(module, batch_norm, config.operation_settings(), factorization)
-        self.encoder = Encoder(factory, modules, fusion, hasty_stem, batch_norm)
+        self.encoder = Encoder(factory, modules, fusion, hasty_stem, batch_norm, self.channels)
         self.feature_info = self.encoder.feature_info
         self._end(*self.feature_info[-1], factory, batch_norm)
 

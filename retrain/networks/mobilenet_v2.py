@@ -108,6 +108,7 @@ class MobileNetV2(nn.Module):
         inhibited: Blocks, 1 to 17, with a lateral inhibition. In block 1, which has no expansion, it also stands in
             front of the depthwise convolution.
         inhibition: Builds a lateral inhibition for a number of channels.
+        image_channels: Channels of the image.
 
     Attributes:
         feature_info: Channels and stride of each output.
@@ -118,10 +119,11 @@ class MobileNetV2(nn.Module):
         batch_norm: BatchNormFactory,
         inhibited: Collection[int] = (),
         inhibition: Callable[[int], LateralInhibition] = LateralInhibition,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         channels, total, rate = FIRST_CHANNELS, 2, 1
-        layers: list[nn.Module] = [_ConvBatchNormRelu6(3, channels, batch_norm, 3, 2)]
+        layers: list[nn.Module] = [_ConvBatchNormRelu6(image_channels, channels, batch_norm, 3, 2)]
         self.feature_info: list[FeatureInfo] = []
         self.last_blocks: list[int] = []
         for expansion, channels_out, blocks, stage_stride in STAGES:

@@ -58,7 +58,7 @@ class PublishedNetwork:
     paper: str
     """Authors, title, venue, table."""
     build: Callable[[int, NetworkConfig], SegmentationNetwork]
-    """`build(classes, config)` -> network (N, 3, H, W) -> (N, classes, H, W)."""
+    """`build(classes, config)` -> network (N, C, H, W) -> (N, classes, H, W), with C = `config.image_channels`."""
     description: str
     """One line, for lists."""
     settings: frozenset[str]

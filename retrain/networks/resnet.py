@@ -137,6 +137,7 @@ class ResNet(nn.Module):
         inhibited: Units with a lateral inhibition, such as "conv5_3" for layer4's third.
         inhibition: Builds a lateral inhibition for a number of channels.
         dilated: Builds the 3x3 convolutions that have a rate above 1.
+        image_channels: Channels of the image.
 
     Attributes:
         feature_info: Channels and stride of each feature.
@@ -155,6 +156,7 @@ class ResNet(nn.Module):
         inhibited: Collection[str] = (),
         inhibition: Callable[[int], LateralInhibition] = LateralInhibition,
         dilated: DilatedConvolution = dilated_convolution,
+        image_channels: int = 3,
     ) -> None:
         super().__init__()
         names = [f"conv{stage}_{unit}" for stage, count in enumerate(units, 2) for unit in range(1, count + 1)]
@@ -166,7 +168,7 @@ class ResNet(nn.Module):
         if stem == "beta":
             first, second, channels = BETA_CHANNELS
             self.conv1 = nn.Sequential(
-                nn.Conv2d(3, first, 3, 2, 1, bias=False),
+                nn.Conv2d(image_channels, first, 3, 2, 1, bias=False),
                 batch_norm(first),
                 nn.ReLU(),
                 nn.Conv2d(first, second, 3, 1, 1, bias=False),
@@ -176,7 +178,7 @@ class ResNet(nn.Module):
             )
         else:
             channels = 64
-            self.conv1 = nn.Conv2d(3, channels, 7, 2, 3, bias=False)
+            self.conv1 = nn.Conv2d(image_channels, channels, 7, 2, 3, bias=False)
         self.bn1 = batch_norm(channels)
 
         layout = strides_and_rates(units, stem, output_stride, multi_grid)

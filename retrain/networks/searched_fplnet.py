@@ -19,9 +19,15 @@ from torch import Tensor, nn
 from retrain.networks.base import FeatureInfo, SegmentationNetwork, freeze_unread
 from retrain.networks.blocks import FUSIONS, FusionUnit, fused_channels, halve, stem_strides
 from retrain.networks.cell import Cell
-from retrain.networks.fplnet import InitialModule, SequentialDecoder, batch_norm_factory, module_factory
+from retrain.networks.fplnet import (
+    INITIAL_CHANNELS,
+    InitialModule,
+    SequentialDecoder,
+    batch_norm_factory,
+    module_factory,
+)
 from retrain.networks.settings import SearchedFPLNetSettings
-from retrain.networks.walk import IMAGE, Called, Part, Step, Walk
+from retrain.networks.walk import Called, Part, Step, Walk
 from search_spaces.genotype import Genotype
 from search_spaces.modules import resize
 from search_spaces.space import SearchSpace
@@ -46,17 +52,16 @@ class FPLNetState(NamedTuple):
 class FPLNetWalk(Walk[FPLNetState]):
     """Walk of `SearchedFPLNet`."""
 
-    start = FPLNetState(IMAGE, IMAGE, 0, 0)
-
     def __init__(self, space: SearchSpace, classes: int, config: SearchedFPLNetSettings) -> None:
         super().__init__(space, classes, config, batch_norm_factory(config))
+        self.start = FPLNetState(self.image, self.image, 0, 0)
 
     def step(self, state: FPLNetState, level: int) -> Step[FPLNetState]:
         own, (before, last, previous, cells) = self.space.strides[level], state
         parts: tuple[Part, ...] = ()
         if cells == 0:
-            before = last = FeatureInfo(InitialModule.channels_out, max(1, own // 2))
-            parts = (self.part(("initial", last), lambda: self.initial(last.stride), IMAGE),)
+            before = last = FeatureInfo(INITIAL_CHANNELS + self.image.channels, max(1, own // 2))
+            parts = (self.part(("initial", last), lambda: self.initial(last.stride), self.image),)
         elif level != previous:
             last, parts, cells = self.closed(state), (self._unit(state),), 0
         after = FPLNetState(last, self.feature(level), level, min(cells + 1, 2))
@@ -70,19 +75,20 @@ class FPLNetWalk(Walk[FPLNetState]):
             return Called(lambda x, sizes, size: resize(decoder(x, sizes), size), decoder)
 
         finer = [2**number for number in range(closed.stride.bit_length() - 1)]
-        return self._unit(state), self.part(("decoder", closed), build, closed, finer, IMAGE.stride)
+        return self._unit(state), self.part(("decoder", closed), build, closed, finer, self.image.stride)
 
     def closed(self, state: FPLNetState) -> FeatureInfo:
         """Returns the output of a stage that ends in a state; it replaces that of its last cell."""
-        return FeatureInfo(fused_channels(self._fusion(state), state.last.channels), state.last.stride)
+        channels = fused_channels(self._fusion(state), state.last.channels, self.image.channels)
+        return FeatureInfo(channels, state.last.stride)
 
     def initial(self, stride: int) -> InitialModule:
         """Builds the initial module of networks whose first cell reads this stride."""
-        return InitialModule(stem_strides(stride, INITIAL_CONVOLUTIONS), self.batch_norm)
+        return InitialModule(stem_strides(stride, INITIAL_CONVOLUTIONS), self.batch_norm, self.image.channels)
 
     def unit(self, state: FPLNetState) -> FusionUnit:
         """Builds the unit that closes a stage."""
-        return FusionUnit(self._fusion(state), state.last.channels, self.batch_norm)
+        return FusionUnit(self._fusion(state), state.last.channels, self.batch_norm, self.image.channels)
 
     def decoder(self, state: FPLNetState) -> SequentialDecoder:
         """Builds the parts after the last stage."""
@@ -93,7 +99,7 @@ class FPLNetWalk(Walk[FPLNetState]):
         return FUSIONS["fir" if state.cells > 1 else "if"]  # one cell has one feature
 
     def _unit(self, state: FPLNetState) -> Part:
-        cell, image = state.last, FeatureInfo(IMAGE.channels, state.last.stride)
+        cell, image = state.last, FeatureInfo(self.image.channels, state.last.stride)
         return self.part(("unit", self.closed(state)), lambda: self.unit(state), cell, cell, image)
 
 
@@ -148,8 +154,9 @@ class SearchedFPLNet(SegmentationNetwork):
     walk = FPLNetWalk
 
     def __init__(self, genotype: Genotype, classes: int, config: SearchedFPLNetSettings | None = None) -> None:
-        super().__init__(classes)
-        walk = self.walk(genotype.space, classes, config or SearchedFPLNetSettings())
+        config = config or SearchedFPLNetSettings()
+        super().__init__(classes, config.image_channels)
+        walk = self.walk(genotype.space, classes, config)
         first = walk.step(walk.start, genotype.levels[0]).last
         self.initial = walk.initial(first.stride)
         self.stages = nn.ModuleList()

@@ -40,6 +40,7 @@ DEFAULT_FILTER_MULTIPLIER = 20
 
 WIDTH = {"least": 1, "most": MAX_CHANNELS}
 LIMITS: dict[str, dict[str, Any]] = {
+    "in_channels": WIDTH,
     "batch_norm_momentum": {"above": 0, "most": 1},
     "drop_path_keep": {"above": 0, "most": 1},
     "dropout": {"least": 0, "below": 1},
@@ -69,6 +70,8 @@ class CommonSettings(Settings):
         ValueError: A field is outside its limits; the message names the value and what to give.
     """
 
+    in_channels: int | None = None
+    """Channels of the images, 1 to 65536. None: those of the data, loader.channels, or 3."""
     batch_norm_momentum: float | None = None
     """Weight of the newest batch in the running statistics, above 0 to 1. The authors' values suit hundreds of
     thousands of steps; recipes for short runs set 0.1, or the statistics would stay near their initial values."""
@@ -84,6 +87,11 @@ class CommonSettings(Settings):
             self.limit(f.name, **LIMITS.get(f.name, {}))
         with raised_as(ValueError, self.prefix):
             self.operation_settings()
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images: `in_channels`, or 3."""
+        return self.in_channels or 3
 
     def operation_settings(self, base: OperationSettings | None = None) -> OperationSettings:
         """Returns `base` (None: the defaults) with the fields that are not None."""

@@ -22,10 +22,7 @@ from search_spaces.modules import BatchNormFactory
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import SearchSpace
 
-__all__ = ["IMAGE", "Called", "Part", "State", "Step", "Walk"]
-
-IMAGE = FeatureInfo(3, 1)
-"""Input of a network."""
+__all__ = ["Called", "Part", "State", "Step", "Walk"]
 
 
 class State(Protocol):
@@ -101,10 +98,13 @@ class Walk(Generic[S]):
 
     start: S
     """State in front of the first layer."""
+    image: FeatureInfo
+    """Input of the networks."""
 
     def __init__(self, space: SearchSpace, classes: int, config: CellSettings, batch_norm: BatchNormFactory) -> None:
         self.space, self.classes, self.frozen, self.batch_norm = space, classes, config.frozen_batch_norm, batch_norm
         self.settings = config.operation_settings(space.settings)
+        self.image = FeatureInfo(config.image_channels, 1)
         self.multiplier = config.filter_multiplier or DEFAULT_FILTER_MULTIPLIER
         self.keep = config.drop_path_keep
 

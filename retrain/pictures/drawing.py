@@ -65,15 +65,17 @@ class Subject:
 
     @cached_property
     def image(self) -> np.ndarray:
-        """The image, uint8 [H, W, 3]; ValueError if none was given or it cannot be read."""
+        """The image, [H, W, C]; ValueError if none was given or it cannot be read."""
         if self.config.image is None:
             raise ValueError("this picture is of an image: give --image FILE")
-        return read_image(as_path(self.config.image))
+        of_search = command_of(self.run) == SearchConfig.command  # then no picture can show it
+        return read_image(as_path(self.config.image), None if of_search else self.trained.config.loader)
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The input of the network, (1, 3, H, W) in [-1, 1], on its device."""
-        resized = image_to_tensor(resize_image(self.image, self.trained.config.loader.resolution))
+        """The input of the network, (1, C, H, W), on its device."""
+        loader = self.trained.config.loader
+        resized = image_to_tensor(resize_image(self.image, loader.resolution), loader)
         return resized[None].to(next(self.trained.network.parameters()).device)
 
 

@@ -11,7 +11,7 @@ from nas.data.base import resize_image
 from nas.data.loading import image_to_tensor
 from nas.evaluation.evaluate import predict_scores
 from nas.evaluation.inference import Viewing
-from nas.runs.pictures import colorize
+from nas.runs.pictures import as_picture, colorize
 from retrain.load import TrainedNetwork
 
 __all__ = ["choose_classes", "class_probabilities", "draw_heat_maps"]
@@ -21,9 +21,10 @@ COLUMNS, LONGEST_NAME = 4, 24
 
 
 def class_probabilities(trained: TrainedNetwork, image: np.ndarray) -> np.ndarray:
-    """Softmax of the logits, float32 [classes, H, W], for an image uint8 [H, W, 3]."""
+    """Softmax of the logits, float32 [classes, H, W], for an image [H, W, C]."""
     device = next(trained.network.parameters()).device
-    resized = image_to_tensor(resize_image(image, trained.config.loader.resolution))[None]
+    loader = trained.config.loader
+    resized = image_to_tensor(resize_image(image, loader.resolution), loader)[None]
     size = (image.shape[0], image.shape[1])
     logits = predict_scores(trained.network, resized, size, Viewing(), device, trained.config.precision)
     return logits[0].float().softmax(dim=0).cpu().numpy()
@@ -61,7 +62,7 @@ def draw_heat_maps(
     that the class has in the prediction.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C].
         probabilities: [classes, H, W].
         names: Names of all classes.
         colors: uint8 [classes, 3].
@@ -80,7 +81,7 @@ def draw_heat_maps(
     for axes in panels:
         axes.set_axis_off()
     for axes, picture, title in zip(
-        panels, (image, colorize(prediction, colors)), ("image", "prediction"), strict=False
+        panels, (as_picture(image), colorize(prediction, colors)), ("image", "prediction"), strict=False
     ):
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=12, loc="left")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 
+from nas.runs.pictures import as_picture
 from search_spaces.drawing import PALETTE
 from search_spaces.lateral_inhibition import LateralInhibition
 
@@ -64,7 +65,7 @@ def see_inhibition(network: nn.Module, image: Tensor, layer: str | None = None) 
 
     Args:
         network: In eval mode, on the device of the image.
-        image: (1, 3, H, W) in [-1, 1].
+        image: (1, C, H, W).
         layer: Name of the layer; None: the first one.
 
     Raises:
@@ -102,7 +103,7 @@ def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) 
     text below a map gives that value, and by how much the mean fell.
 
     Args:
-        image: uint8 [H, W, 3].
+        image: [H, W, C].
         inhibited: Features and intensities of the layer.
         channels: Largest number of channels; those from which most is taken.
     """
@@ -129,7 +130,7 @@ def draw_inhibition(image: np.ndarray, inhibited: Inhibited, channels: int = 6) 
     name = inhibited.layer if len(inhibited.layer) <= LONGEST_NAME else f"...{inhibited.layer[-LONGEST_NAME:]}"
     title = f"features before and after the lateral inhibition {name}\n{NOTE}"
     figure.suptitle(title, fontsize=11, parse_math=False)
-    show(panels[0, 0], image, "image")
+    show(panels[0, 0], as_picture(image), "image")
     for number, channel in enumerate(chosen):
         row, column = divmod(number, columns)
         before, after = inhibited.before[channel], inhibited.after[channel]

@@ -36,7 +36,7 @@ def effective_field(
         network: In eval mode.
         size: Side of the input in pixels; with 16 n + 1 the middle output of a network of stride 16 is in the middle.
         samples: Inputs to average over.
-        image: (3, H, W) in [-1, 1]: inputs are random crops of it, enlarged first where it is smaller than an input.
+        image: (C, H, W): inputs are random crops of it, enlarged first where it is smaller than an input.
             None: inputs are noise, uniform in [-1, 1].
 
     Raises:
@@ -46,7 +46,7 @@ def effective_field(
     device = next(network.parameters()).device
     squares = torch.zeros(size, size, dtype=torch.float64)
     for _ in range(samples):
-        x = _sample(size, image, generator).to(device).requires_grad_()
+        x = _sample((network.channels, size, size), image, generator).to(device).requires_grad_()
         logits = network.logits(x)  # (1, classes, h, w)
         middle = logits[0, :, logits.shape[-2] // 2, logits.shape[-1] // 2]
         signs = torch.randint(0, 2, middle.shape, generator=generator).to(middle) * 2 - 1
@@ -58,10 +58,11 @@ def effective_field(
     return field / field.max()
 
 
-def _sample(size: int, image: Tensor | None, generator: torch.Generator) -> Tensor:
-    """An input (1, 3, size, size)."""
+def _sample(shape: tuple[int, int, int], image: Tensor | None, generator: torch.Generator) -> Tensor:
+    """An input (1, C, size, size)."""
     if image is None:
-        return torch.rand(1, 3, size, size, generator=generator) * 2 - 1
+        return torch.rand(1, *shape, generator=generator) * 2 - 1
+    size = shape[-1]
     height, width = image.shape[-2:]
     if min(height, width) < size:
         factor = size / min(height, width)

@@ -16,6 +16,7 @@ from nas.training.devices import choose_device, set_float32
 from retrain.config import RetrainConfig
 from retrain.networks import build
 from retrain.networks.base import SegmentationNetwork
+from retrain.networks.settings import NetworkConfig
 from retrain.sweeps.space import Space
 from retrain.sweeps.study import TrialRun
 from retrain.training import train
@@ -73,7 +74,7 @@ class _Costs:
         classes = len(open_split(self._config, self._config.loader.val_split).classes)
         if isinstance(self._config, RetrainConfig):
             return build(self._config.genotype, classes, self._config.network)
-        return build(self._genotype, classes)
+        return build(self._genotype, classes, NetworkConfig(in_channels=self._config.loader.channels))
 
     @property
     def multiply_adds(self) -> int:
@@ -90,5 +91,5 @@ class _Costs:
         """Median seconds of a forward pass, one image, on the run's device, on which nothing else should run."""
         device, precision = choose_device(self._config.device), self._config.precision
         set_float32(device, precision)
-        image = torch.zeros(1, 3, *self._size, device=device)
+        image = torch.zeros(1, self._network.channels, *self._size, device=device)
         return median_seconds(self._network.to(device), image, precision=precision)

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset, open_dataset
+from nas.config import ImageConfig, NormalisationConfig
+from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset, check_image, open_dataset
 from nas.data.check.statistics import SampleCounts, SplitCounts, count_sample, equal_images
 from nas.data.label_counts import check_ids, in_order, label_doubts, label_faults
 from nas.data.readers.listing import not_read
-from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image
+from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image, read_orientation
 from search_spaces.validation import as_path
 
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
 
 USUAL_SPLITS = ("train", "val", "test")
 """Tried if a data set does not name its splits."""
+
+ANY_VALUES = NormalisationConfig(range=(0, 1))
+"""In place of a normalisation that is not given yet: the check prints the numbers for it."""
 
 MOST_VALUES = 256
 """Most unknown values kept per label file, the most frequent first; enough for any 8-bit file."""
@@ -87,7 +92,7 @@ class Report:
 
 
 def open_splits(
-    name: str, root: str | Path | None = None, splits: Sequence[str] | None = None, **options: Any
+    name: str, root: str | Path | None = None, splits: Sequence[str] | None = None, images: ImageConfig | None = None
 ) -> Opened:
     """Open splits of a data set, even with files that have no partner.
 
@@ -95,7 +100,7 @@ def open_splits(
         name: A name in the registry.
         root: Folder of the data set; None if it needs none.
         splits: Names of the splits; None for all that exist, of which train and val must.
-        **options: Options of the data set.
+        images: Channels, normalisation and orientation of the images; without a normalisation, any values are read.
 
     Raises:
         ValueError: Unknown name.
@@ -103,6 +108,9 @@ def open_splits(
     """
     entry = DATASETS.get(name)
     path = None if root is None else as_path(root)
+    images = images or ImageConfig()
+    if not images.scaled:
+        images = replace(images, normalisation=ANY_VALUES)
     sure = splits is not None or entry.splits is not None
     names = _splits_there(entry, path) if splits is None else splits
     opened = Opened(name, path, [], [], [])
@@ -110,7 +118,7 @@ def open_splits(
     for split in dict.fromkeys(names) or USUAL_SPLITS[:1]:  # if none exists, opening one reports the expected layout
         try:
             with collecting() as lone:
-                opened.splits.append(open_dataset(name, path, split, **options))
+                opened.splits.append(open_dataset(name, path, split, images))
         except DataError as error:
             failures.append(error)
             if sure:
@@ -153,12 +161,19 @@ def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda
     for dataset in opened.splits:
         counts[dataset.split] = count = SplitCounts(len(dataset))
 
-        for index, found in enumerate(in_order(partial(_examine, dataset), range(len(dataset)), workers)):
+        palettes = []
+        for index, (found, orientation, palette) in enumerate(
+            in_order(partial(_examine, dataset), range(len(dataset)), workers)
+        ):
+            palettes += [palette] * bool(palette)
+            if orientation != 1:
+                count.orientations[orientation] += 1
             if isinstance(found, SampleCounts):
                 count.add(index, found)
             else:
                 problems += found
             step(dataset.split)
+        warnings += [f"{palettes[0]}{f' (so in {len(palettes)} labels)' * (len(palettes) > 1)}" for _ in palettes[:1]]
     report = Report(opened.name, opened.root, opened.splits[0].classes, counts, problems, warnings)
     labels = {split: count.labels for split, count in counts.items() if count.counted}
     needed = {split: labels[split] for split in (report.main, "val") if split in labels}
@@ -168,13 +183,24 @@ def check(opened: Opened, workers: int = 4, step: Callable[[str], None] = lambda
     warnings += [not_read(list(unread), opened.root)] * bool(unread)
     warnings += [
         *label_doubts(labels, report.classes, report.main, "val"),
+        *_about_images(report, opened.splits[0].images),
         *_in_two_splits(opened.splits, [count.digests for count in counts.values()]),
     ]
     return report
 
 
-def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Problem]:
-    """Counts of a sample, or all its problems."""
+def _examine(dataset: SegmentationDataset, index: int) -> tuple[SampleCounts | list[Problem], int, str]:
+    """Counts of a sample or all its problems, its EXIF orientation, and what its palette contradicts."""
+    found, orientation, palette = _counted_or_problems(dataset, index), 1, ""
+    if isinstance(dataset, PairedDataset):
+        with suppress(DataError):  # it is among the problems
+            orientation = read_orientation(dataset.pairs[index].image)
+            if isinstance(found, SampleCounts):
+                palette = dataset.palette_conflict(index)
+    return found, orientation, palette
+
+
+def _counted_or_problems(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Problem]:
     try:
         return _counted(dataset, index)
     except DataError as error:
@@ -187,10 +213,11 @@ def _examine(dataset: SegmentationDataset, index: int) -> SampleCounts | list[Pr
 def _counted(dataset: SegmentationDataset, index: int) -> SampleCounts:
     """Counts of a sample; DataError if a user's reader breaks the contract of `SegmentationDataset.read`."""
     image, label = dataset.read(index)
-    if image.dtype != np.uint8 or label.dtype != np.uint8 or label.ndim != 2 or image.shape != (*label.shape, 3):
+    check_image(dataset.where(index), image, dataset.images)
+    if label.dtype != np.uint8 or image.shape[:2] != label.shape:
         raise DataError(
             f"{dataset.where(index)}: the image is {image.dtype} {list(image.shape)}, the label {label.dtype} "
-            f"{list(label.shape)}: expected uint8 [H, W, 3] and uint8 [H, W]"
+            f"{list(label.shape)}: expected an image [H, W, C] and a label uint8 [H, W]"
         )
     counts = count_sample(image, label)
     check_ids(dataset, index, counts.labels)
@@ -201,7 +228,7 @@ def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
     """Problems of each file of a pair; reading the sample stops at the first."""
     split, pair, problems = dataset.split, dataset.pairs[index], []
     try:
-        read_image(pair.image)
+        read_image(pair.image, dataset.images)
     except DataError as error:
         problems.append(Problem(split, "image", str(pair.image), str(error)))
     try:
@@ -217,6 +244,29 @@ def _causes(dataset: PairedDataset, index: int) -> list[Problem]:
         )
         problems.append(Problem(split, "values", str(pair.label), message, values))
     return problems
+
+
+def _about_images(report: Report, images: ImageConfig) -> Iterator[str]:
+    """What the files of images are that training must know, or that pictures of them hide."""
+    for split, counts in report.splits.items():
+        turned, kinds = sum(counts.orientations.values()), counts.kinds
+        if turned:
+            of = ", ".join(f"{number}: {count:,}" for number, count in sorted(counts.orientations.items()))
+            yield (
+                f"{turned:,} of {counts.samples:,} images of {split} have an EXIF orientation other than 1 ({of}): "
+                + ("they are turned" if images.exif == "turn" else "they are left as stored")
+                + ", and their labels must fit that; --loader.exif turn or ignore decides"
+            )
+        if len(kinds) > 1:
+            of = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.most_common())
+            yield f"the images of {split} hold values of several types ({of}), which one normalisation cannot fit"
+    main = report.splits[report.main]
+    if images.normalisation == ANY_VALUES and main.unit != 255:
+        mean, std = ([float(f"{value:.6g}") for value in row] for row in main.moments())
+        yield (
+            f"the images hold {main.kinds.most_common(1)[0][0]} values, for which training needs a normalisation: "
+            f"--loader.normalisation.mean '{mean}' --loader.normalisation.std '{std}', or --loader.normalisation.range"
+        )
 
 
 def _in_two_splits(splits: Sequence[SegmentationDataset], digests: Sequence[NDArray[np.uint64]]) -> Iterator[str]:

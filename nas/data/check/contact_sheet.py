@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from nas.data.base import IGNORE, DataError, SegmentationDataset
-from nas.runs.pictures import colorize
+from nas.runs.pictures import as_picture, colorize
 from search_spaces.files import MARK, write_atomically
 from search_spaces.validation import as_path
 
@@ -119,7 +119,7 @@ def _pictures(image: Picture, label: Picture, colors: Picture) -> list[Image.Ima
     """An image and its overlay, resized."""
     factor = SIDE / max(label.shape)
     height, width = (max(1, round(side * factor)) for side in label.shape)
-    small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    small = Image.fromarray(as_picture(image)).resize((width, height), Image.Resampling.BILINEAR)
     classes = Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST)
     return [small, Image.fromarray(overlay(np.asarray(small), np.asarray(classes), colors))]
 

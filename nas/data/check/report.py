@@ -88,8 +88,10 @@ def _split_data(split: str, counts: SplitCounts, classes: tuple[str, ...]) -> di
         ],
         "pixels": counts.pixels,
         "ignored": counts.ignored,
-        "mean": _defined(counts.mean()),
-        "std": _defined(counts.deviation()),
+        "orientations": {str(number): count for number, count in sorted(counts.orientations.items())},
+        "unit": counts.unit,
+        "mean": _defined(counts.moments()[0]),
+        "std": _defined(counts.moments()[1]),
     }
 
 
@@ -156,9 +158,12 @@ def _split_lines(split: str, counts: SplitCounts, classes: tuple[str, ...], weig
         rows.append(row + [_number(column[number]) for column in (median, inverse_log)] * weights)
     rows.append(["255", "(ignored)", f"{counts.ignored:,}", f"{counts.ignored / counts.pixels:.2%}", ""])
     lines += [f"  {line}" for line in table(rows)]
-    mean, deviation = ("  ".join(map(_number, _defined(column))) for column in (counts.mean(), counts.deviation()))
+    moments = counts.moments()
+    mean, deviation = ("  ".join(map(_number, _defined(row))) for row in moments)
+    channels = "red, green, blue" if moments.shape[1] == 3 else f"channels 1 to {moments.shape[1]}"
     lines.append("  shares: of the labelled pixels; (ignored): of all pixels")
-    lines.append(f"  red, green, blue, 0 to 1: mean {mean}; standard deviation {deviation}")
+    scale = "0 to 1" if counts.unit == 255 else "values of the files"
+    lines.append(f"  {channels}, {scale}: mean {mean}; standard deviation {deviation}")
     return lines
 
 

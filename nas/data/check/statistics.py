@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,21 +34,31 @@ class SampleCounts:
     labels: Counts
     """Pixels of each value 0..255 of the label, [256]."""
 
-    channels: Counts
-    """Pixels of each value of red, green and blue, [3, 256]."""
+    sums: NDArray[np.float64]
+    """Sums of each channel's values and of their squares, [2, C]; of 8-bit values exact."""
+
+    kind: str
+    """Type of the values."""
 
     digest: int
     """64-bit digest of the pixels, above 0."""
 
 
-def count_sample(image: NDArray[np.uint8], label: NDArray[np.uint8]) -> SampleCounts:
-    """Count an image [H, W, 3] and its label [H, W]."""
-    channels = np.array(Image.fromarray(image).histogram(), dtype=np.int64).reshape(3, 256)
+def count_sample(image: NDArray[Any], label: NDArray[np.uint8]) -> SampleCounts:
+    """Count an image [H, W, C] and its label [H, W]."""
+    if image.dtype == np.uint8:
+        # Pillow's histograms count bytes; NumPy's convert them to 64-bit integers first.
+        bands = [image] if image.shape[2] == 3 else np.moveaxis(image, 2, 0)
+        histograms = [Image.fromarray(np.ascontiguousarray(band)).histogram() for band in bands]
+        sums = np.array([_VALUES, _VALUES**2]) @ np.array(histograms, dtype=np.float64).reshape(-1, 256).T
+    else:
+        values = image.astype(np.float64)
+        sums = np.stack([values.sum(axis=(0, 1)), np.square(values).sum(axis=(0, 1))])
     labels = count_values(label)
     height, width = label.shape
     digest = hashlib.blake2b(f"{height}x{width} ".encode(), digest_size=8)
     digest.update(np.ascontiguousarray(image).data)
-    return SampleCounts((height, width), labels, channels, int.from_bytes(digest.digest(), "little") or 1)
+    return SampleCounts((height, width), labels, sums, str(image.dtype), int.from_bytes(digest.digest(), "little") or 1)
 
 
 @dataclass
@@ -72,8 +83,14 @@ class SplitCounts:
     pixels_of_images: Counts = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     """Pixels, ignored ones too, of the samples in which each value occurs, [256]."""
 
-    channels: Counts = field(default_factory=lambda: np.zeros((3, 256), dtype=np.int64))
-    """Pixels of each value of red, green and blue, [3, 256]."""
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 1)))
+    """Sums of each channel's values and of their squares, [2, C]."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Samples of each type of values."""
+
+    orientations: Counter[int] = field(default_factory=Counter)
+    """Samples of each EXIF orientation other than 1, readable or not."""
 
     digests: NDArray[np.uint64] = field(init=False)
     """Digest of each sample, [samples]; 0 for unreadable ones."""
@@ -90,7 +107,8 @@ class SplitCounts:
         self.labels += sample.labels
         self.images += there
         self.pixels_of_images += there * (height * width)
-        self.channels += sample.channels
+        self.sums = self.sums + sample.sums
+        self.kinds[sample.kind] += 1
         self.digests[index] = sample.digest
 
     @property
@@ -108,19 +126,20 @@ class SplitCounts:
         pixels = self.labels[:classes]
         return pixels / max(1, int(pixels.sum()))
 
-    def mean(self) -> NDArray[np.float64]:
-        """Mean of red, green and blue over all pixels, 0..1, [3]; NaN without a pixel."""
-        with np.errstate(invalid="ignore"):
-            return (self.channels / self.channels.sum(axis=1, keepdims=True)) @ _VALUES
+    @property
+    def unit(self) -> int:
+        """What statistics are divided by: 255 for 8-bit images, 1 for others."""
+        return 255 if set(self.kinds) <= {"uint8"} else 1
 
-    def deviation(self) -> NDArray[np.float64]:
-        """Standard deviation of red, green and blue over all pixels, 0..1, [3]; NaN without a pixel."""
-        squares = (_VALUES - self.mean()[:, None]) ** 2  # [3, 256]
-        with np.errstate(invalid="ignore"):
-            return np.sqrt((self.channels * squares).sum(axis=1) / self.channels.sum(axis=1))
+    def moments(self) -> NDArray[np.float64]:
+        """Mean and standard deviation of each channel over all pixels, in `unit`, [2, C]; NaN without a pixel."""
+        if not self.counted:
+            return np.full((2, 3), np.nan)
+        mean, square = self.sums / self.pixels
+        return np.stack([mean, np.sqrt(np.maximum(square - mean**2, 0))]) / self.unit
 
 
-_VALUES = np.arange(256) / 255
+_VALUES = np.arange(256, dtype=np.float64)
 
 
 def equal_images(digests: Sequence[NDArray[np.uint64]]) -> list[tuple[tuple[int, int], tuple[int, int]]]:

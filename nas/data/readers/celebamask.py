@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from nas.data.base import DataError, file_state, register_dataset
+from nas.data.base import DataError, file_state, register_dataset, resized
 from nas.data.readers.listing import by_stem
 from nas.data.readers.pairs import Pair, PairedDataset, check_root, listed_pairs, parts_of_split, splits_with
 from nas.data.readers.reading import read_image, read_text
@@ -139,11 +138,11 @@ class CelebAMask(PairedDataset):
             raise DataError(f"no mask {self.pairs[index].label}_PART.png exists any more")
         return values
 
-    def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def fitted(self, image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         height, width = size
         if image.shape[:2] == size or image.shape[0] * width != image.shape[1] * height:  # then an error
             return image
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return resized(image, size)
 
 
 def _mapping(path: Path) -> dict[int, int]:

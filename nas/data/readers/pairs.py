@@ -18,8 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.base import IGNORE, DataError, Sample, SegmentationDataset, file_state
+from nas.data.readers.classes import default_colors
 from nas.data.readers.listing import by_stem, listed, subfolders
-from nas.data.readers.reading import IMAGE_SUFFIXES, LABEL_SUFFIXES, read_image, read_label
+from nas.data.readers.reading import (
+    IMAGE_SUFFIXES,
+    LABEL_SUFFIXES,
+    read_image,
+    read_label,
+    read_orientation,
+    read_palette,
+)
 
 __all__ = [
     "LoneFile",
@@ -191,6 +199,11 @@ class SizesDiffer(DataError):
     """A label and its image differ in size."""
 
 
+def _same(classes: int) -> dict[int, int]:
+    """Class ids of label files that hold class ids, and 255 for `IGNORE`."""
+    return {**{number: number for number in range(classes)}, IGNORE: IGNORE}
+
+
 class PairedDataset(SegmentationDataset):
     """A data set of image and label files.
 
@@ -205,6 +218,9 @@ class PairedDataset(SegmentationDataset):
         video: Neighbouring samples are correlated frames.
         unread: Files next to those of the pairs that are not read.
     """
+
+    large = False
+    """Whether images may be of any size: only where windows of them are predicted."""
 
     def __init__(
         self,
@@ -225,7 +241,7 @@ class PairedDataset(SegmentationDataset):
         self.video = video
         self.unread = unread
         self.pairs = pairs
-        self.ids = {**{number: number for number in range(len(self.classes))}, IGNORE: IGNORE} if ids is None else ids
+        self.ids = _same(len(self.classes)) if ids is None else ids
         self._table = np.full(max(self.ids) + 2, _UNKNOWN, dtype=np.int32)  # the last entry is for all larger values
         self._table[list(self.ids)] = list(self.ids.values())
 
@@ -239,16 +255,17 @@ class PairedDataset(SegmentationDataset):
         return str(self.pairs[index].image)
 
     def identity(self, index: int) -> list[Any]:
-        return [*super().identity(index), *file_state(self.pairs[index].label), sorted(self.ids.items())]
+        own = [*file_state(self.pairs[index].label), sorted(self.ids.items())]
+        return [*super().identity(index), *own, self.images.channels, self.images.exif]
 
     def read(self, index: int) -> Sample:
         pair = self.pairs[index]
         values = self.read_values(index)
-        image = self.fitted(read_image(pair.image), (values.shape[0], values.shape[1]))
+        image = self.fitted(read_image(pair.image, self.images, self.large), (values.shape[0], values.shape[1]))
         if values.shape != image.shape[:2]:
             raise SizesDiffer(
                 f"label {pair.label} is {values.shape[1]}x{values.shape[0]} but its image {pair.image} is "
-                f"{image.shape[1]}x{image.shape[0]} (width x height); they must be the same size"
+                f"{image.shape[1]}x{image.shape[0]} (width x height); {self._remedy(pair.image, image, values)}"
             )
         return image, self._ids(index, values)
 
@@ -272,15 +289,49 @@ class PairedDataset(SegmentationDataset):
             )
         return label.astype(np.uint8)
 
+    def _remedy(self, file: Path, image: NDArray[Any], values: NDArray[np.int32]) -> str:
+        """What to do about a label of another size than its image."""
+        orientation = read_orientation(file)
+        if orientation < 5 or image.shape[1::-1] != values.shape:  # EXIF exchanges the sides from 5 on
+            return "they must be the same size"
+        turned = self.images.exif == "turn"
+        return (
+            f"the image has orientation {orientation}; {'turned' if turned else 'as stored'}, it is "
+            f"{image.shape[1]}x{image.shape[0]} as its label is not: give --loader.exif "
+            + ("ignore if labels were drawn on unturned pixels" if turned else "turn")
+        )
+
+    def palette_conflict(self, index: int) -> str:
+        """Tell, in one line, of a colour in a label file's palette that contradicts the class file; empty if none does.
+
+        A grey palette says nothing, and neither do classes with a default colour.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        label = self.pairs[index].label
+        palette = read_palette(label) if self.ids == _same(len(self.classes)) else None
+        if palette is None or (palette == palette[:, :1]).all():
+            return ""
+        usual = default_colors(len(self.classes))
+        for number in np.intersect1d(self.read_values(index), range(len(usual))).tolist():
+            stated, drawn = self.colors[number].tolist(), palette[number].tolist()
+            if drawn != stated != usual[number].tolist():
+                return (
+                    f"the palette of label {label} has the colour {drawn} for {number}, but the class file {stated} "
+                    f"({self.classes[number]}): are the classes in another order?"
+                )
+        return ""
+
     def read_values(self, index: int) -> NDArray[np.int32]:
         """Read the values in the label file of a sample, int32 [H, W], unchecked.
 
         Raises:
             DataError: The file cannot be read.
         """
-        return read_label(self.pairs[index].label)
+        return read_label(self.pairs[index].label, self.large)
 
-    def fitted(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    def fitted(self, image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         """The image, resized to the label's size (height, width) if that differs in this data set."""
         return image
 
