@@ -34,6 +34,7 @@ __all__ = [
     "Precision",
     "Recompute",
     "RunConfig",
+    "SampledConfig",
     "Sampling",
     "SearchConfig",
     "SgdConfig",
@@ -64,6 +65,7 @@ Recompute = Literal["none", "node"]
 Cache = Literal["none", "memory", "disk"]
 Sampling = Literal["none", "gumbel"]
 CostName = Literal["multiply_adds", "parameters"]
+Method = Literal["darts", "sampled"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions; or those except depthwise ones."""
 
@@ -77,7 +79,7 @@ CHANGEABLE = frozenset(
     {
         *("epochs", "device", "out", "data_root", "space", "memory_check", "checkpoint_minutes"),
         *("health.gap_batches", "health.eigenvalue_steps", "health.stop_when_stable", "health.stop_on_collapse"),
-        *("supernet.engine", "supernet.recompute", "supernet.graphs"),
+        *("supernet.engine", "supernet.recompute", "supernet.graphs", "sampled.top", "sampled.evolve"),
         *("loader.workers", "loader.prefetch", "loader.cache"),
     }
 )
@@ -207,6 +209,30 @@ class ArchitectureConfig(Settings):
         """Names of the settings that are on and make the use of alpha differ from step to step."""
         on = {"skip_dropout": self.skip_dropout > 0, "entropy": self.entropy > 0, "sampling": self.sampling != "none"}
         return tuple(name for name, there in on.items() if there)
+
+
+@dataclass(frozen=True)
+class SampledConfig(Settings):
+    """A supernet whose weights are trained through one random network a step (for method sampled)."""
+
+    fairness: Literal["none", "strict"] = "none"
+    """none draws the operations of each step alone; strict keeps path and inputs for as many steps as there are
+    operations, and gives each edge every operation once in them (FairNAS)."""
+    ends: Literal["paths", "levels"] = "paths"
+    """paths draws all paths alike, of which few end at the coarsest level; levels draws the last level first, so that
+    the heads of all levels learn alike."""
+    top: int = 50
+    """Random networks that are measured at the end, with the supernet's weights, and of which the best is the genotype
+    found; at least 1."""
+    evolve: int = 0
+    """Networks that an evolution (NSGA-II) measures at the end in place of top; 0: no evolution."""
+
+    prefix = "sampled."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.limit("top", least=1)
+        self.limit("evolve", least=0)
 
 
 @dataclass(frozen=True)
@@ -376,6 +402,12 @@ class SearchConfig(RunConfig):
     """Number of blocks, in place of the space's."""
     filter_multiplier: int | None = None
     """Filter multiplier, in place of the space's."""
+    method: Method = "darts"
+    """darts relaxes the space, and alpha and beta learn in turn with the weights; sampled trains the weights through
+    one random network a step, at the cost of one network, and chooses among networks by their mIoU with these weights.
+    """
+    sampled: SampledConfig = field(default_factory=SampledConfig)
+    """The draws of method sampled, and its choice at the end."""
     partial_channels: int = 1
     """P: the operations of an edge work on 1/P of its channels, the others bypass them, and a softmax weighs the edges
     into a block (PC-DARTS). A divisor of the filter multiplier; 1 mixes all channels."""
@@ -394,7 +426,7 @@ class SearchConfig(RunConfig):
         super().__post_init__()
         self.limit("partial_channels", "layers", "levels", "blocks", "filter_multiplier", least=1)
         require(
-            self.architecture.start_epoch < self.epochs,
+            self.method == "sampled" or self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch} (counted from 0), and there is no such epoch "
             f"with --epochs {self.epochs}: alpha and beta would never learn; give --architecture.start-epoch "
             f"{self.epochs // 2}, or any below {self.epochs}, or more --epochs",
@@ -405,6 +437,27 @@ class SearchConfig(RunConfig):
             f"architecture.{(*varies, '')[0]} changes what each step computes, but supernet.graphs repeats a recorded "
             "one: leave one of them out, or give false",
         )
+
+        if self.method == "darts":
+            others = {f"sampled.{name}": True for name in self.sampled.changed()}
+        else:
+            others = {
+                **{f"architecture.{name}": True for name in varies},
+                "architecture.cost_weight": self.architecture.cost_weight > 0,
+                "partial_channels": self.partial_channels > 1,
+                "supernet.recompute": self.supernet.recompute != "none",
+                "supernet.graphs": self.supernet.graphs,
+                "health.eigenvalue_steps": self.health.eigenvalue_steps > 0,
+                "health.stop_when_stable": self.health.stop_when_stable is not None,
+                "health.stop_on_collapse": self.health.stop_on_collapse,
+            }
+            require(
+                self.health.gap_batches > 0,
+                "health.gap_batches is 0, but method sampled measures networks, whose batch norms need statistics: "
+                "give at least 1, or leave it out for 8",
+            )
+        for name, given in others.items():
+            require(not given, f"{name} has no meaning with method {self.method}: leave it out, or give another method")
 
     def learned(self, epoch: int) -> float:
         """Share done, after `epoch` (from 0), of the epochs in which alpha and beta learn; 0 or less: none."""

@@ -20,7 +20,7 @@ import strategies
 from nas.supernet.architecture import Architecture, ArchitectureSample
 from nas.supernet.network import FixedArchitecture, Supernet
 from nas.supernet.node import MixedOperation, Node, Source
-from search_spaces.graph import count, trellis_graph
+from search_spaces.graph import count, random_genotype, trellis_graph
 from search_spaces.modules import BatchNorm, NoConnection
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import Head, SearchSpace, Stem
@@ -293,11 +293,11 @@ def test_each_beta_weighs_one_cell_of_one_node(
 
 def test_a_sample_without_operations_weighs_them_and_edges_that_lost_all_nothing() -> None:
     alpha, weights = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0.4, 0.6])
-    kept = torch.tensor([[True, False], [False, False]])
+    kept, genotype = torch.tensor([[True, False], [False, False]]), random_genotype(space(), 0)
     for edge_weights, expected in ((weights, weights * torch.tensor([1, 0])), (None, None)):
-        sample = ArchitectureSample(alpha, torch.zeros(1, 1, 3), edge_weights, path=(0,))
+        sample = ArchitectureSample(alpha, torch.zeros(1, 1, 3), edge_weights, genotype)
         found = sample.without(kept)
-        assert found.alpha.tolist() == [[0.5, 0], [0, 0]] and found.beta is sample.beta and found.path == (0,)
+        assert found.alpha.tolist() == [[0.5, 0], [0, 0]] and found.beta is sample.beta and found.genotype is genotype
         assert found.edge_weights is expected or torch.equal(found.edge_weights, expected)  # type: ignore[arg-type]
         assert torch.equal(sample.alpha, alpha)
 

@@ -30,7 +30,7 @@ from nas.runs.free_memory import ADVICE, is_out_of_memory
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, GENOTYPES, LOG, METRICS, SPACE, RunError
 from search_spaces.extensions import load_plugins, loaded_extensions
 from search_spaces.files import write_atomically
-from search_spaces.validation import counted, differences, to_plain
+from search_spaces.validation import counted, differences, from_plain, to_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,8 @@ def check_resumable(saved: Mapping[str, Any], config: RunConfig, samples: int) -
     Raises:
         RunError: It does not; the message names the difference.
     """
-    changed = set(differences(saved["config"], to_plain(config))) - CHANGEABLE
+    before = to_plain(from_plain(type(config), saved["config"]))  # with settings that are newer than the run
+    changed = set(differences(before, to_plain(config))) - CHANGEABLE
     if changed:
         raise RunError(
             f"--resume with another {', '.join(sorted(changed))} would be another run: leave it as it was, "

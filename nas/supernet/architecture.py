@@ -31,8 +31,8 @@ class ArchitectureSample:
     """[layers, levels, 3]: weight of each transition."""
     edge_weights: Tensor | None = None
     """[E]: weight of each edge (PC-DARTS); None: all edges alike."""
-    path: tuple[int, ...] | None = None
-    """Level of each layer: nodes off the path are zero and are not computed; None: all nodes are computed."""
+    genotype: Genotype | None = None
+    """The one network that is computed; None: all nodes and operations are."""
 
     def without(self, kept: Tensor) -> ArchitectureSample:
         """The sample without the operations for which `kept`, boolean [E, O], is False.
@@ -96,7 +96,7 @@ class Architecture(nn.Module):
         for layer, target in enumerate(genotype.levels):
             beta[layer, level, target - level + 1] = 1
             level = target
-        return ArchitectureSample(alpha, beta, self._edge_weights(among=alpha.sum(1) > 0), genotype.levels)
+        return ArchitectureSample(alpha, beta, self._edge_weights(among=alpha.sum(1) > 0), genotype)
 
     def _edge_weights(self, among: Tensor | None = None) -> Tensor | None:
         """[E], sum 1 over the edges into a block, or over those where `among`, boolean [E], is True."""

@@ -1,0 +1,299 @@
+"""Search by sampled single paths: the draws, the forced network against a loop by hand, its cost, and exact resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as profile
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import nas.choosing
+import nas.runs.epoch_log
+import strategies
+from nas.choosing import Measured, drawn_network, drawn_networks, evolved, pareto
+from nas.config import ArchitectureConfig, HealthConfig, SampledConfig, SearchConfig, SupernetConfig
+from nas.darts import search
+from nas.runs.checkpoint import load_checkpoint
+from nas.runs.folder import read_metrics
+from nas.supernet.network import Supernet
+from nas.supernet.node import Node, Preprocess
+from nas.training.interruption import InterruptedRun
+from runs import Killed, check_same_run, interrupt, kill, on_step
+from search_spaces.genotype import Genotype, load_genotype, state_names
+from search_spaces.graph import random_genotype
+from search_spaces.modules import resize
+from search_spaces.operations import NONE
+from search_spaces.space import SearchSpace, load
+from search_spaces.validation import from_plain, to_plain
+from test_search import settings
+from test_supernet import CLASSES, images, space
+
+EVERY = SampledConfig(), SampledConfig(fairness="strict"), SampledConfig(ends="levels")
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_cell", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_paths", lambda genotype: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "draw_history", lambda history: Figure((0.2, 0.2)))
+    monkeypatch.setattr(nas.runs.epoch_log, "save_figure", lambda figure, path: path)
+
+
+def sampled(folder: Path, **changes: Any) -> SearchConfig:
+    values: dict[str, Any] = {"method": "sampled", "sampled": SampledConfig(top=3)}
+    return settings(folder, **(values | changes))
+
+
+def supernet_of(searched: SearchSpace, seed: int = 0) -> Supernet:
+    torch.manual_seed(seed)
+    return Supernet(searched, CLASSES, samples_paths=True).double()
+
+
+def by_hand(supernet: Supernet, genotype: Genotype, x: Tensor) -> Tensor:
+    """The network of a genotype as the retrained one reads it: H^{l-2} is the path's own, wherever it was."""
+    searched, states = genotype.space, state_names(genotype.space.blocks)
+    before, stem = supernet.stem(x)
+    sizes = [(stem.shape[-2], stem.shape[-1])]
+    for _ in range(1, searched.levels):
+        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+    on_path: list[tuple[int, Tensor]] = [(0, before), (0, stem)]
+    for layer, level in enumerate(genotype.levels, start=1):
+        node = supernet.nodes[f"layer{layer}_level{level}"]
+        assert isinstance(node, Node)
+        (older_level, older), (last_level, last) = on_path[-2:]
+        nearest = min(level, max(searched.node_levels(max(0, layer - 2))))
+        first = node.before if older_level == nearest else node.elsewhere[str(older_level)]
+        source = [s for s in searched.node_levels(layer - 1) if abs(s - level) <= 1].index(last_level)
+        found = [first(older, sizes[level]), node.incoming[source](last, sizes[level])]
+        for number, block in enumerate(genotype.cell):
+            total = torch.zeros_like(found[0])
+            for name, operation in zip(block.inputs, block.operations, strict=True):
+                edge = searched.edges.index((states.index(name), number))
+                total = total + node.mixed[edge].candidates[operation](found[states.index(name)], source)
+            found.append(total)
+        on_path.append((level, torch.cat(found[2:], dim=1)))
+    level, last = on_path[-1]
+    return resize(supernet.heads[level](last), (x.shape[-2], x.shape[-1]))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_forced_network_reads_what_the_path_made_and_nothing_else(seed: int, training: bool) -> None:
+    searched = space(layers=5)
+    supernet, x, genotype = supernet_of(searched).train(training), images(), random_genotype(searched, seed)
+    supernet.forced = genotype
+    with torch.no_grad():
+        torch.testing.assert_close(supernet(x), by_hand(supernet, genotype, x), rtol=1e-9, atol=1e-9)
+
+
+def test_every_path_has_weights_for_its_own_input_of_two_layers_before() -> None:
+    searched = space(layers=5, levels=4)
+    supernet, met = supernet_of(searched), set()
+    for seed in range(300):
+        levels = (0, 0, *random_genotype(searched, seed).levels)
+        for layer in range(1, searched.layers + 1):
+            before, level = levels[layer - 1], levels[layer + 1]
+            node = supernet.nodes[f"layer{layer}_level{level}"]
+            assert isinstance(node, Node)
+            if before != min(level, max(searched.node_levels(max(0, layer - 2)))):
+                preprocess = node.elsewhere[str(before)]
+                assert isinstance(preprocess, Preprocess)
+                assert preprocess.body.convolution.in_channels == searched.node_channels(before)
+                met.add((layer, level, before))
+    there = {(name, at) for name, node in supernet.nodes.items() for at in node.elsewhere}  # type: ignore[union-attr]
+    assert there == {(f"layer{layer}_level{level}", str(at)) for layer, level, at in met}  # and none in vain
+
+
+def test_what_a_sample_leaves_out_is_not_computed_and_gets_no_gradient() -> None:
+    searched = space(layers=4, blocks=3)
+    supernet, genotype = supernet_of(searched), random_genotype(searched, 2)
+    calls: Counter[str] = Counter()
+    for name, module in supernet.named_modules():
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    supernet.forced = genotype
+    supernet(images()).square().sum().backward()
+    candidates = [name for name in calls if ".candidates." in name and name.count(".") == 5]
+    assert len(candidates) == searched.layers * 2 * searched.blocks and set(calls.values()) == {1}
+    nodes = {name.split(".")[1] for name in calls if name.startswith("nodes.")}
+    assert nodes == {f"layer{layer}_level{level}" for layer, level in enumerate(genotype.levels, 1)}
+    assert {name.split(".")[1] for name in calls if name.startswith("heads.")} == {str(genotype.levels[-1])}
+    for name, parameter in supernet.named_parameters():
+        assert (parameter.grad is not None) == (name.rpartition(".")[0] in calls), name
+
+
+@profile(max_examples=30, deadline=None)
+@given(strategies.spaces())
+def test_any_space_has_networks_to_draw(searched: SearchSpace) -> None:
+    if set(searched.operations) == {NONE}:
+        return
+    for config in EVERY:
+        genotype = drawn_network(searched, config, seed=1, step=7)
+        assert genotype.to_json() == drawn_network(searched, config, seed=1, step=7).to_json()
+        assert NONE not in {name for block in genotype.cell for name in block.operations}
+
+
+def test_draws_are_uniform_over_paths_or_over_the_levels_in_which_they_end() -> None:
+    searched = space(layers=3, levels=3, blocks=1)
+    for config, expected in (
+        (SampledConfig(), {0: 4 / 12, 1: 5 / 12, 2: 3 / 12}),  # of 12 paths
+        (SampledConfig(ends="levels"), {0: 1 / 3, 1: 1 / 3, 2: 1 / 3}),
+    ):
+        drawn = [drawn_network(searched, config, 0, step) for step in range(3000)]
+        ends = Counter(genotype.levels[-1] for genotype in drawn)
+        assert {level: number / 3000 for level, number in ends.items()} == pytest.approx(expected, abs=0.03)
+        operations = Counter(name for genotype in drawn for name in genotype.cell[0].operations)
+        assert set(operations) == set(searched.operations) - {NONE}
+        assert max(operations.values()) < 1.1 * min(operations.values())
+
+
+def test_in_a_strictly_fair_round_every_edge_has_every_operation_once() -> None:
+    searched = load("autodeeplab-tiny")
+    operations = [name for name in searched.operations if name != NONE]
+    config = SampledConfig(fairness="strict")
+    rounds = []
+    for first in range(0, 3 * len(operations), len(operations)):
+        drawn = [drawn_network(searched, config, 5, first + turn) for turn in range(len(operations))]
+        frames = {(genotype.path, tuple(block.inputs for block in genotype.cell)) for genotype in drawn}
+        assert len(frames) == 1
+        for block in range(searched.blocks):
+            for side in (0, 1):
+                assert sorted(genotype.cell[block].operations[side] for genotype in drawn) == sorted(operations)
+        rounds.append((frames, [genotype.cell for genotype in drawn]))
+    assert rounds[0] != rounds[1] != rounds[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return search(sampled(tmp_path_factory.mktemp("sampled")), quiet=True).folder
+
+
+def test_a_run_has_the_files_of_a_search_and_a_genotype_that_was_measured(finished: Path) -> None:
+    genotype, lines = load_genotype(finished / "genotype.json"), read_metrics(finished)
+    assert genotype.alpha is None and genotype.beta is None
+    assert [line["health"]["networks"] for line in lines] == [4, 4, 3]
+    for line in lines:
+        assert line["val"]["miou"] == line["health"]["forced_miou"] >= line["health"]["forced_mean"]
+        assert set(line["loss"]) == {"weights"} and line["warnings"] == []
+    assert genotype.provenance["supernet_val_miou"] == lines[-1]["val"]["miou"]
+    assert genotype.provenance["decoded_by"] == "supernet"
+    shown = [json.loads(line) for line in (finished / "genotypes.jsonl").read_text().splitlines()]
+    assert len(shown) == 3 and shown[-1]["path"] == list(genotype.path)
+    saved = load_checkpoint(finished / "checkpoint.pt", "search")
+    start = Supernet(genotype.space, 6).architecture.state_dict()  # alpha and beta did not learn
+    assert saved["supernet"].keys() > {f"architecture.{name}" for name in start}
+    assert not saved["architecture"]["optimizer"]["by_name"]
+
+
+@pytest.mark.parametrize("config", EVERY, ids=["uniform", "strict", "levels"])
+def test_weights_learn_on_their_half_alone(
+    tmp_path: Path, config: SampledConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[int] = []
+    network = nas.choosing.drawn_network
+    monkeypatch.setattr("nas.darts.drawn_network", lambda *a: drawn.append(a[3]) or network(*a))  # type: ignore[func-returns-value]
+    run = search(sampled(tmp_path, sampled=dataclasses.replace(config, top=1), epochs=2), quiet=True)
+    assert drawn == list(range(6))
+    assert run.val_miou == read_metrics(run.folder)[-1]["val"]["miou"]
+
+
+@pytest.mark.parametrize("step", [2, 4, 9])
+@pytest.mark.parametrize("action", [kill, interrupt])
+def test_a_run_that_was_stopped_resumes_exactly(
+    finished: Path, tmp_path: Path, step: int, action: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = sampled(tmp_path, checkpoint_minutes=0)
+    with monkeypatch.context() as patch:
+        on_step(patch, step, action)
+        with pytest.raises((Killed, InterruptedRun)):
+            search(config, quiet=True)
+    again = search(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(finished, tmp_path / "run", "search")
+    assert again.genotype.cell == load_genotype(finished / "genotype.json").cell
+
+
+def test_an_interrupt_while_networks_are_measured_saves_the_supernet_as_it_was(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import nas.diagnostics.discretization as discretization
+
+    config, estimate, calls = sampled(tmp_path), discretization.estimate_statistics, []
+
+    def interrupted(*arguments: Any) -> None:
+        estimate(*arguments)
+        calls.append(0)
+        if len(calls) == 7:
+            interrupt()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(discretization, "estimate_statistics", interrupted)
+        with pytest.raises(InterruptedRun):
+            search(config, quiet=True)
+    search(config, resume=tmp_path / "run", quiet=True)
+    check_same_run(finished, tmp_path / "run", "search")
+
+
+def test_an_evolution_at_the_end_measures_no_network_twice(tmp_path: Path) -> None:
+    run = search(sampled(tmp_path, epochs=1, sampled=SampledConfig(evolve=12)), quiet=True)
+    assert 1 < run.genotype.provenance["networks"] <= 12
+
+
+def test_evolution_finds_the_front_of_a_small_space() -> None:
+    searched = space(layers=3, levels=2, blocks=1)
+    weight = {name: number for number, name in enumerate(searched.operations)}
+
+    def measure(genotype: Genotype) -> Measured:
+        worth = sum(weight[name] for name in genotype.cell[0].operations)
+        return Measured(genotype, worth / 10, worth + sum(genotype.levels))
+
+    seen = evolved(searched, 200, 3, measure)
+    again = evolved(searched, 200, 3, measure)
+    assert [one.genotype.to_json() for one in seen] == [one.genotype.to_json() for one in again]
+    assert len({(one.genotype.cell, one.genotype.path) for one in seen}) == len(seen)
+    front = pareto(seen)
+    assert [one.miou for one in front] == sorted((one.miou for one in front), reverse=True)
+    assert (front[0].miou, front[0].cost) == (0.8, 8) and (front[-1].miou, front[-1].cost) == (0.2, 2)
+
+
+def test_a_front_leaves_out_what_another_beats() -> None:
+    genotype = random_genotype(space(), 0)
+    points = [(0.5, 5.0), (0.4, 5.0), (0.4, 3.0), (0.4, 4.0), (0.6, 9.0), (0.1, 10.0)]
+    front = pareto([Measured(genotype, miou, cost) for miou, cost in points])
+    assert [(one.miou, one.cost) for one in front] == [(0.6, 9.0), (0.5, 5.0), (0.4, 3.0)]
+
+
+def test_drawn_networks_differ_and_end_where_the_space_does() -> None:
+    searched = space(layers=2, levels=2, blocks=1, operations=("none", "skip"))
+    found = drawn_networks(searched, 50, 0)
+    assert len(found) == 4 == len({genotype.path for genotype in found})  # one cell, four paths
+    assert [one.to_json() for one in drawn_networks(searched, 2, 0)] == [one.to_json() for one in found[:2]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": ArchitectureConfig(entropy=1.0)}, "architecture.entropy has no meaning with method sampled"),
+        ({"partial_channels": 2}, "partial_channels has no meaning"),
+        ({"supernet": SupernetConfig(graphs=True)}, "supernet.graphs has no meaning"),
+        ({"supernet": SupernetConfig(recompute="node")}, "supernet.recompute has no meaning"),
+        ({"health": HealthConfig(gap_batches=0)}, "health.gap_batches is 0, but method sampled"),
+        ({"health": HealthConfig(stop_when_stable=2)}, "health.stop_when_stable has no meaning"),
+        ({"method": "darts"}, "sampled.top has no meaning with method darts"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        sampled(tmp_path, **changes)
+
+
+def test_a_run_from_before_the_setting_was_there_resumes(tmp_path: Path) -> None:
+    config = to_plain(settings(tmp_path))
+    del config["method"], config["sampled"]
+    assert from_plain(SearchConfig, config) == settings(tmp_path)
