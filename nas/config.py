@@ -143,7 +143,7 @@ class LossNameConfig(Settings):
 
 @dataclass(frozen=True)
 class SupernetConfig(Settings):
-    """Speed and memory of the supernet; the results do not change."""
+    """How the supernet is computed. Only weigh_heads changes the results."""
 
     engine: Engine = "fast"
     """fast computes the operations of many edges in one call; plain loops over them, and fast is tested against it.
@@ -154,6 +154,9 @@ class SupernetConfig(Settings):
     graphs: bool = False
     """Record the work of a step once and replay it (CUDA graphs): faster if a step consists of many small operations.
     For NVIDIA GPUs only; takes some more memory."""
+    weigh_heads: bool = False
+    """Weigh the logits of the levels' heads by the probability that a path ends there (product of betas), so that beta
+    of the last layer gets a gradient; false sums them, as the paper does."""
 
     prefix = "supernet."
 
@@ -447,6 +450,7 @@ class SearchConfig(RunConfig):
                 "partial_channels": self.partial_channels > 1,
                 "supernet.recompute": self.supernet.recompute != "none",
                 "supernet.graphs": self.supernet.graphs,
+                "supernet.weigh_heads": self.supernet.weigh_heads,
                 "health.eigenvalue_steps": self.health.eigenvalue_steps > 0,
                 "health.stop_when_stable": self.health.stop_when_stable is not None,
                 "health.stop_on_collapse": self.health.stop_on_collapse,

@@ -32,7 +32,7 @@ from nas.runs.epoch_log import report_epoch, show_history
 from nas.runs.names import GENOTYPE, SPACE, RunError
 from nas.runs.pictures import SampleKeeper
 from nas.supernet.alpha_sampling import AlphaSampling
-from nas.supernet.network import Supernet, decode_supernet
+from nas.supernet.network import Supernet, decode_supernet, make_supernet
 from nas.supernet.penalties import architecture_cost, architecture_penalty
 from nas.training.cuda_graphs import graph_pool
 from nas.training.distributed import ALONE, Processes
@@ -216,12 +216,10 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     config, processes = session.config, session.processes
     space = resolve_space(config)
     halves = split_dataset(session.train_set, config.seed)
-    sampled = config.method == "sampled"
-    if sampled and processes.several:
+    if config.method == "sampled" and processes.several:
         raise ValueError("method sampled runs in one process: start it without torchrun, or give --method darts")
-    engine = "plain" if sampled else config.supernet.engine  # of one operation an edge there is nothing to batch
-    how = engine, config.supernet.recompute, config.partial_channels, sampled
-    supernet = session.build(lambda: Supernet(space, session.classes, *how), partial(search_memory, config=config))
+    make = partial(make_supernet, config, space, session.classes)
+    supernet = session.build(make, partial(search_memory, config=config))
     supernet = supernet.to(session.device)
     sampling = AlphaSampling(space, config.architecture, config.seed, config.epochs)
     if config.architecture.varies:

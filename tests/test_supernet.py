@@ -486,3 +486,45 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(supernet(x), other(x))
     assert not any("mask" in name for name in supernet.state_dict())  # it follows from the space
     assert NONE in supernet.space.operations and not any(".none." in name for name in supernet.state_dict())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_weighed_heads_count_by_the_paths_that_end_there_and_beta_of_the_last_layer_learns(training: bool) -> None:
+    searched = space(layers=3, levels=3)
+    plain = supernet_of(searched).train(training)
+    fast = Supernet(searched, CLASSES, "fast", weigh_heads=True).double().train(training)
+    fast.load_state_dict(plain.state_dict())
+    x, sample = images(), plain.sample()
+    paths = {}  # by hand: the product of betas along every path
+    for levels in itertools.product(range(3), repeat=3):
+        steps = list(zip((0, *levels), levels, strict=False))
+        if all(abs(a - b) <= 1 for a, b in steps):
+            paths[levels] = float(np.prod([float(sample.beta[i, a, b - a + 1]) for i, (a, b) in enumerate(steps)]))
+    assert sum(paths.values()) == pytest.approx(1)
+    ends = [sum(p for levels, p in paths.items() if levels[-1] == end) for end in range(3)]
+    summed = copy.deepcopy(plain)
+    predictions: list[Tensor] = []
+    for head in summed.heads:
+        head.register_forward_hook(lambda *a: predictions.append(a[2]))
+    summed(x)
+    expected = sum(
+        p * F.interpolate(y, (33, 47), mode="bilinear", align_corners=True)
+        for p, y in zip(ends, predictions, strict=True)
+    )  # type: ignore[misc]
+    plain.weigh_heads = True
+    outputs, gradients = [], []
+    for supernet in (plain, fast):
+        supernet.zero_grad()
+        outputs.append(supernet(x))
+        outputs[-1].square().mean().backward()
+        assert supernet.architecture.beta.grad is not None
+        gradients.append(supernet.architecture.beta.grad)
+    torch.testing.assert_close(outputs[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
+    there = plain.architecture.mask[-1] & (plain.architecture.mask[-1].sum(1) > 1)[:, None]
+    assert (gradients[0][-1][there].abs() > 1e-9).all()
+    genotype = random_genotype(searched, 0)  # a forced path ends at one level with certainty
+    forced = plain(x, plain.architecture.decided(genotype))
+    plain.weigh_heads = False
+    assert torch.equal(forced, plain(x, plain.architecture.decided(genotype))) or training

@@ -24,7 +24,7 @@ from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.names import CHECKPOINT, read_config
-from nas.supernet.network import FixedArchitecture, Supernet, decode_supernet
+from nas.supernet.network import FixedArchitecture, decode_supernet, make_supernet
 from nas.training.devices import choose_device, set_float32
 from nas.training.progress import StepProgress
 from search_spaces.genotype import Block, Genotype, state_names
@@ -123,7 +123,7 @@ def decode_by_perturbation(
     set_float32(place, config.precision)
     validation = validation_split(config)
     space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
-    supernet = Supernet(space, classes, config.supernet.engine, partial_channels=config.partial_channels).to(place)
+    supernet = make_supernet(config, space, classes).to(place)
     supernet.load_state_dict(saved["supernet"])
     with (
         StepProgress(validations(space), quiet=quiet) as progress,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from search_spaces.genotype import Genotype, state_names, transition_mask
 from search_spaces.space import SearchSpace
 
-__all__ = ["Architecture", "ArchitectureSample"]
+__all__ = ["Architecture", "ArchitectureSample", "passing"]
 
 INITIAL_SPREAD = 1e-3
 """Standard deviation of the initial logits: nearly uniform, but not the same for two operations (as in DARTS)."""
@@ -41,6 +41,18 @@ class ArchitectureSample:
         """
         weights = None if self.edge_weights is None else self.edge_weights * kept.any(1)
         return dataclasses.replace(self, alpha=self.alpha * kept, edge_weights=weights)
+
+
+def passing(beta: Tensor) -> list[Tensor]:
+    """Probabilities that a path passes the nodes of each layer: beta [layers, levels, 3] -> layers times [levels]."""
+    passes, layers = torch.zeros_like(beta[0, :, 0]), []
+    passes[0] = 1  # the stem
+    nothing = torch.zeros_like(passes[:1])
+    for steps in beta:
+        finer, same, coarser = (passes[:, None] * steps).unbind(1)  # [levels] each
+        passes = torch.cat([finer[1:], nothing]) + same + torch.cat([nothing, coarser[:-1]])
+        layers.append(passes)
+    return layers
 
 
 class Architecture(nn.Module):

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.decoding import decode
-from nas.config import Engine, Recompute
+from nas.config import Engine, Recompute, SearchConfig
 from nas.supernet.alpha_sampling import AlphaSampling
-from nas.supernet.architecture import Architecture, ArchitectureSample
+from nas.supernet.architecture import Architecture, ArchitectureSample, passing
 from nas.supernet.engine.alpha_cache import AlphaCache
 from nas.supernet.engine.fast_node import FastNode
 from nas.supernet.node import Node, Source
@@ -33,7 +33,7 @@ from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, r
 from search_spaces.space import SearchSpace
 from search_spaces.validation import choice
 
-__all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet"]
+__all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet", "make_supernet"]
 
 MAX_CANDIDATES = 200_000
 """Candidate operations: 26 times those of Auto-DeepLab."""
@@ -98,6 +98,8 @@ class Supernet(nn.Module):
             edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no edge weights.
         samples_paths: Adds the weights with which a node reads the H^{l-2} of a single path from another level. For the
             plain engine.
+        weigh_heads: Weighs the logits of each head by the probability that a path ends at its level, so that beta of
+            the last layer gets a gradient. False: they are summed (the paper).
 
     Raises:
         ValueError: Fewer than two classes; partial channels that do not divide the channels; in training mode, a batch
@@ -114,6 +116,7 @@ class Supernet(nn.Module):
         recompute: Recompute = "none",
         partial_channels: int = 1,
         samples_paths: bool = False,
+        weigh_heads: bool = False,
     ) -> None:
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
@@ -122,7 +125,7 @@ class Supernet(nn.Module):
         choice("recompute", recompute, get_args(Recompute))
         assert not (samples_paths and engine == "fast")
         node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
-        self.engine, self.recompute = engine, recompute
+        self.engine, self.recompute, self.weigh_heads = engine, recompute, weigh_heads
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
@@ -183,7 +186,10 @@ class Supernet(nn.Module):
         else:
             outputs = dict(enumerate(self.trellis(before, stem, sample)))
         ends = range(len(self.heads)) if path is None else path[-1:]
-        predictions = [resize(self.heads[level](outputs[level]), _size(x)) for level in ends]
+        predictions = [self.heads[level](outputs[level]) for level in ends]
+        if self.weigh_heads and path is None:
+            predictions = [p * y for p, y in zip(passing(sample.beta)[-1], predictions, strict=False)]
+        predictions = [resize(y, _size(x)) for y in predictions]
         return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
 
     def trellis(self, before: Tensor, stem: Tensor, sample: ArchitectureSample) -> list[Tensor]:
@@ -275,6 +281,13 @@ class FixedArchitecture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.supernet(x, self.sample)
+
+
+def make_supernet(config: SearchConfig, space: SearchSpace, classes: int) -> Supernet:
+    """The supernet of a search's settings."""
+    sampled, how = config.method == "sampled", config.supernet
+    engine = "plain" if sampled else how.engine  # of one operation an edge there is nothing to batch
+    return Supernet(space, classes, engine, how.recompute, config.partial_channels, sampled, how.weigh_heads)
 
 
 def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:

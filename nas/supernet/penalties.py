@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.config import CostName, SearchConfig
-from nas.supernet.architecture import Architecture
+from nas.supernet.architecture import Architecture, passing
 from nas.supernet.network import Supernet
 from search_spaces.genotype import Genotype
 from search_spaces.operations import OPERATIONS
@@ -79,16 +79,7 @@ class ExpectedCost:
     def _of(self, alpha: Tensor, beta: Tensor, kept: Tensor) -> Tensor:
         """The sum over nodes of P(the path passes it) times the cost of a cell there; kept [E], P(edge is kept)."""
         cells = self._table @ (kept[:, None] * alpha.double()).sum(0)  # [levels]
-        steps = beta.double()  # [layers, levels, 3]
-        passes = torch.zeros_like(cells)
-        passes[0] = 1  # the stem
-        total = torch.zeros_like(cells[0])
-        for layer in range(self.space.layers):
-            finer, same, coarser = (passes[:, None] * steps[layer]).unbind(1)  # [levels] each
-            nothing = torch.zeros_like(finer[:1])
-            passes = torch.cat([finer[1:], nothing]) + same + torch.cat([nothing, coarser[:-1]])
-            total = total + (passes * cells).sum()
-        return total
+        return torch.stack([(passes * cells).sum() for passes in passing(beta.double())]).sum()
 
 
 def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
