@@ -181,6 +181,9 @@ class ArchitectureConfig(Settings):
     entropy: float = 0.0
     """Weight of the relative entropy of alpha in the architecture's loss at the end of the run, at least 0; it rises
     linearly from 0 at start_epoch, so that alpha decides late (DA2S). 0: off."""
+    none: Literal["keep", "no_share"] = "keep"
+    """keep gives the operation none its share of alpha (the paper), though it is never decoded; no_share leaves it out
+    of the softmax."""
     sampling: Sampling = "none"
     """none weighs all operations by alpha; gumbel draws one operation per edge and step by alpha (hard Gumbel-softmax,
     GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one."""
@@ -447,6 +450,7 @@ class SearchConfig(RunConfig):
             others = {
                 **{f"architecture.{name}": True for name in varies},
                 "architecture.cost_weight": self.architecture.cost_weight > 0,
+                "architecture.none": self.architecture.none != "keep",
                 "partial_channels": self.partial_channels > 1,
                 "supernet.recompute": self.supernet.recompute != "none",
                 "supernet.graphs": self.supernet.graphs,

@@ -170,12 +170,12 @@ def _measure_networks(session: Session[SearchConfig, SearchState], found: _Searc
         return forced_matrix(supernet, genotype, batches, session.validation_images(), *rest, each=each)
 
     def measure(genotype: Genotype) -> Measured:
-        return Measured(genotype, matrix_of(genotype).mean_iou(), cost(genotype))
+        return Measured(genotype, matrix_of(genotype).mean_iou(), {"operations": cost(genotype)})
 
     found.weights.settle()
     try:
         if last and how.evolve:
-            measured = evolved(supernet.space, how.evolve, config.seed, measure)
+            measured = evolved(supernet.space, how.evolve, config.seed, measure, "operations")
         else:
             networks = drawn_networks(supernet.space, how.top if last else PROBES, config.seed)
             measured = [measure(genotype) for genotype in networks]

@@ -18,7 +18,9 @@ from torch import Tensor
 import nas.choosing
 import nas.runs.epoch_log
 import strategies
-from nas.choosing import Measured, drawn_network, drawn_networks, evolved, pareto
+from cli import decode
+from decoders.candidates import Relaxed, best_candidates
+from nas.choosing import Measured, decode_by_supernet, drawn_network, drawn_networks, evolved, pareto
 from nas.config import ArchitectureConfig, HealthConfig, SampledConfig, SearchConfig, SupernetConfig
 from nas.darts import search
 from nas.runs.checkpoint import load_checkpoint
@@ -240,6 +242,72 @@ def test_an_interrupt_while_networks_are_measured_saves_the_supernet_as_it_was(
     check_same_run(finished, tmp_path / "run", "search")
 
 
+@pytest.fixture(scope="module")
+def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return search(settings(tmp_path_factory.mktemp("darts"), epochs=2), quiet=True).folder
+
+
+def test_the_end_of_a_search_is_what_decoding_by_supernet_finds(finished: Path) -> None:
+    found = decode_by_supernet(finished, top=3, quiet=True)
+    genotype = load_genotype(finished / "genotype.json")
+    assert (found[0].genotype.cell, found[0].genotype.path) == (genotype.cell, genotype.path)
+    assert found[0].miou == pytest.approx(genotype.provenance["supernet_val_miou"], abs=1e-12)
+    assert [one.miou for one in found] == sorted((one.miou for one in found), reverse=True)
+
+
+def test_the_most_probable_networks_of_a_relaxed_search_are_measured(relaxed: Path) -> None:
+    stored = load_genotype(relaxed / "genotype.json")
+    found = decode_by_supernet(relaxed, top=4, quiet=True)
+    best = best_candidates(Relaxed(stored.alpha, stored.beta, stored.space.operations), 4)  # type: ignore[arg-type]
+    measured = {(one.genotype.cell, one.genotype.levels) for one in found}
+    assert measured == {(one.cell, one.levels) for one in best}
+    line = read_metrics(relaxed)[-1]["health"]["forced_miou"]  # with statistics of other batches
+    own = next(one for one in found if (one.genotype.cell, one.genotype.path) == (stored.cell, stored.path))
+    assert own.miou == pytest.approx(line, abs=0.1) and own.genotype.alpha is not None
+
+
+@pytest.mark.parametrize("which", ["finished", "relaxed"])
+def test_the_command_lists_networks_within_limits_and_writes_the_best(
+    which: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    run, size = request.getfixturevalue(which), ["--input", "64x64", "--device", "cpu", "--json"]
+    before = sorted(run.iterdir())
+    decode.main([str(run), "--by", "supernet", "--top", "5", *size])
+    everything = json.loads(capsys.readouterr().out)["candidates"]
+    bound = sorted(one["multiply_adds"] for one in everything)[2]
+    written = tmp_path / "best.json"
+    common = [str(run), "--by", "supernet", "--max-multiply-adds", str(bound)]
+    decode.main([*common, "--top", "5", *size, "-o", str(written)])
+    within = json.loads(capsys.readouterr().out)["candidates"]
+    assert within and all(one["multiply_adds"] <= bound for one in within)
+    assert list(load_genotype(written).path) == within[0]["path"]
+    decode.main([*common, "--evolve", "8", *size])
+    front = json.loads(capsys.readouterr().out)["candidates"]
+    for key in ("forced_miou", "multiply_adds"):
+        assert [one[key] for one in front] == sorted((one[key] for one in front), reverse=True)
+    assert sorted(run.iterdir()) == before
+    decode.main([str(run), "--by", "supernet", "--top", "2", "--images", "1", *size[:-1]])
+    text = capsys.readouterr().out
+    assert "mIoU %" in text and "with the supernet's weights, on 1 images" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--evolve", "8"], "--evolve is for --by supernet"),
+        (["--by", "supernet", "--evolve", "8", "--top", "2"], "leave --top out"),
+        (["--by", "supernet", "--vary", "path", "--top", "2"], "--vary does nothing"),
+        (["--by", "supernet", "--pareto", "parameters"], "--pareto does nothing with --by supernet without --evolve"),
+        (["--by", "supernet", "--as-is"], "--as-is decodes nothing"),
+        (["--by", "supernet", "--evolve", "0"], "--evolve is 0"),
+        (["--by", "supernet", "--top", "2", "--max-parameters", "1"], "is within"),
+    ],
+)
+def test_options_without_effect_are_refused(finished: Path, options: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        decode.main([str(finished), *options])
+
+
 def test_an_evolution_at_the_end_measures_no_network_twice(tmp_path: Path) -> None:
     run = search(sampled(tmp_path, epochs=1, sampled=SampledConfig(evolve=12)), quiet=True)
     assert 1 < run.genotype.provenance["networks"] <= 12
@@ -251,22 +319,22 @@ def test_evolution_finds_the_front_of_a_small_space() -> None:
 
     def measure(genotype: Genotype) -> Measured:
         worth = sum(weight[name] for name in genotype.cell[0].operations)
-        return Measured(genotype, worth / 10, worth + sum(genotype.levels))
+        return Measured(genotype, worth / 10, {"cost": worth + sum(genotype.levels)})
 
-    seen = evolved(searched, 200, 3, measure)
-    again = evolved(searched, 200, 3, measure)
+    seen = evolved(searched, 200, 3, measure, "cost")
+    again = evolved(searched, 200, 3, measure, "cost")
     assert [one.genotype.to_json() for one in seen] == [one.genotype.to_json() for one in again]
     assert len({(one.genotype.cell, one.genotype.path) for one in seen}) == len(seen)
-    front = pareto(seen)
+    front = pareto(seen, "cost")
     assert [one.miou for one in front] == sorted((one.miou for one in front), reverse=True)
-    assert (front[0].miou, front[0].cost) == (0.8, 8) and (front[-1].miou, front[-1].cost) == (0.2, 2)
+    assert (front[0].miou, front[0].costs["cost"]) == (0.8, 8) and (front[-1].miou, front[-1].costs["cost"]) == (0.2, 2)
 
 
 def test_a_front_leaves_out_what_another_beats() -> None:
     genotype = random_genotype(space(), 0)
     points = [(0.5, 5.0), (0.4, 5.0), (0.4, 3.0), (0.4, 4.0), (0.6, 9.0), (0.1, 10.0)]
-    front = pareto([Measured(genotype, miou, cost) for miou, cost in points])
-    assert [(one.miou, one.cost) for one in front] == [(0.6, 9.0), (0.5, 5.0), (0.4, 3.0)]
+    front = pareto([Measured(genotype, miou, {"cost": cost}) for miou, cost in points], "cost")
+    assert [(one.miou, one.costs["cost"]) for one in front] == [(0.6, 9.0), (0.5, 5.0), (0.4, 3.0)]
 
 
 def test_drawn_networks_differ_and_end_where_the_space_does() -> None:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import strategies
+from nas.config import ArchitectureConfig
+from nas.supernet.alpha_sampling import AlphaSampling
 from nas.supernet.architecture import Architecture, ArchitectureSample
 from nas.supernet.network import FixedArchitecture, Supernet
 from nas.supernet.node import MixedOperation, Node, Source
@@ -494,12 +496,12 @@ def test_weighed_heads_count_by_the_paths_that_end_there_and_beta_of_the_last_la
     plain = supernet_of(searched).train(training)
     fast = Supernet(searched, CLASSES, "fast", weigh_heads=True).double().train(training)
     fast.load_state_dict(plain.state_dict())
-    x, sample = images(), plain.sample()
+    x, betas = images(), plain.sample().beta.detach()
     paths = {}  # by hand: the product of betas along every path
     for levels in itertools.product(range(3), repeat=3):
         steps = list(zip((0, *levels), levels, strict=False))
         if all(abs(a - b) <= 1 for a, b in steps):
-            paths[levels] = float(np.prod([float(sample.beta[i, a, b - a + 1]) for i, (a, b) in enumerate(steps)]))
+            paths[levels] = float(np.prod([float(betas[i, a, b - a + 1]) for i, (a, b) in enumerate(steps)]))
     assert sum(paths.values()) == pytest.approx(1)
     ends = [sum(p for levels, p in paths.items() if levels[-1] == end) for end in range(3)]
     summed = copy.deepcopy(plain)
@@ -507,10 +509,9 @@ def test_weighed_heads_count_by_the_paths_that_end_there_and_beta_of_the_last_la
     for head in summed.heads:
         head.register_forward_hook(lambda *a: predictions.append(a[2]))
     summed(x)
-    expected = sum(
-        p * F.interpolate(y, (33, 47), mode="bilinear", align_corners=True)
-        for p, y in zip(ends, predictions, strict=True)
-    )  # type: ignore[misc]
+    expected = torch.zeros(1)
+    for share, y in zip(ends, predictions, strict=True):
+        expected = expected + share * F.interpolate(y, (33, 47), mode="bilinear", align_corners=True)
     plain.weigh_heads = True
     outputs, gradients = [], []
     for supernet in (plain, fast):
@@ -528,3 +529,38 @@ def test_weighed_heads_count_by_the_paths_that_end_there_and_beta_of_the_last_la
     forced = plain(x, plain.architecture.decided(genotype))
     plain.weigh_heads = False
     assert torch.equal(forced, plain(x, plain.architecture.decided(genotype))) or training
+
+
+def test_none_without_a_share_is_a_softmax_over_the_others_in_both_engines() -> None:
+    searched = space()
+    with_none = supernet_of(searched)
+    assert searched.operations[0] == NONE
+    supernets = [Supernet(searched, CLASSES, engine, none_share=False).double() for engine in ("plain", "fast")]
+    outputs = []
+    for supernet in supernets:
+        supernet.load_state_dict(with_none.state_dict())
+        alpha = supernet.sample().alpha
+        assert (alpha[:, 0] == 0).all()
+        torch.testing.assert_close(alpha[:, 1:], with_none.architecture.alpha[:, 1:].softmax(1))
+        outputs.append(supernet(images()))
+        outputs[-1].square().mean().backward()
+        gradient = supernet.architecture.alpha.grad
+        assert gradient is not None and (gradient[:, 0] == 0).all() and (gradient[:, 1:] != 0).any()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampling", ["none", "gumbel"])
+def test_none_without_a_share_is_never_drawn_and_its_entropy_is_finite(sampling: Any) -> None:
+    searched = space()
+    config = ArchitectureConfig(none="no_share", sampling=sampling, entropy=1.0, start_epoch=0)
+    supernet = Supernet(searched, CLASSES, none_share=False)
+    draws = AlphaSampling(searched, config, 0, 2)
+    supernet.alpha_sampling = draws
+    for step in range(20):
+        draws.begin("weight", 1, step, 20, torch.device("cpu"))
+        alpha = supernet.sample().alpha
+        assert (alpha[:, 0] == 0).all() and alpha.isfinite().all()
+    (draws.penalty(supernet.architecture.logits()) + alpha.square().sum()).backward()
+    assert supernet.architecture.alpha.grad is not None and supernet.architecture.alpha.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"none is no_share, but the space test has no operation none"):
+        AlphaSampling(space(operations=("skip", "separable_3x3")), config, 0, 2)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.config import ArchitectureConfig
-from search_spaces.operations import SKIP
+from search_spaces.operations import NONE, SKIP
 from search_spaces.space import SearchSpace
 
 __all__ = ["AlphaSampling"]
@@ -43,11 +43,15 @@ class AlphaSampling:
 
     def __init__(self, space: SearchSpace, config: ArchitectureConfig, seed: int, epochs: int) -> None:
         self.config, self.seed, self.epochs = config, seed, epochs
-        if config.skip_dropout > 0 and SKIP not in space.operations:
-            raise ValueError(
-                f"architecture.skip_dropout is {config.skip_dropout}, but the space {space.name} has no operation "
-                "skip: leave it out"
-            )
+        for setting, on, name in (
+            ("skip_dropout", config.skip_dropout > 0, SKIP),
+            ("none", config.none == "no_share", NONE),
+        ):
+            if on and name not in space.operations:
+                raise ValueError(
+                    f"architecture.{setting} is {getattr(config, setting)}, but the space {space.name} has no "
+                    f"operation {name}: leave it out"
+                )
         self._skip = np.array([name == SKIP for name in space.operations])
         self._shape = (len(space.edges), len(space.operations))
         self._weight = 0.0

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.genotype import Genotype, state_names, transition_mask
+from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
 __all__ = ["Architecture", "ArchitectureSample", "passing"]
@@ -67,25 +68,33 @@ class Architecture(nn.Module):
     Args:
         space: The search space.
         weighs_edges: Adds logits of the edges; drawn last, so that those of alpha and beta stay the same.
+        none_share: Whether `none` has a share of alpha. False: 0, and the softmax is over the other operations.
     """
 
     mask: Tensor
+    shared: Tensor
 
-    def __init__(self, space: SearchSpace, weighs_edges: bool = False) -> None:
+    def __init__(self, space: SearchSpace, weighs_edges: bool = False, none_share: bool = True) -> None:
         super().__init__()
         self.space = space
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges), len(space.operations)))
         self.beta = nn.Parameter(INITIAL_SPREAD * torch.randn(space.layers, space.levels, 3))
         self.edges = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges))) if weighs_edges else None
         self.register_buffer("mask", torch.from_numpy(transition_mask(space)), persistent=False)
+        shared = torch.tensor([none_share or name != NONE for name in space.operations])
+        self.register_buffer("shared", shared, persistent=False)
 
     def forward(self) -> ArchitectureSample:
         """The probabilities that the logits stand for."""
-        alpha = self.alpha.softmax(dim=-1)
+        alpha = self.logits().softmax(dim=-1)
         # The lowest finite number, not -inf: then a row without any edge gives no NaN, and the mask zeroes it.
         lowest = torch.finfo(self.beta.dtype).min
         beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
         return ArchitectureSample(alpha, beta, self._edge_weights())
+
+    def logits(self) -> Tensor:
+        """The logits of alpha [E, O]; those of operations without a share are so low that their softmax is 0."""
+        return self.alpha.masked_fill(~self.shared, torch.finfo(self.alpha.dtype).min)
 
     @torch.no_grad()
     def decided(self, genotype: Genotype) -> ArchitectureSample:

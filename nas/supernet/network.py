@@ -100,6 +100,7 @@ class Supernet(nn.Module):
             plain engine.
         weigh_heads: Weighs the logits of each head by the probability that a path ends at its level, so that beta of
             the last layer gets a gradient. False: they are summed (the paper).
+        none_share: As for `Architecture`.
 
     Raises:
         ValueError: Fewer than two classes; partial channels that do not divide the channels; in training mode, a batch
@@ -117,6 +118,7 @@ class Supernet(nn.Module):
         partial_channels: int = 1,
         samples_paths: bool = False,
         weigh_heads: bool = False,
+        none_share: bool = True,
     ) -> None:
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
@@ -130,7 +132,7 @@ class Supernet(nn.Module):
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space, self.classes = space, classes
-        self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
+        self.architecture = Architecture(space, partial_channels > 1, none_share)
         self.stem = SearchStem(space)
         self.nodes = nn.ModuleDict()
         transitions: list[tuple[int, int, int]] = []
@@ -166,7 +168,7 @@ class Supernet(nn.Module):
         sample = self.architecture()
         if self.alpha_sampling is None:
             return sample
-        return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.alpha, self.training))
+        return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.logits(), self.training))
 
     def forward(self, x: Tensor, sample: ArchitectureSample | None = None) -> Tensor:
         """The logits of images for an architecture sample; None: the current `sample()`.
@@ -287,7 +289,8 @@ def make_supernet(config: SearchConfig, space: SearchSpace, classes: int) -> Sup
     """The supernet of a search's settings."""
     sampled, how = config.method == "sampled", config.supernet
     engine = "plain" if sampled else how.engine  # of one operation an edge there is nothing to batch
-    return Supernet(space, classes, engine, how.recompute, config.partial_channels, sampled, how.weigh_heads)
+    options = sampled, how.weigh_heads, config.architecture.none == "keep"
+    return Supernet(space, classes, engine, how.recompute, config.partial_channels, *options)
 
 
 def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:

@@ -53,7 +53,9 @@ class ExpectedCost:
         self._kept = torch.tensor(shares, dtype=torch.float64).to(like.device)  # [E]
         mask = architecture.mask.double()
         ways = mask / mask.sum(-1, keepdim=True).clamp(min=1)
-        self.start = float(self._of(torch.zeros_like(like).softmax(-1).detach(), ways, self._kept))
+        self.start = float(
+            self._of((architecture.shared / architecture.shared.sum()).expand_as(like), ways, self._kept)
+        )
         """The cost of the relaxed architecture with uniform alpha and beta."""
 
     def __call__(self) -> Tensor:
@@ -93,7 +95,7 @@ def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[
     settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
     if settings.entropy > 0 and sampling is not None:
-        terms.append(partial(sampling.penalty, supernet.architecture.alpha))
+        terms.append(lambda: sampling.penalty(supernet.architecture.logits()))
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
         terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))
