@@ -1,10 +1,10 @@
 """Choosing a genotype by what networks do with the weights of a supernet, and the draws that train such a supernet.
 
 One-shot search with sampled single paths (Guo et al., "Single path one-shot neural architecture search with uniform
-sampling", ECCV 2020, sections 3.2 and 3.3): each step trains the weights of one random network; then networks are
-measured with these weights, batch-norm statistics estimated for each, and the best is taken. Strict fairness is that of
-FairNAS (Chu et al., ICCV 2021, section 3.2): within a round, every operation of an edge is trained once. There, the
-gradients of a round make one update, on one batch; here, each network of a round makes its own, on its own batch.
+sampling", ECCV 2020): each step trains the weights of one random network; then networks are measured with these
+weights, batch-norm statistics estimated for each, and the best is taken. Strict fairness is that of FairNAS (Chu et
+al., ICCV 2021): within a round, every operation of an edge is trained once. There, the gradients of a round make one
+update, on one batch; here, each network of a round makes its own, on its own batch.
 """
 
 from __future__ import annotations

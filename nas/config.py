@@ -63,7 +63,7 @@ SyncBatchNorm = Literal["gpu", "always", "never"]
 Engine = Literal["plain", "fast"]
 Recompute = Literal["none", "node"]
 Cache = Literal["none", "memory", "disk"]
-Sampling = Literal["none", "gumbel"]
+Sampling = Literal["none", "gumbel", "sigmoid", "dirichlet"]
 CostName = Literal["multiply_adds", "parameters"]
 Method = Literal["darts", "sampled"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
@@ -186,7 +186,14 @@ class ArchitectureConfig(Settings):
     of the softmax."""
     sampling: Sampling = "none"
     """none weighs all operations by alpha; gumbel draws one operation per edge and step by alpha (hard Gumbel-softmax,
-    GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one."""
+    GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one; sigmoid weighs each
+    operation by itself (FairDARTS); dirichlet draws alpha in each step (DrNAS) and validates with its mean."""
+    beta_decay: float = 0.0
+    """Weight of the mean over edges of log sum exp of alpha's logits in the architecture's loss at the end of the run,
+    at least 0; it rises linearly from 0 at start_epoch (Beta-DARTS). 0: off."""
+    zero_one: float = 0.0
+    """Weight of the zero-one loss, which drives each sigmoid to 0 or 1, at least 0 (FairDARTS: 10; for sampling
+    sigmoid). 0: off."""
     cost_weight: float = 0.0
     """Weight in the architecture's loss of the relaxed network's cost above cost_target, at least 0; the cost is
     relative to that of uniform alpha and beta. 0: off."""
@@ -203,7 +210,13 @@ class ArchitectureConfig(Settings):
         self.limit("lr", above=0)
         self.limit("betas", least=0, below=1)
         self.limit("skip_dropout", least=0, below=1)
-        self.limit("weight_decay", "start_epoch", "entropy", "cost_weight", "cost_target", least=0)
+        self.limit("weight_decay", "start_epoch", "entropy", "beta_decay", "zero_one", least=0)
+        self.limit("cost_weight", "cost_target", least=0)
+        require(
+            self.zero_one == 0 or self.sampling == "sigmoid",
+            f"architecture.zero_one is {self.zero_one}, but is for architecture.sampling sigmoid: give that, or leave "
+            "it out",
+        )
         require(
             self.cost_weight > 0 or (self.cost_target, self.cost) == (0.5, "multiply_adds"),
             f"architecture.cost_target is {self.cost_target} and architecture.cost {self.cost}, but "
@@ -213,7 +226,8 @@ class ArchitectureConfig(Settings):
     @property
     def varies(self) -> tuple[str, ...]:
         """Names of the settings that are on and make the use of alpha differ from step to step."""
-        on = {"skip_dropout": self.skip_dropout > 0, "entropy": self.entropy > 0, "sampling": self.sampling != "none"}
+        weights = {name: getattr(self, name) > 0 for name in ("skip_dropout", "entropy", "beta_decay", "zero_one")}
+        on = {**weights, "sampling": self.sampling != "none"}
         return tuple(name for name, there in on.items() if there)
 
 

@@ -7,7 +7,6 @@ work spaces of kernels, and memory that the allocator cannot reuse.
 
 from __future__ import annotations
 
-import copy
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -213,13 +212,15 @@ def search_memory(supernet: Supernet, config: SearchConfig) -> int:
     images = (config.loader.batch_size, *config.loader.augment.crop)
     weights = (supernet.weights(), OPTIMIZERS["sgd"].states(config.optimizer.momentum))
     if config.method == "sampled":  # of the networks, those at the finest level have the largest tensors
-        needed, single = [], copy.copy(supernet)
-        for name in space.operations:
-            if name != NONE:
-                cell = (Block(CELL_INPUTS, (name, name)),) * space.blocks
-                single.forced = Genotype(space, cell, space.strides[:1] * space.layers)
-                needed.append(step_memory(single, [weights], images, config.precision, config.accumulate))
-        return max(needed)
+        needed, single = [], supernet.finest()
+        others = sum(p.nbytes for p in weights[0]) - sum(p.nbytes for p in single.weights())
+        modules = sum(1 for _ in supernet.modules()) - sum(1 for _ in single.modules())
+        trained = [(single.weights(), weights[1])]
+        for name in set(space.operations) - {NONE}:
+            cell = (Block(CELL_INPUTS, (name, name)),) * space.blocks
+            single.forced = Genotype(space, cell, space.strides[:1] * space.layers)
+            needed.append(step_memory(single, trained, images, config.precision, config.accumulate))
+        return max(needed) + others * (2 + weights[1]) + modules * PER_MODULE
     full, repeated = space.levels + 1, None
     if space.layers > full:
         supernet = supernet.first_layers(full)

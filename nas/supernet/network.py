@@ -263,6 +263,13 @@ class Supernet(nn.Module):
         cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes)}  # a new dict: the copy shares that of `self`
         return cut
 
+    def finest(self) -> Supernet:
+        """The supernet with only the nodes and the head of the finest level, sharing its modules."""
+        cut = copy.copy(self)
+        nodes = {name: node for name, node in self.nodes.items() if name.endswith("_level0")}
+        cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes), "heads": self.heads[:1]}
+        return cut
+
     def _source(self, layer: int, level: int) -> Source:
         """Width and stride of H^layer at `level`; layers -1 and 0 are the stem's two outputs."""
         stem = self.space.stem

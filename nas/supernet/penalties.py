@@ -94,7 +94,7 @@ def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[
     """A function from a step's logits to the sum of its penalties, a scalar; None: there are no penalties."""
     settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
-    if settings.entropy > 0 and sampling is not None:
+    if sampling is not None and max(settings.entropy, settings.beta_decay, settings.zero_one) > 0:
         terms.append(lambda: sampling.penalty(supernet.architecture.logits()))
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
