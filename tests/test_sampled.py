@@ -23,6 +23,7 @@ from decoders.candidates import Relaxed, best_candidates
 from nas.choosing import Measured, decode_by_supernet, drawn_network, drawn_networks, evolved, pareto
 from nas.config import ArchitectureConfig, HealthConfig, SampledConfig, SearchConfig, SupernetConfig
 from nas.darts import search
+from nas.evaluation.memory import search_memory, step_memory
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
 from nas.supernet.network import Supernet
@@ -365,3 +366,17 @@ def test_a_run_from_before_the_setting_was_there_resumes(tmp_path: Path) -> None
     config = to_plain(settings(tmp_path))
     del config["method"], config["sampled"]
     assert from_plain(SearchConfig, config) == settings(tmp_path)
+
+
+def test_memory_of_a_step_is_that_of_one_network_next_to_all_weights(tmp_path: Path) -> None:
+    searched, config = load("autodeeplab-tiny"), sampled(tmp_path)
+    supernet = Supernet(searched, CLASSES, samples_paths=True)
+    needed = search_memory(supernet, config)
+    relaxed = search_memory(Supernet(searched, CLASSES), settings(tmp_path))
+    weights = sum(parameter.nbytes for parameter in supernet.weights())
+    assert 3 * weights < needed < relaxed + 3 * weights
+    assert supernet.forced is None
+    for seed in range(3):
+        supernet.forced = random_genotype(searched, seed)
+        images = (config.loader.batch_size, *config.loader.augment.crop)
+        assert step_memory(supernet, [(supernet.weights(), 1)], images) < 1.05 * needed
