@@ -12,12 +12,14 @@ from jsonargparse import Namespace
 
 from cli import common, networks
 from nas.config import DataChanged
+from nas.runs.names import GENOTYPE
 from retrain.config import CandidateConfig
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 from search_spaces.files import check_replaceable
 
 if TYPE_CHECKING:
+    from nas.choosing import Measured
     from retrain.budget import Decoded
     from search_spaces.genotype import Block, Genotype
 
@@ -54,6 +56,12 @@ MODES = {
         "--by perturbation: leave it out, or give that, too",
         ("images", "data_root", "data_changed", "device"),
     ),
+    "supernet": Mode(
+        "--by supernet",
+        "--by supernet lists networks",
+        "--by supernet: leave it out, or give that, too",
+        ("evolve", "images", "data_root", "data_changed", "device", "input", "classes", "network"),
+    ),
     "candidates": Mode(
         "--top, --pareto and the limits",
         "",
@@ -77,13 +85,22 @@ def make_parser() -> common.Parser:
     )
     parser.add_argument(
         "--by",
-        type=Literal["alpha", "perturbation"],
+        type=Literal["alpha", "perturbation", "supernet"],
         default="alpha",
         help="Choose operations and inputs by alpha; or by the loss of the supernet's validation mIoU without each of "
-        "them (DARTS-PT), which takes a validation for every operation of every edge: FILE must then be in the run "
-        "folder of its search, with checkpoint and data.",
+        "them (DARTS-PT), which takes a validation for every operation of every edge; or choose among whole networks "
+        "by their mIoU with the supernet's weights (--top of them, 50 if not given, or --evolve). FILE must then be in "
+        "the run folder of its search, or that folder, with checkpoint and data.",
     )
-    parser.add_optional("--images", "Validation images for --by perturbation; those of the run if not given.", int)
+    parser.add_optional(
+        "--evolve",
+        "Networks that an evolution (NSGA-II) measures for --by supernet: high mIoU at a low cost (--pareto, "
+        "multiply_adds if not given); lists the Pareto front.",
+        int,
+    )
+    parser.add_optional(
+        "--images", "Validation images for --by perturbation or supernet; those of the run if not given.", int
+    )
     parser.add_optional("--data_root", "Folder of the data set, if it has moved.")
     changed_help = "Reaction if the validation split has other samples than in the search: refuse if not given."
     parser.add_optional("--data_changed", changed_help, DataChanged)
@@ -95,7 +112,7 @@ def make_parser() -> common.Parser:
     parser.add_optional(
         "--device",
         "auto, cpu, cuda, cuda:N: measure the candidates' latency there (cpu, where latency is limited); or "
-        "compute --by perturbation there (auto).",
+        "compute --by perturbation or supernet there (auto).",
     )
     parser.add_class_arguments(NetworkConfig, "network")
     networks.shorten_kind(parser)
@@ -116,13 +133,19 @@ def main(arguments: list[str]) -> None:
     from decoders import path_probability, redecode
     from search_spaces.genotype import genotype_file, load_genotype
 
+    file = Path(values.file)
+    values.file = str(file / GENOTYPE) if file.is_dir() else values.file
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
     listed: list[Decoded] = []
+    measured: list[Measured] = []
     costs: dict[str, Any] = {}
     if mode == "candidates":
         costs, listed = _candidates(stored, config, values)
         genotype = listed[(config.candidate or 1) - 1].genotype
+    elif mode == "supernet":
+        costs, measured = _measured(stored, config, values)
+        genotype = measured[(config.candidate or 1) - 1].genotype
     elif mode == "perturbation":
         from nas.diagnostics.perturbation import decode_by_perturbation
 
@@ -145,11 +168,15 @@ def main(arguments: list[str]) -> None:
         facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
         if listed:
             facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
+        if measured:
+            facts |= {"costs_of": costs, "candidates": [measured_facts(one) for one in measured]}
         common.say(json.dumps(facts))
         common.say(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
         common.say(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
+    if measured:
+        common.say(f"{costs_line(costs)}:\n\n{measured_table(measured)}\n\ncandidate {config.candidate or 1}:")
     common.say(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
         common.say(line)
@@ -161,7 +188,8 @@ def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) ->
     Raises:
         ValueError: Two modes are selected, or an option would have no effect.
     """
-    asked = {"as_is": values.as_is, "perturbation": values.by == "perturbation", "candidates": config.asked}
+    asked = {"as_is": values.as_is, **{name: values.by == name for name in ("perturbation", "supernet")}}
+    asked["candidates"] = config.asked and not asked["supernet"]
     modes = [name for name in MODES if asked[name]]
     if len(modes) > 1:
         raise ValueError(f"{MODES[modes[0]].alone}: leave it out, or {MODES[modes[1]].asked_by}")
@@ -170,8 +198,18 @@ def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) ->
         for option in mode.options:
             if option in given and option not in acting:
                 raise ValueError(f"--{option} is for {mode.remedy}")
-    if values.images is not None and values.images < 1:
-        raise ValueError(f"--images is {values.images}: give a whole number from 1")
+    for name in ("images", "evolve"):
+        if values[name] is not None and values[name] < 1:
+            raise ValueError(f"--{name} is {values[name]}: give a whole number from 1")
+    if values.by == "supernet":
+        front = "--evolve lists the Pareto front"
+        if values.evolve and config.top:
+            raise ValueError(f"{front}: leave --top out, or give it without --evolve")
+        if config.vary or (config.pareto and not values.evolve):
+            name = "vary" if config.vary else "pareto"
+            raise ValueError(
+                f"--{name} does nothing with --by supernet{'' if config.vary else ' without --evolve'}: leave it out"
+            )
     if values.classes is not None and values.classes < 2:
         raise ValueError(f"--classes is {values.classes}: give at least 2")
     return modes[0] if modes else None
@@ -181,7 +219,10 @@ def _text(genotype: Genotype, mode: str | None, probability: float | None) -> st
     """Formats cell, path, and the way in which they were chosen."""
     from search_spaces.text import cell_table, path_trellis
 
-    how = []
+    how, lines = [], [cell_table(genotype), "", path_trellis(genotype), ""]
+    if mode == "supernet":
+        miou, images = (genotype.provenance[name] for name in ("forced_miou", "images"))
+        return "\n".join([*lines, f"mIoU {100 * miou:.2f} % with the supernet's weights, on {images} images"])
     if mode == "perturbation":
         how = ["operations and inputs are those without which the supernet loses most; the path is that of beta"]
     elif mode != "as_is" and probability is not None and genotype.edge_weights is not None:
@@ -190,7 +231,7 @@ def _text(genotype: Genotype, mode: str | None, probability: float | None) -> st
         how += ["no alpha and beta in the file: nothing was decoded, this is the architecture in the file"]
     else:
         how += [f"path probability {probability:.4g}"]
-    return "\n".join([cell_table(genotype), "", path_trellis(genotype), "", *how])
+    return "\n".join([*lines, *how])
 
 
 def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Decoded]]:
@@ -208,9 +249,32 @@ def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) 
         if not values.json:
             common.say(f"timing the parts of the networks on {timed_on(device)}", flush=True)
     listed = decode_candidates(genotype, config, values.network, classes, size, device)
-    if config.candidate is not None and config.candidate > len(listed):
-        raise ValueError(f"--candidate is {config.candidate}, but there are {len(listed)}: give one of these")
+    _check_candidate(config, len(listed))
     return costs_of(size, classes, values.network), listed
+
+
+def _measured(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Measured]]:
+    """Measures networks with the supernet's weights; returns the image, classes and network of their costs, too."""
+    from nas.choosing import decode_by_supernet
+    from nas.training.devices import choose_device
+    from retrain.budget import cost_table
+
+    size, folder = common.parse_size("--input", values.input or "512x1024"), Path(values.file).parent
+    classes, device = values.classes or networks.known_classes(genotype), values.device or "auto"
+    timed = choose_device(device) if config.needs_latency else None
+    table = cost_table(genotype.space, classes, values.network, size, timed)
+    cost = LATENCY if config.pareto == "latency" else config.pareto or "multiply_adds"
+    how = config.top or 50, values.evolve or 0, table, config.limits(), cost
+    changed: DataChanged = values.data_changed or "refuse"
+    where = values.images, device, values.data_root, values.json, changed
+    found = decode_by_supernet(folder, *how, *where)
+    _check_candidate(config, len(found))
+    return costs_of(size, classes, values.network), found
+
+
+def _check_candidate(config: CandidateConfig, number: int) -> None:
+    if config.candidate is not None and config.candidate > number:
+        raise ValueError(f"--candidate is {config.candidate}, but there are {number}: give one of these")
 
 
 def _draw(genotype: Genotype, file: str | None) -> list[Path]:
@@ -289,8 +353,29 @@ def candidate_table(listed: Sequence[Decoded]) -> str:
             row.append(f"{candidate.costs[LATENCY] / 1000:.3f}")
         row += [_difference(first, candidate.cell)] * cells
         rows.append(row)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    left = {1, len(heads) - 1} if cells else {1}
+    return _aligned(rows, {1, len(heads) - 1} if cells else {1})
+
+
+def measured_facts(one: Measured) -> dict[str, Any]:
+    """Returns a measured network in plain containers."""
+    genotype = one.genotype
+    return {"path": list(genotype.path), "cell": plain_cell(genotype.cell), "forced_miou": one.miou, **one.costs}
+
+
+def measured_table(measured: Sequence[Measured]) -> str:
+    """Formats measured networks, one a line, with the blocks that differ from those of the first."""
+    first, names = measured[0].genotype.cell, list(measured[0].costs)
+    rows = [["", "path", "mIoU %", *(name.replace("_", "-") for name in names), "cell"]]
+    for number, one in enumerate(measured, start=1):
+        costs = [f"{one.costs[name]:,}" for name in names]
+        path = "-".join(map(str, one.genotype.path))
+        rows.append([str(number), path, f"{100 * one.miou:.2f}", *costs, _difference(first, one.genotype.cell)])
+    return _aligned(rows, {1, len(rows[0]) - 1})
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> str:
+    """Aligns the columns of a table, these on the left, the others on the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             text.ljust(width) if column in left else text.rjust(width)

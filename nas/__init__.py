@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from search_spaces.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from nas.choosing import Measured, decode_by_supernet
     from nas.config import (
         ArchitectureConfig,
         AugmentConfig,

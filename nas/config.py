@@ -39,6 +39,7 @@ __all__ = [
     "Precision",
     "Recompute",
     "RunConfig",
+    "SampledConfig",
     "Sampling",
     "SearchConfig",
     "SgdConfig",
@@ -69,9 +70,10 @@ Recompute = Literal["none", "node"]
 Cache = Literal["none", "memory", "disk"]
 LabelIds = Literal["one-based", "zero-ignored"] | dict[int, int] | None
 Exif = Literal["turn", "ignore"]
-Sampling = Literal["none", "gumbel"]
+Sampling = Literal["none", "gumbel", "sigmoid", "dirichlet"]
 CostName = Literal["multiply_adds", "parameters"]
 DataChanged = Literal["refuse", "accept"]
+Method = Literal["darts", "sampled"]
 Decay = Literal["all", "convolutions", "dense_convolutions"]
 """Which weights decay: all parameters; the weights of convolutions; or those except depthwise ones."""
 
@@ -85,7 +87,7 @@ CHANGEABLE = frozenset(
     {
         *("epochs", "device", "out", "data_root", "data_changed", "space", "memory_check", "checkpoint_minutes"),
         *("health.gap_batches", "health.eigenvalue_steps", "health.stop_when_stable", "health.stop_on_collapse"),
-        *("supernet.engine", "supernet.recompute", "supernet.graphs"),
+        *("supernet.engine", "supernet.recompute", "supernet.graphs", "sampled.top", "sampled.evolve"),
         *("loader.workers", "loader.prefetch", "loader.cache"),
     }
 )
@@ -158,7 +160,7 @@ class LossNameConfig(Settings):
 
 @dataclass(frozen=True)
 class SupernetConfig(Settings):
-    """Speed and memory of the supernet; the results do not change."""
+    """How the supernet is computed. Only weigh_heads changes the results."""
 
     engine: Engine = "fast"
     """fast computes the operations of many edges in one call; plain loops over them, and fast is tested against it.
@@ -169,6 +171,9 @@ class SupernetConfig(Settings):
     graphs: bool = False
     """Record the work of a step once and replay it (CUDA graphs): faster if a step consists of many small operations.
     For NVIDIA GPUs only; takes some more memory."""
+    weigh_heads: bool = False
+    """Weigh the logits of the levels' heads by the probability that a path ends there (product of betas), so that beta
+    of the last layer gets a gradient; false sums them, as the paper does."""
 
     prefix = "supernet."
 
@@ -193,9 +198,19 @@ class ArchitectureConfig(Settings):
     entropy: float = 0.0
     """Weight of the relative entropy of alpha in the architecture's loss at the end of the run, at least 0; it rises
     linearly from 0 at start_epoch, so that alpha decides late (DA2S). 0: off."""
+    none: Literal["keep", "no_share"] = "keep"
+    """keep gives the operation none its share of alpha (the paper), though it is never decoded; no_share leaves it out
+    of the softmax."""
     sampling: Sampling = "none"
     """none weighs all operations by alpha; gumbel draws one operation per edge and step by alpha (hard Gumbel-softmax,
-    GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one."""
+    GDAS; its temperature falls linearly from 10 to 0.1) and validates with the likeliest one; sigmoid weighs each
+    operation by itself (FairDARTS); dirichlet draws alpha in each step (DrNAS) and validates with its mean."""
+    beta_decay: float = 0.0
+    """Weight of the mean over edges of log sum exp of alpha's logits in the architecture's loss at the end of the run,
+    at least 0; it rises linearly from 0 at start_epoch (Beta-DARTS). 0: off."""
+    zero_one: float = 0.0
+    """Weight of the zero-one loss, which drives each sigmoid to 0 or 1, at least 0 (FairDARTS: 10; for sampling
+    sigmoid). 0: off."""
     cost_weight: float = 0.0
     """Weight in the architecture's loss of the relaxed network's cost above cost_target, at least 0; the cost is
     relative to that of uniform alpha and beta. 0: off."""
@@ -212,7 +227,13 @@ class ArchitectureConfig(Settings):
         self.limit("lr", above=0)
         self.limit("betas", least=0, below=1)
         self.limit("skip_dropout", least=0, below=1)
-        self.limit("weight_decay", "start_epoch", "entropy", "cost_weight", "cost_target", least=0)
+        self.limit("weight_decay", "start_epoch", "entropy", "beta_decay", "zero_one", least=0)
+        self.limit("cost_weight", "cost_target", least=0)
+        require(
+            self.zero_one == 0 or self.sampling == "sigmoid",
+            f"architecture.zero_one is {self.zero_one}, but is for architecture.sampling sigmoid: give that, or leave "
+            "it out",
+        )
         require(
             self.cost_weight > 0 or (self.cost_target, self.cost) == (0.5, "multiply_adds"),
             f"architecture.cost_target is {self.cost_target} and architecture.cost {self.cost}, but "
@@ -222,8 +243,33 @@ class ArchitectureConfig(Settings):
     @property
     def varies(self) -> tuple[str, ...]:
         """Names of the settings that are on and make the use of alpha differ from step to step."""
-        on = {"skip_dropout": self.skip_dropout > 0, "entropy": self.entropy > 0, "sampling": self.sampling != "none"}
+        weights = {name: getattr(self, name) > 0 for name in ("skip_dropout", "entropy", "beta_decay", "zero_one")}
+        on = {**weights, "sampling": self.sampling != "none"}
         return tuple(name for name, there in on.items() if there)
+
+
+@dataclass(frozen=True)
+class SampledConfig(Settings):
+    """A supernet whose weights are trained through one random network a step (for method sampled)."""
+
+    fairness: Literal["none", "strict"] = "none"
+    """none draws the operations of each step alone; strict keeps path and inputs for as many steps as there are
+    operations, and gives each edge every operation once in them (FairNAS)."""
+    ends: Literal["paths", "levels"] = "paths"
+    """paths draws all paths alike, of which few end at the coarsest level; levels draws the last level first, so that
+    the heads of all levels learn alike."""
+    top: int = 50
+    """Random networks that are measured at the end, with the supernet's weights, and of which the best is the genotype
+    found; at least 1."""
+    evolve: int = 0
+    """Networks that an evolution (NSGA-II) measures at the end in place of top; 0: no evolution."""
+
+    prefix = "sampled."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.limit("top", least=1)
+        self.limit("evolve", least=0)
 
 
 @dataclass(frozen=True)
@@ -483,6 +529,12 @@ class SearchConfig(RunConfig):
     """Number of blocks, in place of the space's."""
     filter_multiplier: int | None = None
     """Filter multiplier, in place of the space's."""
+    method: Method = "darts"
+    """darts relaxes the space, and alpha and beta learn in turn with the weights; sampled trains the weights through
+    one random network a step, at the cost of one network, and chooses among networks by their mIoU with these weights.
+    """
+    sampled: SampledConfig = field(default_factory=SampledConfig)
+    """The draws of method sampled, and its choice at the end."""
     partial_channels: int = 1
     """P: the operations of an edge work on 1/P of its channels, the others bypass them, and a softmax weighs the edges
     into a block (PC-DARTS). A divisor of the filter multiplier; 1 mixes all channels."""
@@ -501,7 +553,7 @@ class SearchConfig(RunConfig):
         super().__post_init__()
         self.limit("partial_channels", "layers", "levels", "blocks", "filter_multiplier", least=1)
         require(
-            self.architecture.start_epoch < self.epochs,
+            self.method == "sampled" or self.architecture.start_epoch < self.epochs,
             f"architecture.start_epoch is {self.architecture.start_epoch} (counted from 0), and there is no such epoch "
             f"with --epochs {self.epochs}: alpha and beta would never learn; give --architecture.start-epoch "
             f"{self.epochs // 2}, or any below {self.epochs}, or more --epochs",
@@ -512,6 +564,29 @@ class SearchConfig(RunConfig):
             f"architecture.{(*varies, '')[0]} changes what each step computes, but supernet.graphs repeats a recorded "
             "one: leave one of them out, or give false",
         )
+
+        if self.method == "darts":
+            others = {f"sampled.{name}": True for name in self.sampled.changed()}
+        else:
+            others = {
+                **{f"architecture.{name}": True for name in varies},
+                "architecture.cost_weight": self.architecture.cost_weight > 0,
+                "architecture.none": self.architecture.none != "keep",
+                "partial_channels": self.partial_channels > 1,
+                "supernet.recompute": self.supernet.recompute != "none",
+                "supernet.graphs": self.supernet.graphs,
+                "supernet.weigh_heads": self.supernet.weigh_heads,
+                "health.eigenvalue_steps": self.health.eigenvalue_steps > 0,
+                "health.stop_when_stable": self.health.stop_when_stable is not None,
+                "health.stop_on_collapse": self.health.stop_on_collapse,
+            }
+            require(
+                self.health.gap_batches > 0,
+                "health.gap_batches is 0, but method sampled measures networks, whose batch norms need statistics: "
+                "give at least 1, or leave it out for 8",
+            )
+        for name, given in others.items():
+            require(not given, f"{name} has no meaning with method {self.method}: leave it out, or give another method")
 
     def learned(self, epoch: int) -> float:
         """Share done, after `epoch` (from 0), of the epochs in which alpha and beta learn; 0 or less: none."""

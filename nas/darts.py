@@ -1,7 +1,8 @@
-"""The search: first-order DARTS on a supernet (Auto-DeepLab, sections 4.2 and 5.1).
+"""The search: first-order DARTS on a supernet (Auto-DeepLab, sections 4.2 and 5.1), or sampled single paths.
 
 Weights learn on trainA, alpha and beta on trainB, in turn; each epoch ends with a validation, a decoded genotype and a
-checkpoint.
+checkpoint. By sampled paths (`nas.choosing`), there is no alpha and beta: trainB gives the batch-norm statistics of the
+networks that are measured at the end of an epoch, of which the best is the genotype.
 """
 
 from __future__ import annotations
@@ -19,32 +20,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas.choosing import Measured, drawn_network, drawn_networks, evolved
 from nas.config import SearchConfig, SgdConfig
 from nas.data.identity import data_provenance
 from nas.data.loading import Key, epoch_batches, split_dataset
 from nas.data.splits import steps_per_epoch
+from nas.diagnostics.discretization import forced_matrix
 from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
 from nas.evaluation.memory import search_memory
+from nas.evaluation.metrics import ConfusionMatrix
 from nas.runs.epoch_log import report_epoch, show_history
 from nas.runs.names import GENOTYPE, SPACE, RunError
+from nas.runs.pictures import SampleKeeper
 from nas.supernet.alpha_sampling import AlphaSampling
-from nas.supernet.network import Supernet, decode_supernet
-from nas.supernet.penalties import architecture_penalty
+from nas.supernet.network import Supernet, decode_supernet, make_supernet
+from nas.supernet.penalties import architecture_cost, architecture_penalty
 from nas.training.cuda_graphs import graph_pool
 from nas.training.distributed import ALONE, Processes
 from nas.training.interruption import GivenUp, InterruptedRun
 from nas.training.losses import make_loss
 from nas.training.optimizers import cosine, make_optimizer
-from nas.training.session import EachEpoch, RunState, Session, open_session
+from nas.training.session import SHOWN, EachEpoch, RunState, Session, open_session
 from nas.training.step import Execution, Stepper
 from search_spaces.files import write_atomically
-from search_spaces.genotype import Genotype
+from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.space import SearchSpace, available, load
 from search_spaces.validation import counted
 
 __all__ = ["SearchResult", "check_levels", "make_steppers", "resolve_space", "search"]
 
 KIND = "search"
+PROBES = 4
+"""Networks that are measured after each epoch of sampled paths: the first of those of the last epoch."""
 Halves = tuple[np.ndarray, ...]
 
 
@@ -89,17 +96,22 @@ def search(
         InterruptedRun: Ctrl-C or SIGTERM arrived; the state was saved.
     """
     with open_session(config, KIND, resume, quiet, _prepared) as session:
-        supernet, weights, architecture, sampling, health, halves = _begin(session)
+        found = _begin(session)
+        supernet, weights, architecture, sampling, _, halves = found
         config, space = session.config, supernet.space
+        sampled = config.method == "sampled"
         with session.running(_headline(session, space, halves), partial(_plan, session, halves)), _history(session):
             for epoch in session.epochs():
                 if (reason := reason_to_stop(config.health, session.state.memory)) is not None:
                     remedy = f"to continue, change that setting and give --resume {session.folder}"
                     session.run.log.info(f"ended after epoch {epoch}: {reason}; {remedy}")
                     break
-                state, learns = session.state, epoch >= config.architecture.start_epoch
+                state, learns = session.state, not sampled and epoch >= config.architecture.start_epoch
                 for step in session.steps(epoch):
                     weights.lr = cosine(step.progress, config.optimizer.lr, config.optimizer.lr_end)
+                    if sampled:
+                        number = epoch * session.steps_per_epoch + step.number
+                        supernet.forced = drawn_network(space, config.sampled, config.seed, number)
                     sampling.begin("weight", epoch, step.number, session.steps_per_epoch, session.device)
                     state.weight_loss += weights.step(*session.batch(), step.where)
                     if learns:
@@ -108,21 +120,8 @@ def search(
 
                 for name, logits in supernet.architecture.named_parameters():
                     session.processes.check_same(name, logits)
-                matrix, samples = session.validate(supernet)
-                losses, rates = {"weights": state.weight_loss}, {"weights": weights.lr}
-                if learns:
-                    losses["architecture"], rates["architecture"] = state.architecture_loss, architecture.lr
-                metrics = session.metrics(matrix, losses, rates)
-                done, miou = session.advanced(epoch, metrics["val"]), metrics["val"]["miou"]
-                genotype = decode_supernet(supernet, _provenance(session, done))
-                try:
-                    images = session.validation_images()
-                    metrics["health"], done.memory = health.numbers(epoch, genotype, miou, state.memory, images)
-                except GivenUp:  # the supernet is as it was before
-                    session.stop()
-                learned = config.learned(epoch)
-                metrics["warnings"] = warnings_of(metrics["health"], space, learned, miou) if learns else []
-                session.state = done
+                measure = _measure_networks if sampled else _measure_supernet
+                metrics, genotype, samples, session.state = measure(session, found, epoch)
                 if session.processes.first:
                     genotype.save(session.run.file(GENOTYPE))
                     colors = session.train_set.colors
@@ -130,8 +129,67 @@ def search(
                 session.save_epoch()
                 if each_epoch is not None:
                     each_epoch(epoch, metrics["val"])
-        genotype = decode_supernet(supernet, _provenance(session, session.state))
+        if sampled:
+            genotype = load_genotype(session.folder / GENOTYPE)
+        else:
+            genotype = decode_supernet(supernet, _provenance(session, session.state))
         return SearchResult(session.folder, genotype, session.state.last_miou)
+
+
+Measurement = tuple[dict[str, Any], Genotype, SampleKeeper, SearchState]
+"""Metrics of an epoch, its genotype, predictions to show, and the position after it."""
+
+
+def _measure_supernet(session: Session[SearchConfig, SearchState], found: _Search, epoch: int) -> Measurement:
+    """Ends an epoch of DARTS: validates the supernet, decodes alpha and beta, and measures the search's health."""
+    config, state, learns = session.config, session.state, epoch >= session.config.architecture.start_epoch
+    matrix, samples = session.validate(found.supernet)
+    losses, rates = {"weights": state.weight_loss}, {"weights": found.weights.lr}
+    if learns:
+        losses["architecture"], rates["architecture"] = state.architecture_loss, found.architecture.lr
+    metrics = session.metrics(matrix, losses, rates)
+    done, miou = session.advanced(epoch, metrics["val"]), metrics["val"]["miou"]
+    genotype = decode_supernet(found.supernet, _provenance(session, done))
+    try:
+        images = session.validation_images()
+        metrics["health"], done.memory = found.health.numbers(epoch, genotype, miou, state.memory, images)
+    except GivenUp:  # the supernet is as it was before
+        session.stop()
+    learned = config.learned(epoch)
+    metrics["warnings"] = warnings_of(metrics["health"], genotype.space, learned, miou) if learns else []
+    return metrics, genotype, samples, done
+
+
+def _measure_networks(session: Session[SearchConfig, SearchState], found: _Search, epoch: int) -> Measurement:
+    """Ends an epoch of sampled paths: measures networks, a few random ones or, at the end, those of the settings."""
+    config, supernet, samples = session.config, found.supernet, SampleKeeper(SHOWN)
+    last, how, cost = epoch + 1 == config.epochs, config.sampled, architecture_cost(config, supernet).decoded
+    batches = list(found.health.batches(1, 0, config.loader.batch_size, config.health.gap_batches))
+    rest = session.classes, session.device, config.precision
+
+    def matrix_of(genotype: Genotype, each: SampleKeeper | None = None) -> ConfusionMatrix:
+        return forced_matrix(supernet, genotype, batches, session.validation_images(), *rest, each=each)
+
+    def measure(genotype: Genotype) -> Measured:
+        return Measured(genotype, matrix_of(genotype).mean_iou(), {"operations": cost(genotype)})
+
+    found.weights.settle()
+    try:
+        if last and how.evolve:
+            measured = evolved(supernet.space, how.evolve, config.seed, measure, "operations")
+        else:
+            networks = drawn_networks(supernet.space, how.top if last else PROBES, config.seed)
+            measured = [measure(genotype) for genotype in networks]
+        best = max(measured, key=lambda one: one.miou)
+        matrix = matrix_of(best.genotype, samples)
+    except GivenUp:  # the supernet is as it was before
+        session.stop()
+    metrics = session.metrics(matrix, {"weights": session.state.weight_loss}, {"weights": found.weights.lr})
+    done, mious = session.advanced(epoch, metrics["val"]), [one.miou for one in measured]
+    numbers = {"forced_mean": float(np.mean(mious)), "forced_spread": float(np.std(mious)), "networks": len(mious)}
+    metrics |= {"health": {"forced_miou": best.miou, **numbers}, "warnings": []}
+    provenance = {**_provenance(session, done), "decoded_by": "supernet", "networks": len(mious)}
+    return metrics, dataclasses.replace(best.genotype, provenance=provenance), samples, done
 
 
 def _prepared(config: SearchConfig, resume: Path | None) -> tuple[SearchConfig, str, dict[str, str]]:
@@ -160,8 +218,10 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     config, processes = session.config, session.processes
     space = resolve_space(config)
     halves = split_dataset(session.train_set, config.seed)
-    how = config.supernet.engine, config.supernet.recompute, config.partial_channels, config.loader.channels
-    supernet = session.build(lambda: Supernet(space, session.classes, *how), partial(search_memory, config=config))
+    if config.method == "sampled" and processes.several:
+        raise ValueError("method sampled runs in one process: start it without torchrun, or give --method darts")
+    make = partial(make_supernet, config, space, session.classes)
+    supernet = session.build(make, partial(search_memory, config=config))
     supernet = supernet.to(session.device)
     sampling = AlphaSampling(space, config.architecture, config.seed, config.epochs)
     if config.architecture.varies:
@@ -204,6 +264,9 @@ def make_steppers(
     loss = make_loss(config.loss, supernet.classes, device, processes=processes)
     settings = config.optimizer
     weights = make_optimizer(supernet, supernet.weights(), settings, settings.name, options=settings.options)
+    if config.method == "sampled" and settings.name == "sgd" and settings.momentum > 0:
+        for parameter in supernet.weights():  # a fused step takes the buffers of all or of none
+            weights.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     alpha, (beta1, beta2), logits = config.architecture, config.architecture.betas, supernet.architecture
     sgd = SgdConfig(alpha.lr, alpha.weight_decay, beta1)
     architecture = make_optimizer(logits, logits.parameters(), sgd, alpha.optimizer, beta2)
@@ -218,7 +281,8 @@ def _plan(session: Session[SearchConfig, SearchState], halves: Halves, epoch: in
     """The batches of the run from a step on: of trainA and, once alpha and beta learn, of trainB in turn."""
     config, size = session.config, session.config.images_per_update * session.processes.count
     for number in range(epoch, config.epochs):
-        parts = halves if number >= config.architecture.start_epoch else halves[:1]
+        learns = config.method == "darts" and number >= config.architecture.start_epoch
+        parts = halves if learns else halves[:1]
         plans = [epoch_batches(part, size, config.seed, number) for part in parts]
         for batches in islice(zip(*plans, strict=False), step if number == epoch else 0, session.steps_per_epoch):
             yield from batches
@@ -239,12 +303,15 @@ def _history(session: Session[SearchConfig, SearchState]) -> Iterator[None]:
 
 def _headline(session: Session[SearchConfig, SearchState], space: SearchSpace, halves: Halves) -> str:
     config = session.config
+    how = f"alpha and beta from epoch {config.architecture.start_epoch + 1}"
+    if config.method == "sampled":
+        how = "one random network a step"
     return (
         f"searching {space.name} (layers {space.layers}, levels {space.levels}, blocks {space.blocks}, filter "
         f"multiplier {space.filter_multiplier}, {counted(len(space.operations), 'operation')}) on {config.data}: "
         f"{len(halves[0])} + {counted(len(halves[1]), 'training image')}, {len(session.validation)} for validation, "
-        f"{session.classes} classes; {counted(config.epochs, 'epoch')} on {session.device}, alpha and beta from epoch "
-        f"{config.architecture.start_epoch + 1}; run folder {session.folder}"
+        f"{session.classes} classes; {counted(config.epochs, 'epoch')} on {session.device}, {how}; "
+        f"run folder {session.folder}"
     )
 
 

@@ -5,6 +5,7 @@ networkx describes and checks the space; it is never in a forward pass.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,11 +55,13 @@ def count_paths(space: SearchSpace, first_fixed: bool = False) -> int:
     return _continuations(space)[(1, 0) if first_fixed else (0, 0)]
 
 
-def _continuations(space: SearchSpace) -> dict[tuple[int, int], int]:
-    """The exact number of paths from each node of the trellis to the last layer."""
+@functools.cache
+def _continuations(space: SearchSpace, end: int | None = None) -> dict[tuple[int, int], int]:
+    """The exact number of paths from each node of the trellis to the last layer, or to one level of it."""
     graph, onward = trellis_graph(space), dict[tuple[int, int], int]()
     for node in reversed(list(nx.topological_sort(graph))):
-        onward[node] = 1 if node[0] == space.layers else sum(onward[s] for s in graph.successors(node))
+        last = node[0] == space.layers
+        onward[node] = int(end in (None, node[1])) if last else sum(onward[s] for s in graph.successors(node))
     return onward
 
 
@@ -143,8 +146,14 @@ def _walks(space: SearchSpace, walk: tuple[int, ...]) -> Iterator[tuple[int, ...
         yield from _walks(space, (*walk, target))
 
 
-def random_genotype(space: SearchSpace, seed: int) -> Genotype:
-    """Draws a genotype uniformly from all decodable cells and all paths; the same seed gives the same genotype."""
+def random_genotype(space: SearchSpace, seed: int | np.random.Generator, end: int | None = None) -> Genotype:
+    """Draws a genotype uniformly from all decodable cells and all paths; the same seed gives the same genotype.
+
+    Args:
+        space: The search space.
+        seed: A seed, or a generator, which is advanced.
+        end: Level of the last layer; None: any.
+    """
     rng = np.random.default_rng(seed)
     names = state_names(space.blocks)
     operations = [name for name in space.operations if name != NONE]
@@ -153,10 +162,11 @@ def random_genotype(space: SearchSpace, seed: int) -> Genotype:
         first, second = sorted(rng.choice(2 + block, size=2, replace=False).tolist())
         chosen = rng.integers(len(operations), size=2).tolist()
         cell.append(Block((names[first], names[second]), (operations[chosen[0]], operations[chosen[1]])))
-    onward, level, path = _continuations(space), 0, []
+    onward, level, path = _continuations(space, end), 0, []
     for layer in range(space.layers):  # each step in proportion to the paths that continue from there
         targets = space.transitions(layer, level)
         weights = [onward[layer + 1, target] / onward[layer, level] for target in targets]
         level = targets[int(rng.choice(len(targets), p=weights))]
         path.append(space.strides[level])
-    return Genotype(space, tuple(cell), tuple(path), provenance={"method": "drawn at random", "seed": seed})
+    known = {"seed": seed} if isinstance(seed, int) else {}
+    return Genotype(space, tuple(cell), tuple(path), provenance={"method": "drawn at random", **known})

@@ -30,6 +30,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "skip dropout": {"skip_dropout": 0.6},
     "entropy": {"entropy": 2.0},
     "gumbel": {"sampling": "gumbel"},
+    "sigmoid": {"sampling": "sigmoid", "zero_one": 10.0},
+    "dirichlet": {"sampling": "dirichlet"},
+    "beta decay": {"beta_decay": 5.0},
     "all": {"skip_dropout": 0.6, "entropy": 2.0, "sampling": "gumbel"},
 }
 
@@ -127,8 +130,41 @@ def test_the_penalty_is_the_mean_relative_entropy_and_rises_from_the_first_epoch
     assert made.penalty(torch.cat([uniform, decided])).item() == pytest.approx(3 * 3.5 / 8)
 
 
+def test_beta_decay_is_the_mean_log_sum_exp_and_rises() -> None:
+    made = sampling(beta_decay=4.0, start_epoch=1, epochs=5)
+    values = torch.tensor([[0.0] * 4, [np.log(5.0)] * 4])  # log 4 and log 20
+    for epoch, weight in ((0, 0.0), (1, 0.0), (3, 2.0), (4, 3.0)):
+        made.begin("architecture", epoch, 0, 10, CPU)
+        assert made.penalty(values).item() == pytest.approx(weight * np.log(80) / 2)
+
+
+def test_sigmoids_weigh_alone_and_the_zero_one_loss_rewards_distance_from_a_half() -> None:
+    made, values = sampling(sampling="sigmoid", zero_one=10.0), torch.tensor([[0.0, 0, np.log(3), -np.log(3)]] * 5)
+    assert made(values, training=True)[0].tolist() == pytest.approx([0.5, 0.5, 0.75, 0.25])
+    assert made.penalty(values).item() == pytest.approx(-10 * 0.0625 / 2)
+    with pytest.raises(ValueError, match=r"zero_one is 1\.0, but is for architecture\.sampling sigmoid"):
+        ArchitectureConfig(zero_one=1.0)
+
+
+def test_dirichlet_draws_have_the_mean_of_the_distribution_and_a_gradient_and_leave_the_generator_alone() -> None:
+    made, values = sampling(sampling="dirichlet"), torch.tensor([[1.0, 0, 0, np.log(0.5)]] * 5, requires_grad=True)
+    mean = [2 / 4.5, 1 / 4.5, 1 / 4.5, 0.5 / 4.5]  # elu(-log 2) + 1 = 1/2
+    assert made(values, training=False)[0].tolist() == pytest.approx(mean)
+    state, drawn = torch.get_rng_state(), []
+    for step in range(1000):
+        made.begin("weight", 0, step, 10**9, CPU)
+        drawn.append(made(values, training=True))
+        assert step > 3 or torch.equal(drawn[-1], made(values, training=True))
+    assert torch.equal(state, torch.get_rng_state())
+    found = torch.stack(drawn)
+    torch.testing.assert_close(found.sum(-1), torch.ones_like(found[..., 0]))
+    np.testing.assert_allclose(found.detach().mean((0, 1)), mean, atol=0.02)
+    found[:, :, 0].mean().backward()
+    assert values.grad is not None and (values.grad[:, 0] > 0).all() and (values.grad[:, 1:] < 0).all()
+
+
 @pytest.mark.parametrize("partial_channels", [1, 2])
-@pytest.mark.parametrize("name", ["skip dropout", "gumbel", "all"])
+@pytest.mark.parametrize("name", ["skip dropout", "gumbel", "sigmoid", "dirichlet", "all"])
 @pytest.mark.parametrize("recompute", ["none", "node"])
 def test_both_engines_compute_the_same_with_all_gradients(name: str, partial_channels: int, recompute: Any) -> None:
     searched = space()

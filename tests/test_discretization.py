@@ -15,7 +15,7 @@ import nas.darts
 import nas.runs.epoch_log
 from nas.config import HealthConfig
 from nas.darts import search
-from nas.diagnostics.discretization import estimate_statistics, forced_miou, statistics_kept
+from nas.diagnostics.discretization import estimate_statistics, forced_matrix, statistics_kept
 from nas.runs.checkpoint import load_checkpoint
 from nas.runs.folder import read_metrics
 from nas.supernet.network import FixedArchitecture, Supernet, decode_supernet
@@ -143,7 +143,7 @@ def test_both_engines_measure_the_same_and_are_as_before(partial_channels: int, 
         supernet.train()
         genotype = decode_supernet(supernet, {})
         before, random = {name: t.clone() for name, t in supernet.state_dict().items()}, torch.get_rng_state()
-        found.append(forced_miou(supernet, genotype, few, whole, CLASSES, CPU))
+        found.append(forced_matrix(supernet, genotype, few, whole, CLASSES, CPU).mean_iou())
         assert equal(before, supernet.state_dict()) and torch.equal(random, torch.get_rng_state())
         assert supernet.training
     assert found[0] == found[1] > 0

@@ -28,6 +28,7 @@ from nas.config import (
     HealthConfig,
     LoaderConfig,
     RunConfig,
+    SampledConfig,
     SearchConfig,
     SupernetConfig,
 )
@@ -347,6 +348,11 @@ NAN = float("nan")
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (HealthConfig, {"gap_batches": -1}, "health.gap_batches is -1:"),
     (HealthConfig, {"stop_when_stable": 0}, "health.stop_when_stable is 0:"),
+    (SampledConfig, {"top": 0}, "sampled.top is 0:"),
+    (SampledConfig, {"evolve": -1}, "sampled.evolve is -1:"),
+    (SampledConfig, {"fairness": "some"}, "sampled.fairness is 'some': give one of none, strict"),
+    (ArchitectureConfig, {"beta_decay": -1}, "architecture.beta_decay is -1:"),
+    (ArchitectureConfig, {"zero_one": 1}, "architecture.zero_one is 1, but is for architecture.sampling sigmoid:"),
     (CosineSgdConfig, {"lr": 0}, "optimizer.lr is 0:"),
     (CosineSgdConfig, {"lr": NAN}, "optimizer.lr is nan:"),
     (CosineSgdConfig, {"momentum": 1}, "optimizer.momentum is 1:"),

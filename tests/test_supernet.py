@@ -17,10 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import strategies
+from nas.config import ArchitectureConfig
+from nas.supernet.alpha_sampling import AlphaSampling
 from nas.supernet.architecture import Architecture, ArchitectureSample
 from nas.supernet.network import FixedArchitecture, Supernet
 from nas.supernet.node import MixedOperation, Node, Source
-from search_spaces.graph import count, trellis_graph
+from search_spaces.graph import count, random_genotype, trellis_graph
 from search_spaces.modules import BatchNorm, NoConnection
 from search_spaces.operations import NONE, OPERATIONS
 from search_spaces.space import Head, SearchSpace, Stem
@@ -293,11 +295,11 @@ def test_each_beta_weighs_one_cell_of_one_node(
 
 def test_a_sample_without_operations_weighs_them_and_edges_that_lost_all_nothing() -> None:
     alpha, weights = torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0.4, 0.6])
-    kept = torch.tensor([[True, False], [False, False]])
+    kept, genotype = torch.tensor([[True, False], [False, False]]), random_genotype(space(), 0)
     for edge_weights, expected in ((weights, weights * torch.tensor([1, 0])), (None, None)):
-        sample = ArchitectureSample(alpha, torch.zeros(1, 1, 3), edge_weights, path=(0,))
+        sample = ArchitectureSample(alpha, torch.zeros(1, 1, 3), edge_weights, genotype)
         found = sample.without(kept)
-        assert found.alpha.tolist() == [[0.5, 0], [0, 0]] and found.beta is sample.beta and found.path == (0,)
+        assert found.alpha.tolist() == [[0.5, 0], [0, 0]] and found.beta is sample.beta and found.genotype is genotype
         assert found.edge_weights is expected or torch.equal(found.edge_weights, expected)  # type: ignore[arg-type]
         assert torch.equal(sample.alpha, alpha)
 
@@ -486,3 +488,79 @@ def test_state_dict_round_trip() -> None:
         assert torch.equal(supernet(x), other(x))
     assert not any("mask" in name for name in supernet.state_dict())  # it follows from the space
     assert NONE in supernet.space.operations and not any(".none." in name for name in supernet.state_dict())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_weighed_heads_count_by_the_paths_that_end_there_and_beta_of_the_last_layer_learns(training: bool) -> None:
+    searched = space(layers=3, levels=3)
+    plain = supernet_of(searched).train(training)
+    fast = Supernet(searched, CLASSES, "fast", weigh_heads=True).double().train(training)
+    fast.load_state_dict(plain.state_dict())
+    x, betas = images(), plain.sample().beta.detach()
+    paths = {}  # by hand: the product of betas along every path
+    for levels in itertools.product(range(3), repeat=3):
+        steps = list(zip((0, *levels), levels, strict=False))
+        if all(abs(a - b) <= 1 for a, b in steps):
+            paths[levels] = float(np.prod([float(betas[i, a, b - a + 1]) for i, (a, b) in enumerate(steps)]))
+    assert sum(paths.values()) == pytest.approx(1)
+    ends = [sum(p for levels, p in paths.items() if levels[-1] == end) for end in range(3)]
+    summed = copy.deepcopy(plain)
+    predictions: list[Tensor] = []
+    for head in summed.heads:
+        head.register_forward_hook(lambda *a: predictions.append(a[2]))
+    summed(x)
+    expected = torch.zeros(1)
+    for share, y in zip(ends, predictions, strict=True):
+        expected = expected + share * F.interpolate(y, (33, 47), mode="bilinear", align_corners=True)
+    plain.weigh_heads = True
+    outputs, gradients = [], []
+    for supernet in (plain, fast):
+        supernet.zero_grad()
+        outputs.append(supernet(x))
+        outputs[-1].square().mean().backward()
+        assert supernet.architecture.beta.grad is not None
+        gradients.append(supernet.architecture.beta.grad)
+    torch.testing.assert_close(outputs[0], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-8, atol=1e-10)
+    there = plain.architecture.mask[-1] & (plain.architecture.mask[-1].sum(1) > 1)[:, None]
+    assert (gradients[0][-1][there].abs() > 1e-9).all()
+    genotype = random_genotype(searched, 0)  # a forced path ends at one level with certainty
+    forced = plain(x, plain.architecture.decided(genotype))
+    plain.weigh_heads = False
+    assert torch.equal(forced, plain(x, plain.architecture.decided(genotype))) or training
+
+
+def test_none_without_a_share_is_a_softmax_over_the_others_in_both_engines() -> None:
+    searched = space()
+    with_none = supernet_of(searched)
+    assert searched.operations[0] == NONE
+    supernets = [Supernet(searched, CLASSES, engine, none_share=False).double() for engine in ("plain", "fast")]
+    outputs = []
+    for supernet in supernets:
+        supernet.load_state_dict(with_none.state_dict())
+        alpha = supernet.sample().alpha
+        assert (alpha[:, 0] == 0).all()
+        torch.testing.assert_close(alpha[:, 1:], with_none.architecture.alpha[:, 1:].softmax(1))
+        outputs.append(supernet(images()))
+        outputs[-1].square().mean().backward()
+        gradient = supernet.architecture.alpha.grad
+        assert gradient is not None and (gradient[:, 0] == 0).all() and (gradient[:, 1:] != 0).any()
+    torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampling", ["none", "gumbel"])
+def test_none_without_a_share_is_never_drawn_and_its_entropy_is_finite(sampling: Any) -> None:
+    searched = space()
+    config = ArchitectureConfig(none="no_share", sampling=sampling, entropy=1.0, start_epoch=0)
+    supernet = Supernet(searched, CLASSES, none_share=False)
+    draws = AlphaSampling(searched, config, 0, 2)
+    supernet.alpha_sampling = draws
+    for step in range(20):
+        draws.begin("weight", 1, step, 20, torch.device("cpu"))
+        alpha = supernet.sample().alpha
+        assert (alpha[:, 0] == 0).all() and alpha.isfinite().all()
+    (draws.penalty(supernet.architecture.logits()) + alpha.square().sum()).backward()
+    assert supernet.architecture.alpha.grad is not None and supernet.architecture.alpha.grad.isfinite().all()
+    with pytest.raises(ValueError, match=r"none is no_share, but the space test has no operation none"):
+        AlphaSampling(space(operations=("skip", "separable_3x3")), config, 0, 2)

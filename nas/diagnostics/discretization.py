@@ -7,7 +7,7 @@ the decoded cell and path alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,13 +20,14 @@ from nas.data.base import SegmentationDataset
 from nas.data.loading import epoch_batches, training_loader
 from nas.data.prefetch import Loader
 from nas.evaluation.evaluate import evaluate_network
+from nas.evaluation.metrics import ConfusionMatrix
 from nas.supernet.network import FixedArchitecture, Supernet
 from nas.training.devices import autocast
 from nas.training.distributed import ALONE, Processes
 from search_spaces.genotype import Genotype
 from search_spaces.synchronized import Synchronizable
 
-__all__ = ["estimate_statistics", "forced_miou", "part_batches", "statistics_kept"]
+__all__ = ["estimate_statistics", "forced_matrix", "part_batches", "statistics_kept"]
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def part_batches(
     return training_loader(train_set, own, config.loader.augment, config.seed, prefetch=0)
 
 
-def forced_miou(
+def forced_matrix(
     supernet: Supernet,
     genotype: Genotype,
     batches: Iterable[tuple[Tensor, Tensor]],
@@ -101,8 +102,9 @@ def forced_miou(
     device: torch.device,
     precision: Precision = "float32",
     processes: Processes = ALONE,
-) -> float:
-    """mIoU, 0 to 1, of the supernet with a genotype forced on it; the supernet is restored bit for bit.
+    each: Callable[[Tensor, Tensor, Tensor], None] | None = None,
+) -> ConfusionMatrix:
+    """Evaluates the supernet with a genotype forced on it; the supernet is restored bit for bit.
 
     The supernet's running statistics are those of sums over all operations and all tensors that flow into a node, and
     would break the forced network. So they are estimated again, on a few training batches.
@@ -116,10 +118,10 @@ def forced_miou(
         device: Device of the supernet.
         precision: Precision of the forward pass.
         processes: The processes that measure a part each, with the statistics of rank 0.
+        each: As for `evaluate_network`.
     """
     network = FixedArchitecture(supernet, supernet.architecture.decided(genotype))
     with statistics_kept(supernet):
         estimate_statistics(network, (images for images, _ in batches), device, precision)
         processes.share_buffers(supernet)
-        matrix = evaluate_network(network, validation, classes, device, precision, processes=processes)
-    return matrix.mean_iou()
+        return evaluate_network(network, validation, classes, device, precision, each, processes=processes)

@@ -18,7 +18,7 @@ from torch import Tensor
 from nas.config import HealthConfig, SearchConfig
 from nas.data.base import SegmentationDataset
 from nas.diagnostics.curvature import architecture_eigenvalue
-from nas.diagnostics.discretization import forced_miou, part_batches
+from nas.diagnostics.discretization import forced_matrix, part_batches
 from nas.supernet.network import Supernet
 from nas.supernet.penalties import architecture_cost
 from nas.training.distributed import Processes
@@ -305,15 +305,15 @@ class Checkup:
             numbers |= architecture_cost(config, self.supernet).shares(genotype)
         if config.health.eigenvalue_steps > 0 and learns:
             # The same batch after each epoch, so that eigenvalues can be compared.
-            images, labels = next(iter(self._batches(1, 0, config.images_per_update, 1)))
+            images, labels = next(iter(self.batches(1, 0, config.images_per_update, 1)))
             eigenvalue = architecture_eigenvalue(self.architecture, images, labels, config.health.eigenvalue_steps)
             numbers |= with_eigenvalue(eigenvalue, before, memory)
         if config.measures_gap(epoch):
-            few = self._batches(0, epoch, config.loader.batch_size, config.health.gap_batches)
+            few = self.batches(0, epoch, config.loader.batch_size, config.health.gap_batches)
             how = len(self.train_set.classes), self.architecture.device, config.precision, self.processes
-            forced = forced_miou(self.supernet, genotype, few, validation, *how)
+            forced = forced_matrix(self.supernet, genotype, few, validation, *how).mean_iou()
             numbers |= {"forced_miou": forced, "gap": miou - forced}
         return numbers, memory
 
-    def _batches(self, half: int, epoch: int, size: int, count: int) -> Iterable[tuple[Tensor, Tensor]]:
+    def batches(self, half: int, epoch: int, size: int, count: int) -> Iterable[tuple[Tensor, Tensor]]:
         return part_batches(self.config, self.train_set, self.split[half], epoch, size, count, self.processes)

@@ -18,20 +18,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nas.config import DataChanged, SearchConfig
-from nas.data.identity import check_same_data, data_identity, data_provenance, recorded_data
+from nas.config import DataChanged
 from nas.data.loading import evaluation_loader
-from nas.data.splits import validation_split
 from nas.evaluation.evaluate import evaluate_network
-from nas.runs.checkpoint import load_checkpoint
-from nas.runs.names import CHECKPOINT, read_config
-from nas.supernet.network import FixedArchitecture, Supernet, decode_supernet
-from nas.training.devices import choose_device, set_float32
+from nas.supernet.loading import load_supernet
+from nas.supernet.network import FixedArchitecture
 from nas.training.progress import StepProgress
 from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
-from search_spaces.validation import as_path, from_plain
 
 __all__ = ["Perturbed", "decode_by_perturbation", "perturbed_cell", "validations"]
 
@@ -112,28 +107,15 @@ def decode_by_perturbation(
     Raises:
         ValueError: The run, its data or the device cannot be used; one line with the remedy.
     """
-    folder = as_path(folder)
-    config = from_plain(SearchConfig, read_config(folder))
-    if config.architecture.sampling != "none":
-        raise ValueError(
-            f"{folder} drew one operation per edge (architecture.sampling {config.architecture.sampling}), so that "
-            "there is none to take away: decode it by alpha"
-        )
-    loader = config.loader if images is None else dataclasses.replace(config.loader, val_limit=images)
-    config = dataclasses.replace(config, loader=loader, data_root=data_root or config.data_root)
-    saved = load_checkpoint(folder / CHECKPOINT, "search")
-    place = choose_device(device)
-    set_float32(place, config.precision)
-    validation = validation_split(config)
-    identity = data_identity(config.data_root, validation)
-    check_same_data(recorded_data(saved), identity, folder, data_changed == "accept")
-    space, classes = SearchSpace.from_dict(saved["space"]), len(validation.classes)
-    supernet = Supernet(
-        space, classes, config.supernet.engine, "none", config.partial_channels, config.loader.channels
-    ).to(place)
-    supernet.load_state_dict(saved["supernet"])
+    run = load_supernet(folder, images, device, data_root, data_changed=data_changed)
+    config, supernet, place, validation = run.config, run.supernet, run.device, run.validation
+    if config.method == "sampled" or config.architecture.sampling != "none":
+        drew, instead = f"one operation per edge (architecture.sampling {config.architecture.sampling})", "alpha"
+        if config.method == "sampled":
+            drew, instead = "one network per step (method sampled)", "supernet"
+        raise ValueError(f"{folder} drew {drew}, so that there is none to take away: decode it by {instead}")
     with (
-        StepProgress(validations(space), quiet=quiet) as progress,
+        StepProgress(validations(supernet.space), quiet=quiet) as progress,
         evaluation_loader(validation, 0, 2, place.type == "cuda") as whole_images,
     ):
         with torch.no_grad():
@@ -141,12 +123,10 @@ def decode_by_perturbation(
 
         def score(mask: np.ndarray) -> float:
             network = FixedArchitecture(supernet, whole.without(torch.from_numpy(mask).to(place)))
-            matrix = evaluate_network(network, whole_images, classes, place, config.precision)
+            matrix = evaluate_network(network, whole_images, supernet.classes, place, config.precision)
             progress.step("validations")
             return matrix.mean_iou()
 
-        how = {"seed": config.seed, "epoch": saved["state"]["epoch"], "decoded_by": "perturbation"}
-        known = data_provenance(config, saved.get("data", identity)) | how | {"images": len(validation)}
-        genotype = decode_supernet(supernet, known)
+        genotype = run.decoded(decoded_by="perturbation", images=len(validation))
         assert genotype.alpha is not None
-        return dataclasses.replace(genotype, cell=perturbed_cell(space, genotype.alpha, score).cell)
+        return dataclasses.replace(genotype, cell=perturbed_cell(supernet.space, genotype.alpha, score).cell)

@@ -24,6 +24,8 @@ from nas.runs.free_memory import ADVICE, available_memory
 from nas.training.distributed import ALONE, Processes
 from nas.training.optimizers import OPTIMIZERS
 from nas.training.step import Execution, Stepper
+from search_spaces.genotype import CELL_INPUTS, Block, Genotype
+from search_spaces.operations import NONE
 
 if TYPE_CHECKING:
     from nas.supernet.network import Supernet
@@ -208,14 +210,24 @@ def search_memory(supernet: Supernet, config: SearchConfig) -> int:
     Layers that have all levels, after two others that do, all need the same: only the first of them is computed.
     """
     space = supernet.space
+    images = (config.loader.batch_size, *config.loader.augment.crop)
+    weights = (supernet.weights(), OPTIMIZERS[config.optimizer.name].states(config.optimizer.momentum))
+    if config.method == "sampled":  # of the networks, those at the finest level have the largest tensors
+        needed, single = [], supernet.finest()
+        others = sum(p.nbytes for p in weights[0]) - sum(p.nbytes for p in single.weights())
+        modules = sum(1 for _ in supernet.modules()) - sum(1 for _ in single.modules())
+        trained = [(single.weights(), weights[1])]
+        for name in set(space.operations) - {NONE}:
+            cell = (Block(CELL_INPUTS, (name, name)),) * space.blocks
+            single.forced = Genotype(space, cell, space.strides[:1] * space.layers)
+            needed.append(step_memory(single, trained, images, config.precision, config.accumulate))
+        return max(needed) + others * (2 + weights[1]) + modules * PER_MODULE
     full, repeated = space.levels + 1, None
     if space.layers > full:
         supernet = supernet.first_layers(full)
         repeated = Repeated([f"nodes.{name}" for name in supernet.node_names(full)], space.layers - full)
     of_alpha = OPTIMIZERS[config.architecture.optimizer].states(config.architecture.betas[0])
-    of_weights = OPTIMIZERS[config.optimizer.name].states(config.optimizer.momentum)
-    trained = [(supernet.weights(), of_weights), (list(supernet.architecture.parameters()), of_alpha)]
-    images = (config.loader.batch_size, *config.loader.augment.crop)
+    trained = [(supernet.weights(), weights[1]), (list(supernet.architecture.parameters()), of_alpha)]
     return step_memory(supernet, trained, images, config.precision, config.accumulate, repeated=repeated)
 
 

@@ -65,17 +65,16 @@ def report_epoch(
         samples: (images, labels, predictions) of a few validation batches.
         colors: uint8 [classes, 3].
     """
-    assert genotype.alpha is not None and genotype.beta is not None
-    path = {"strides": list(genotype.path), "probability": path_probability(genotype.beta, genotype.levels)}
+    path: dict[str, Any] = {"strides": list(genotype.path)}
+    if genotype.beta is not None:
+        path["probability"] = path_probability(genotype.beta, genotype.levels)
     record_epoch(run, epoch, {**metrics, "path": path}, supernet)
     board = run.board
-    board.add_image("architecture/alpha", heat_map(genotype.alpha), epoch, dataformats="HW")
-    layers, levels, steps = genotype.beta.shape
-    board.add_image(
-        "architecture/beta", heat_map(genotype.beta.reshape(layers, levels * steps)), epoch, dataformats="HW"
-    )
-    board.add_histogram("architecture/alpha_values", genotype.alpha, epoch)
-    board.add_histogram("architecture/beta_values", genotype.beta, epoch)
+    for name, values in (("alpha", genotype.alpha), ("beta", genotype.beta)):
+        if values is not None:
+            picture = heat_map(values.reshape(len(values), -1))
+            board.add_image(f"architecture/{name}", picture, epoch, dataformats="HW")
+            board.add_histogram(f"architecture/{name}_values", values, epoch)
     if genotype.edge_weights is not None:
         board.add_histogram("architecture/edge_weights", genotype.edge_weights, epoch)
     for name, draw in (("cell", draw_cell), ("trellis", draw_paths)):

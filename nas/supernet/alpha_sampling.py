@@ -8,7 +8,14 @@ process, so that a run resumes exactly and several processes take the same steps
   dropped in all cells, through its weight in alpha, and so in the same way in both engines.
 - One operation per edge, drawn by alpha (GDAS: Dong and Yang, CVPR 2019): hard Gumbel-softmax with the gradient of the
   soft one. All operations are computed nevertheless; those that are not drawn weigh 0.
-- A penalty on the entropy of alpha, whose weight rises (Tian et al., "Discretization-aware architecture search", 2020).
+- Sigmoid in place of softmax (Fair DARTS: Chu et al., ECCV 2020), with a zero-one loss: minus the mean of
+  (sigmoid - 1/2)^2.
+- Alpha drawn from a Dirichlet distribution of concentration elu(logits) + 1 in each step (DrNAS: Chen et al., ICLR
+  2021). The distance to concentration 1, which regularises it there, is here the weight decay of the logits.
+- Penalties whose weight rises: the entropy of alpha (Tian et al., "Discretization-aware architecture search", 2020),
+  and the log-sum-exp of the logits (Beta-DARTS: Ye et al., CVPR 2022), each a mean over edges.
+
+Decoding takes the softmax of the logits whatever the sampling: of the operations on an edge, it is in the same order.
 
 Shapes: alpha [E, O], of E edges and O operations.
 """
@@ -21,13 +28,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Dirichlet
 
 from nas.config import ArchitectureConfig
-from search_spaces.operations import SKIP
+from search_spaces.operations import NONE, SKIP
 from search_spaces.space import SearchSpace
 
 __all__ = ["AlphaSampling"]
 
+LEAST = 1e-6
+"""Of a concentration, which must be positive."""
 TEMPERATURE, TEMPERATURE_END = 10.0, 0.1
 """Of the Gumbel-softmax at the start and at the end of a run; linear in between."""
 _SAMPLING = 4  # last word of a generator's seed; `nas.data.loading` has those from 0 to 3
@@ -43,14 +53,19 @@ class AlphaSampling:
 
     def __init__(self, space: SearchSpace, config: ArchitectureConfig, seed: int, epochs: int) -> None:
         self.config, self.seed, self.epochs = config, seed, epochs
-        if config.skip_dropout > 0 and SKIP not in space.operations:
-            raise ValueError(
-                f"architecture.skip_dropout is {config.skip_dropout}, but the space {space.name} has no operation "
-                "skip: leave it out"
-            )
+        for setting, on, name in (
+            ("skip_dropout", config.skip_dropout > 0, SKIP),
+            ("none", config.none == "no_share", NONE),
+        ):
+            if on and name not in space.operations:
+                raise ValueError(
+                    f"architecture.{setting} is {getattr(config, setting)}, but the space {space.name} has no "
+                    f"operation {name}: leave it out"
+                )
         self._skip = np.array([name == SKIP for name in space.operations])
         self._shape = (len(space.edges), len(space.operations))
-        self._weight = 0.0
+        self._risen = 0.0
+        self._draw: int | None = None
         self._temperature = TEMPERATURE
         self._noise: Tensor | None = None  # [E, O]
         self._factors: Tensor | None = None  # [E, O]
@@ -70,12 +85,21 @@ class AlphaSampling:
             kept = rng.random(self._shape[0]) >= probability  # [E]
             factors = np.where(self._skip, kept[:, None] / (1 - probability), 1.0)
             self._factors = torch.from_numpy(factors).to(device)
+        if config.sampling == "dirichlet":
+            self._draw = int(rng.integers(2**63))
         start = config.start_epoch
-        self._weight = config.entropy * max(0.0, (done - start) / (self.epochs - start))
+        self._risen = max(0.0, (done - start) / (self.epochs - start))
 
     def __call__(self, logits: Tensor, training: bool) -> Tensor:
         """Logits [E, O] -> weights of the operations [E, O]; in validation nothing is random."""
-        alpha = logits.softmax(-1)
+        alpha = logits.sigmoid() if self.config.sampling == "sigmoid" else logits.softmax(-1)
+        if self.config.sampling == "dirichlet":
+            concentration = (F.elu(logits) + 1).clamp(min=LEAST)
+            alpha = concentration / concentration.sum(-1, keepdim=True)  # the mean
+            if training and self._draw is not None:
+                with torch.random.fork_rng(devices=[]):  # restores the generator of the CPU, on which it is drawn
+                    torch.default_generator.manual_seed(self._draw)
+                    alpha = Dirichlet(concentration.cpu().double()).rsample().to(logits)
         if self.config.sampling == "gumbel":
             if training and self._noise is not None:
                 scores = (logits.log_softmax(-1) + self._noise.to(logits)) / self._temperature
@@ -89,6 +113,9 @@ class AlphaSampling:
         return alpha
 
     def penalty(self, logits: Tensor) -> Tensor:
-        """The penalty in the architecture's loss: the weight times the mean relative entropy, a scalar."""
+        """The penalties in the architecture's loss, a scalar."""
+        config = self.config
         entropies = -(logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)  # [E]
-        return self._weight * entropies.mean() / max(np.log(self._shape[1]), 1e-12)
+        rising = config.entropy * entropies.mean() / max(np.log(self._shape[1]), 1e-12)
+        rising = rising + config.beta_decay * logits.logsumexp(-1).mean()
+        return self._risen * rising - config.zero_one * (logits.sigmoid() - 0.5).square().mean()

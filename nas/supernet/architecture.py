@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.genotype import Genotype, state_names, transition_mask
+from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
 
-__all__ = ["Architecture", "ArchitectureSample"]
+__all__ = ["Architecture", "ArchitectureSample", "passing"]
 
 INITIAL_SPREAD = 1e-3
 """Standard deviation of the initial logits: nearly uniform, but not the same for two operations (as in DARTS)."""
@@ -31,8 +32,8 @@ class ArchitectureSample:
     """[layers, levels, 3]: weight of each transition."""
     edge_weights: Tensor | None = None
     """[E]: weight of each edge (PC-DARTS); None: all edges alike."""
-    path: tuple[int, ...] | None = None
-    """Level of each layer: nodes off the path are zero and are not computed; None: all nodes are computed."""
+    genotype: Genotype | None = None
+    """The one network that is computed; None: all nodes and operations are."""
 
     def without(self, kept: Tensor) -> ArchitectureSample:
         """The sample without the operations for which `kept`, boolean [E, O], is False.
@@ -41,6 +42,18 @@ class ArchitectureSample:
         """
         weights = None if self.edge_weights is None else self.edge_weights * kept.any(1)
         return dataclasses.replace(self, alpha=self.alpha * kept, edge_weights=weights)
+
+
+def passing(beta: Tensor) -> list[Tensor]:
+    """Probabilities that a path passes the nodes of each layer: beta [layers, levels, 3] -> layers times [levels]."""
+    passes, layers = torch.zeros_like(beta[0, :, 0]), []
+    passes[0] = 1  # the stem
+    nothing = torch.zeros_like(passes[:1])
+    for steps in beta:
+        finer, same, coarser = (passes[:, None] * steps).unbind(1)  # [levels] each
+        passes = torch.cat([finer[1:], nothing]) + same + torch.cat([nothing, coarser[:-1]])
+        layers.append(passes)
+    return layers
 
 
 class Architecture(nn.Module):
@@ -55,25 +68,33 @@ class Architecture(nn.Module):
     Args:
         space: The search space.
         weighs_edges: Adds logits of the edges; drawn last, so that those of alpha and beta stay the same.
+        none_share: Whether `none` has a share of alpha. False: 0, and the softmax is over the other operations.
     """
 
     mask: Tensor
+    shared: Tensor
 
-    def __init__(self, space: SearchSpace, weighs_edges: bool = False) -> None:
+    def __init__(self, space: SearchSpace, weighs_edges: bool = False, none_share: bool = True) -> None:
         super().__init__()
         self.space = space
         self.alpha = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges), len(space.operations)))
         self.beta = nn.Parameter(INITIAL_SPREAD * torch.randn(space.layers, space.levels, 3))
         self.edges = nn.Parameter(INITIAL_SPREAD * torch.randn(len(space.edges))) if weighs_edges else None
         self.register_buffer("mask", torch.from_numpy(transition_mask(space)), persistent=False)
+        shared = torch.tensor([none_share or name != NONE for name in space.operations])
+        self.register_buffer("shared", shared, persistent=False)
 
     def forward(self) -> ArchitectureSample:
         """The probabilities that the logits stand for."""
-        alpha = self.alpha.softmax(dim=-1)
+        alpha = self.logits().softmax(dim=-1)
         # The lowest finite number, not -inf: then a row without any edge gives no NaN, and the mask zeroes it.
         lowest = torch.finfo(self.beta.dtype).min
         beta = self.beta.masked_fill(~self.mask, lowest).softmax(dim=-1) * self.mask
         return ArchitectureSample(alpha, beta, self._edge_weights())
+
+    def logits(self) -> Tensor:
+        """The logits of alpha [E, O]; those of operations without a share are so low that their softmax is 0."""
+        return self.alpha.masked_fill(~self.shared, torch.finfo(self.alpha.dtype).min)
 
     @torch.no_grad()
     def decided(self, genotype: Genotype) -> ArchitectureSample:
@@ -96,7 +117,7 @@ class Architecture(nn.Module):
         for layer, target in enumerate(genotype.levels):
             beta[layer, level, target - level + 1] = 1
             level = target
-        return ArchitectureSample(alpha, beta, self._edge_weights(among=alpha.sum(1) > 0), genotype.levels)
+        return ArchitectureSample(alpha, beta, self._edge_weights(among=alpha.sum(1) > 0), genotype)
 
     def _edge_weights(self, among: Tensor | None = None) -> Tensor | None:
         """[E], sum 1 over the edges into a block, or over those where `among`, boolean [E], is True."""

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoders.decoding import decode
-from nas.config import Engine, Recompute
+from nas.config import Engine, Recompute, SearchConfig
 from nas.supernet.alpha_sampling import AlphaSampling
-from nas.supernet.architecture import Architecture, ArchitectureSample
+from nas.supernet.architecture import Architecture, ArchitectureSample, passing
 from nas.supernet.engine.alpha_cache import AlphaCache
 from nas.supernet.engine.fast_node import FastNode
 from nas.supernet.node import Node, Source
@@ -33,7 +33,7 @@ from search_spaces.modules import BatchNorm, ConvBatchNorm, ReluConvBatchNorm, r
 from search_spaces.space import SearchSpace
 from search_spaces.validation import choice
 
-__all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet"]
+__all__ = ["FixedArchitecture", "SearchHead", "SearchStem", "Supernet", "decode_supernet", "make_supernet"]
 
 MAX_CANDIDATES = 200_000
 """Candidate operations: 26 times those of Auto-DeepLab."""
@@ -97,6 +97,11 @@ class Supernet(nn.Module):
         partial_channels: P: the operations of an edge work on 1/P of its channels, the others bypass them, and the
             edges into a block are weighed (PC-DARTS; see `nas.supernet.node`). 1: all channels, no edge weights.
         channels: Channels of the images.
+        samples_paths: Adds the weights with which a node reads the H^{l-2} of a single path from another level. For the
+            plain engine.
+        weigh_heads: Weighs the logits of each head by the probability that a path ends at its level, so that beta of
+            the last layer gets a gradient. False: they are summed (the paper).
+        none_share: As for `Architecture`.
 
     Raises:
         ValueError: Fewer than two classes; partial channels that do not divide the channels; in training mode, a batch
@@ -113,19 +118,23 @@ class Supernet(nn.Module):
         recompute: Recompute = "none",
         partial_channels: int = 1,
         channels: int = 3,
+        samples_paths: bool = False,
+        weigh_heads: bool = False,
+        none_share: bool = True,
     ) -> None:
         super().__init__()
         space.check_candidates(MAX_CANDIDATES)
         _check_partial_channels(partial_channels, space)
         choice("engine", engine, get_args(Engine))
         choice("recompute", recompute, get_args(Recompute))
+        assert not (samples_paths and engine == "fast")
         node: Callable[..., nn.Module] = partial(FastNode, keep=recompute == "node") if engine == "fast" else Node
-        self.engine, self.recompute = engine, recompute
+        self.engine, self.recompute, self.weigh_heads = engine, recompute, weigh_heads
         keep_kernels()
         if classes < 2:
             raise ValueError(f"classes is {classes}: a segmentation needs at least 2")
         self.space, self.classes, self.channels = space, classes, channels
-        self.architecture = Architecture(space, weighs_edges=partial_channels > 1)
+        self.architecture = Architecture(space, partial_channels > 1, none_share)
         self.stem = SearchStem(space, channels)
         self.nodes = nn.ModuleDict()
         transitions: list[tuple[int, int, int]] = []
@@ -137,46 +146,62 @@ class Supernet(nn.Module):
                 self.incoming.append(len(sources))
                 incoming = [self._source(layer - 1, s) for s in sources]
                 before = self._source(layer - 2, _before_level(space, layer, level))
-                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels)
+                more: dict[str, Any] = {}
+                if samples_paths:
+                    levels = _elsewhere_levels(space, layer, level)
+                    more["elsewhere"] = {at: self._source(layer - 2, at) for at in levels}
+                self.nodes[_key(layer, level)] = node(space, level, incoming, before, partial_channels, **more)
         flat = np.ravel_multi_index(np.transpose(transitions), tuple(self.architecture.beta.shape))
         self.register_buffer("transitions", torch.from_numpy(flat), persistent=False)
         self.heads = nn.ModuleList(SearchHead(space, s, classes) for s in space.node_levels(space.layers))
         self.alpha_sampling: AlphaSampling | None = None
         """Replaces the softmax of alpha; None: the softmax."""
+        self.forced: Genotype | None = None
+        """The one network that `sample` decides for; None: the relaxed one."""
 
     def weights(self) -> list[nn.Parameter]:
         """The network's weights, in order: all parameters except the architecture's."""
         return [p for name, p in self.named_parameters() if not name.startswith("architecture.")]
 
     def sample(self) -> ArchitectureSample:
-        """The current probabilities, with the alpha of `alpha_sampling` if there is one."""
+        """The forced network, or the current probabilities, with the alpha of `alpha_sampling` if there is one."""
+        if self.forced is not None:
+            return self.architecture.decided(self.forced)
         sample = self.architecture()
         if self.alpha_sampling is None:
             return sample
-        return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.alpha, self.training))
+        return dataclasses.replace(sample, alpha=self.alpha_sampling(self.architecture.logits(), self.training))
 
     def forward(self, x: Tensor, sample: ArchitectureSample | None = None) -> Tensor:
         """The logits of images for an architecture sample; None: the current `sample()`.
 
-        With a path, the supernet computes only the nodes on it and the head of its last level. A node reads H^{l-2} at
-        its own level, which is zero after a change of level: the supernet has no weights to read it at another one.
+        With a genotype, the supernet computes only the nodes on its path and the head of its last level; the plain
+        engine computes only its operations. A node reads H^{l-2} from the level where the path was, if the supernet was
+        built to sample paths. Otherwise it reads its own level, which is zero where the path was elsewhere: the
+        supernet has no other weights.
         """
         if self.training and self.space.head.image_pooling and x.shape[0] < 2:
             raise ValueError("a batch of 1 in training: the batch norm behind image pooling needs at least 2 images")
         before, stem = self.stem(x)
         sample = self.sample() if sample is None else sample
-        outputs = self.trellis(before, stem, sample)
-        ends = range(len(self.heads)) if sample.path is None else sample.path[-1:]
-        predictions = [resize(self.heads[level](outputs[level]), _size(x)) for level in ends]
+        path = None if sample.genotype is None else sample.genotype.levels
+        if path is not None and self.engine == "plain":
+            outputs = {path[-1]: self._single(before, stem, sample)}
+        else:
+            outputs = dict(enumerate(self.trellis(before, stem, sample)))
+        ends = range(len(self.heads)) if path is None else path[-1:]
+        predictions = [self.heads[level](outputs[level]) for level in ends]
+        if self.weigh_heads and path is None:
+            predictions = [p * y for p, y in zip(passing(sample.beta)[-1], predictions, strict=False)]
+        predictions = [resize(y, _size(x)) for y in predictions]
         return sum(predictions[1:], start=predictions[0])  # (N, classes, H, W)
 
     def trellis(self, before: Tensor, stem: Tensor, sample: ArchitectureSample) -> list[Tensor]:
         """H^{-1}, H^0 -> the tensors of the last layer, finest level first."""
         space, shared = self.space, self._shared(sample.alpha, sample.edge_weights)
         of_nodes = iter(sample.beta.flatten()[self.transitions].split(self.incoming))  # one beta per incoming tensor
-        sizes = [_size(stem)]
-        for _ in range(1, space.levels):
-            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        path = None if sample.genotype is None else sample.genotype.levels
+        sizes = self._sizes(stem)
         layers: list[list[Tensor]] = [[before], [stem]]  # layers[l + 1][level] is H^l at that level
         for layer in range(1, space.layers + 1):
             outputs = []
@@ -185,7 +210,7 @@ class Supernet(nn.Module):
                 before = layers[layer - 1][_before_level(space, layer, level)]
                 incoming = [layers[layer][source] for source in _incoming_levels(space, layer, level)]
                 beta = next(of_nodes)
-                if sample.path is not None and sample.path[layer - 1] != level:
+                if path is not None and path[layer - 1] != level:
                     outputs.append(stem.new_zeros(len(stem), space.node_channels(level), *sizes[level]))
                 elif self.recompute == "node":
                     tensors = [sample.alpha, sample.edge_weights, beta, before, *incoming]
@@ -195,6 +220,27 @@ class Supernet(nn.Module):
                     outputs.append(node(incoming=incoming, before=before, beta=beta, size=sizes[level], **shared))
             layers.append(outputs)
         return layers[-1]
+
+    def _single(self, before: Tensor, last: Tensor, sample: ArchitectureSample) -> Tensor:
+        """H^{-1}, H^0 -> the tensor of the last layer, of the genotype's network alone."""
+        assert sample.genotype is not None
+        space, sizes, was, at = self.space, self._sizes(last), 0, 0  # levels of `before` and `last`
+        for layer, level in enumerate(sample.genotype.levels, 1):
+            node, read = self.nodes[_key(layer, level)], _before_level(space, layer, level)
+            assert isinstance(node, Node)
+            if was != read and str(was) not in node.elsewhere:
+                before, was = last.new_zeros(len(last), space.node_channels(read), *sizes[read]), read
+            source = _incoming_levels(space, layer, level).index(at)
+            cell = node.single(sample.genotype.cell, source, last, before, was, sizes[level], sample.edge_weights)
+            before, last, was, at = last, cell, at, level
+        return last
+
+    def _sizes(self, stem: Tensor) -> list[tuple[int, int]]:
+        """Height and width of each level, the finest first."""
+        sizes = [_size(stem)]
+        for _ in range(1, self.space.levels):
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        return sizes
 
     def _shared(self, alpha: Tensor, edge_weights: Tensor | None) -> dict[str, Any]:
         """Arguments of all nodes: alpha, in the engine's form, and the edge weights."""
@@ -219,6 +265,13 @@ class Supernet(nn.Module):
         cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes)}  # a new dict: the copy shares that of `self`
         return cut
 
+    def finest(self) -> Supernet:
+        """The supernet with only the nodes and the head of the finest level, sharing its modules."""
+        cut = copy.copy(self)
+        nodes = {name: node for name, node in self.nodes.items() if name.endswith("_level0")}
+        cut._modules = {**self._modules, "nodes": nn.ModuleDict(nodes), "heads": self.heads[:1]}
+        return cut
+
     def _source(self, layer: int, level: int) -> Source:
         """Width and stride of H^layer at `level`; layers -1 and 0 are the stem's two outputs."""
         stem = self.space.stem
@@ -239,6 +292,14 @@ class FixedArchitecture(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.supernet(x, self.sample)
+
+
+def make_supernet(config: SearchConfig, space: SearchSpace, classes: int) -> Supernet:
+    """The supernet of a search's settings."""
+    sampled, how = config.method == "sampled", config.supernet
+    engine = "plain" if sampled else how.engine  # of one operation an edge there is nothing to batch
+    options = config.loader.channels, sampled, how.weigh_heads, config.architecture.none == "keep"
+    return Supernet(space, classes, engine, how.recompute, config.partial_channels, *options)
 
 
 def decode_supernet(supernet: Supernet, provenance: Mapping[str, Any]) -> Genotype:
@@ -271,6 +332,13 @@ def _incoming_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
 def _before_level(space: SearchSpace, layer: int, level: int) -> int:
     """Level at which the node reads H^{l-2}: its own, or the nearest one (the authors' choice, by e-mail)."""
     return min(level, space.node_levels(max(0, layer - 2))[-1])
+
+
+def _elsewhere_levels(space: SearchSpace, layer: int, level: int) -> list[int]:
+    """Levels other than `_before_level` that a path to this node may have had two layers before."""
+    between = _incoming_levels(space, layer, level) if layer > 1 else []
+    levels = {before for middle in between for before in _incoming_levels(space, layer - 1, middle)}
+    return sorted(levels - {_before_level(space, layer, level)})
 
 
 def _key(layer: int, level: int) -> str:

@@ -9,13 +9,14 @@ node's level; E edges, O operations, K incoming tensors; P = `partial_channels`,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from search_spaces.genotype import Block, state_names
 from search_spaces.modules import BatchNorm, ReluConvBatchNorm, resize
 from search_spaces.operations import DEFAULTS, NONE, OPERATIONS
 from search_spaces.settings import OperationSettings
@@ -91,6 +92,12 @@ class MixedOperation(nn.Module):
         taken, bypassed = x.split([self.mixed_channels, self.bypassed_channels], dim=1)
         return join_shuffled(self._mix(taken, alpha, source), bypassed)
 
+    def only(self, x: Tensor, operation: str, source: int) -> Tensor:
+        """One operation at full weight: (N, c, H, W) -> (N, c, H, W)."""
+        taken, bypassed = x.split([self.mixed_channels, self.bypassed_channels], dim=1)
+        y = self.candidates[operation](taken, source)
+        return join_shuffled(y, bypassed) if self.bypassed_channels else y
+
     def _mix(self, x: Tensor, alpha: Tensor, source: int) -> Tensor:
         """(N, c / P, H, W), alpha [O] -> (N, c / P, H, W)."""
         candidates = zip(self.columns, self.candidates.values(), strict=True)
@@ -119,20 +126,29 @@ class Node(nn.Module):
         incoming: The K tensors H^{l-1} that may flow in.
         before: The tensor H^{l-2}, common to the K cells.
         partial_channels: P, a divisor of c, as in `MixedOperation`.
+        elsewhere: Other H^{l-2} that a single path may have, by level (see `single`).
     """
 
     def __init__(
-        self, space: SearchSpace, level: int, incoming: Sequence[Source], before: Source, partial_channels: int = 1
+        self,
+        space: SearchSpace,
+        level: int,
+        incoming: Sequence[Source],
+        before: Source,
+        partial_channels: int = 1,
+        elsewhere: Mapping[int, Source] | None = None,
     ) -> None:
         super().__init__()
         channels, stride = space.operation_channels(level), space.strides[level]
         self.edges, self.blocks = space.edges, space.blocks
         self.before = Preprocess(before, channels, stride)
         self.incoming = nn.ModuleList(Preprocess(source, channels, stride) for source in incoming)
-        self.mixed = nn.ModuleList(
+        self.mixed: Sequence[MixedOperation] = nn.ModuleList(  # type: ignore[assignment]
             MixedOperation(space.operations, channels, len(incoming), space.settings, partial_channels)
             for _ in space.edges
         )
+        other = (elsewhere or {}).items()
+        self.elsewhere = nn.ModuleDict({str(at): Preprocess(source, channels, stride) for at, source in other})
 
     def forward(
         self,
@@ -161,6 +177,39 @@ class Node(nn.Module):
             self._cell([first, preprocess(x, size)], alpha, edge_weights, source)
             for source, (preprocess, x) in enumerate(zip(self.incoming, incoming, strict=True))
         ]
+
+    def single(
+        self,
+        cell: Sequence[Block],
+        source: int,
+        last: Tensor,
+        before: Tensor,
+        at: int,
+        size: tuple[int, int],
+        edge_weights: Tensor | None = None,
+    ) -> Tensor:
+        """A genotype's cell on one incoming tensor, without what the genotype leaves out: (N, C, H, W).
+
+        Args:
+            cell: The genotype's cell.
+            source: Number of the incoming tensor.
+            last: That tensor, H^{l-1}.
+            before: H^{l-2}.
+            at: Level of H^{l-2}, which chooses its preprocessing.
+            size: (H, W).
+            edge_weights: [E]; None: all edges alike.
+        """
+        names, own = state_names(self.blocks), str(at) not in self.elsewhere
+        first = self.before if own else self.elsewhere[str(at)]
+        states = [first(before, size), self.incoming[source](last, size)]  # block 1 reads both
+        for number, block in enumerate(cell):
+            terms = []
+            for name, operation in zip(block.inputs, block.operations, strict=True):
+                edge = self.edges.index((names.index(name), number))
+                term = self.mixed[edge].only(states[names.index(name)], operation, source)
+                terms.append(term if edge_weights is None else edge_weights[edge] * term)
+            states.append(torch.stack(terms).sum(0))
+        return torch.cat(states[2:], dim=1)
 
     def _cell(self, states: list[Tensor], alpha: Tensor, edge_weights: Tensor | None, source: int) -> Tensor:
         terms: list[list[Tensor]] = [[] for _ in range(self.blocks)]

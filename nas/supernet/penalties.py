@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nas.config import CostName, SearchConfig
-from nas.supernet.architecture import Architecture
+from nas.supernet.architecture import Architecture, passing
 from nas.supernet.network import Supernet
 from search_spaces.genotype import Genotype
 from search_spaces.operations import OPERATIONS
@@ -53,7 +53,9 @@ class ExpectedCost:
         self._kept = torch.tensor(shares, dtype=torch.float64).to(like.device)  # [E]
         mask = architecture.mask.double()
         ways = mask / mask.sum(-1, keepdim=True).clamp(min=1)
-        self.start = float(self._of(torch.zeros_like(like).softmax(-1).detach(), ways, self._kept))
+        self.start = float(
+            self._of((architecture.shared / architecture.shared.sum()).expand_as(like), ways, self._kept)
+        )
         """The cost of the relaxed architecture with uniform alpha and beta."""
 
     def __call__(self) -> Tensor:
@@ -79,16 +81,7 @@ class ExpectedCost:
     def _of(self, alpha: Tensor, beta: Tensor, kept: Tensor) -> Tensor:
         """The sum over nodes of P(the path passes it) times the cost of a cell there; kept [E], P(edge is kept)."""
         cells = self._table @ (kept[:, None] * alpha.double()).sum(0)  # [levels]
-        steps = beta.double()  # [layers, levels, 3]
-        passes = torch.zeros_like(cells)
-        passes[0] = 1  # the stem
-        total = torch.zeros_like(cells[0])
-        for layer in range(self.space.layers):
-            finer, same, coarser = (passes[:, None] * steps[layer]).unbind(1)  # [levels] each
-            nothing = torch.zeros_like(finer[:1])
-            passes = torch.cat([finer[1:], nothing]) + same + torch.cat([nothing, coarser[:-1]])
-            total = total + (passes * cells).sum()
-        return total
+        return torch.stack([(passes * cells).sum() for passes in passing(beta.double())]).sum()
 
 
 def architecture_cost(config: SearchConfig, supernet: Supernet) -> ExpectedCost:
@@ -101,8 +94,8 @@ def architecture_penalty(config: SearchConfig, supernet: Supernet) -> Callable[[
     """A function from a step's logits to the sum of its penalties, a scalar; None: there are no penalties."""
     settings, sampling = config.architecture, supernet.alpha_sampling
     terms: list[Callable[[], Tensor]] = []
-    if settings.entropy > 0 and sampling is not None:
-        terms.append(partial(sampling.penalty, supernet.architecture.alpha))
+    if sampling is not None and max(settings.entropy, settings.beta_decay, settings.zero_one) > 0:
+        terms.append(lambda: sampling.penalty(supernet.architecture.logits()))
     if settings.cost_weight > 0:
         cost = architecture_cost(config, supernet)
         terms.append(partial(cost.penalty, settings.cost_weight, settings.cost_target))
