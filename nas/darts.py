@@ -26,7 +26,7 @@ from nas.data.identity import data_provenance
 from nas.data.loading import Key, epoch_batches, split_dataset
 from nas.data.splits import steps_per_epoch
 from nas.diagnostics.discretization import forced_matrix
-from nas.diagnostics.health import Checkup, reason_to_stop, warnings_of
+from nas.diagnostics.health import Checkup, reason_to_stop, too_few_steps, verdict, warnings_of
 from nas.evaluation.memory import search_memory
 from nas.evaluation.metrics import ConfusionMatrix
 from nas.runs.epoch_log import report_epoch, show_history
@@ -99,7 +99,7 @@ def search(
         found = _begin(session)
         supernet, weights, architecture, sampling, _, halves = found
         config, space = session.config, supernet.space
-        sampled = config.method == "sampled"
+        sampled, metrics = config.method == "sampled", dict[str, Any]()
         with session.running(_headline(session, space, halves), partial(_plan, session, halves)), _history(session):
             for epoch in session.epochs():
                 if (reason := reason_to_stop(config.health, session.state.memory)) is not None:
@@ -125,10 +125,15 @@ def search(
                 if session.processes.first:
                     genotype.save(session.run.file(GENOTYPE))
                     colors = session.train_set.colors
-                    report_epoch(session.run, epoch, config.epochs, metrics, supernet, genotype, samples, colors)
+                    # A warning is said once, and again only after an epoch without it.
+                    said = state.memory.get("warnings", {})
+                    new = [text for kind, text in session.state.memory["warnings"].items() if kind not in said]
+                    report_epoch(session.run, epoch, config.epochs, metrics, new, supernet, genotype, samples, colors)
                 session.save_epoch()
                 if each_epoch is not None:
                     each_epoch(epoch, metrics["val"])
+            if metrics:
+                session.run.log.info(f"{verdict(metrics['health'], metrics['val']['miou'])}; {_next(session)}")
         if sampled:
             genotype = load_genotype(session.folder / GENOTYPE)
         else:
@@ -156,7 +161,8 @@ def _measure_supernet(session: Session[SearchConfig, SearchState], found: _Searc
     except GivenUp:  # the supernet is as it was before
         session.stop()
     learned = config.learned(epoch)
-    metrics["warnings"] = warnings_of(metrics["health"], genotype.space, learned, miou) if learns else []
+    done.memory["warnings"] = warnings_of(metrics["health"], genotype.space, learned, miou) if learns else {}
+    metrics["warnings"] = list(done.memory["warnings"].values())
     return metrics, genotype, samples, done
 
 
@@ -188,6 +194,7 @@ def _measure_networks(session: Session[SearchConfig, SearchState], found: _Searc
     done, mious = session.advanced(epoch, metrics["val"]), [one.miou for one in measured]
     numbers = {"forced_mean": float(np.mean(mious)), "forced_spread": float(np.std(mious)), "networks": len(mious)}
     metrics |= {"health": {"forced_miou": best.miou, **numbers}, "warnings": []}
+    done.memory["warnings"] = {}
     provenance = {**_provenance(session, done), "decoded_by": "supernet", "networks": len(mious)}
     return metrics, dataclasses.replace(best.genotype, provenance=provenance), samples, done
 
@@ -229,6 +236,8 @@ def _begin(session: Session[SearchConfig, SearchState]) -> _Search:
     weights, architecture = make_steppers(config, supernet, session.device, processes)
     session.parts = {"supernet": supernet, "weights": weights, "architecture": architecture}
     session.steps_per_epoch = steps_per_epoch(min(map(len, halves)), config.images_per_update * processes.count)
+    few = too_few_steps(config, len(session.train_set), session.steps_per_epoch)
+    session.warnings += [few] if few and not session.resumes else []
     session.state = SearchState()
     if session.resumes:
         with session.checkpoint() as saved:
@@ -312,6 +321,13 @@ def _headline(session: Session[SearchConfig, SearchState], space: SearchSpace, h
         f"{len(halves[0])} + {counted(len(halves[1]), 'training image')}, {len(session.validation)} for validation, "
         f"{session.classes} classes; {counted(config.epochs, 'epoch')} on {session.device}, {how}; "
         f"run folder {session.folder}"
+    )
+
+
+def _next(session: Session[SearchConfig, SearchState]) -> str:
+    """The command that follows a search."""
+    return (
+        f"next: nas-rank {session.folder}, which trains it and random networks alike, or nas-retrain {session.folder}"
     )
 
 

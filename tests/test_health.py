@@ -17,7 +17,7 @@ import nas.darts
 import nas.runs.epoch_log
 import strategies
 from decoders.decoding import decode
-from nas.config import ArchitectureConfig, HealthConfig
+from nas.config import ArchitectureConfig, HealthConfig, SearchConfig
 from nas.darts import search
 from nas.diagnostics.health import (
     agreement,
@@ -26,6 +26,8 @@ from nas.diagnostics.health import (
     relative_entropy,
     relaxed_numbers,
     remembered,
+    too_few_steps,
+    verdict,
     warnings_of,
 )
 from nas.runs.folder import read_metrics
@@ -169,6 +171,36 @@ def test_remedies_never_contradict_each_other(numbers: dict[str, Any]) -> None:
     assert not ("more --epochs" in text and "fewer --epochs" in text)
     for setting in ("lr", "weight-decay"):
         assert not (f"a larger --architecture.{setting}" in text and f"a smaller --architecture.{setting}" in text)
+
+
+def test_too_few_steps_are_said() -> None:
+    few = SearchConfig(epochs=8, architecture=ArchitectureConfig(start_epoch=2))
+    text = too_few_steps(few, 40, 2)
+    assert text is not None and text.startswith("40 training images give 12 steps of alpha and beta in 6 epochs: ")
+    assert too_few_steps(few, 4000, 34) is None
+    sampled = dataclasses.replace(few, method="sampled")
+    assert too_few_steps(sampled, 4000, 25) is None
+    assert "give 192 steps of the supernet in 8 epochs" in str(too_few_steps(sampled, 4000, 24))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ({"alpha_entropy": 0.5}, "decided. alpha has 50 % of the entropy of a uniform one"),
+        (
+            {"alpha_entropy": 0.97, "cell_agreement": 0.25, "path_agreement": 0.5, "forced_miou": 0.1, "gap": 0.4},
+            "not decided: alpha is nearly uniform, the cell still changes, the supernet does little with it alone. "
+            "alpha has 97 % of the entropy of a uniform one; 25 % of the cell and 50 % of the path are as an epoch ago; "
+            "forced to it, the supernet has 10.0 of its 50.0 % mIoU",
+        ),
+        (
+            {"networks": 4, "forced_miou": 0.5, "forced_mean": 0.4, "forced_spread": 0.05},
+            "the best of 4 networks by the supernet's weights, 50.0 %, is 10.0 points above their mean, s.d. 5.0",
+        ),
+    ],
+)
+def test_the_verdict_says_what_speaks_for_a_genotype(numbers: dict[str, float], expected: str) -> None:
+    assert verdict(numbers, 0.5) == expected
 
 
 @pytest.mark.parametrize(

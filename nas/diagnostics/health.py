@@ -26,6 +26,7 @@ from nas.training.step import Stepper
 from search_spaces.genotype import Block, Genotype
 from search_spaces.operations import NONE, SKIP
 from search_spaces.space import SearchSpace
+from search_spaces.validation import counted
 
 __all__ = [
     "Checkup",
@@ -36,6 +37,8 @@ __all__ = [
     "relative_entropy",
     "relaxed_numbers",
     "remembered",
+    "too_few_steps",
+    "verdict",
     "warnings_of",
     "with_eigenvalue",
 ]
@@ -64,6 +67,8 @@ UNSTABLE = 0.5
 LOST = 0.5
 """Share of the supernet's mIoU lost by discretisation above which there is a warning: such a supernet tells little of
 the decoded network (Tian et al., "Discretization-aware architecture search", 2020)."""
+FEW_STEPS = 200
+"""Steps of alpha and beta, or of sampled networks, below which a search is told before it starts that they are few."""
 EIGENVALUES_AGO, SHARPENING = 5, 4 / 3
 """Epochs between compared eigenvalues, and the largest healthy growth: Zela et al. (2020) end a search when the earlier
 eigenvalue, both smoothed over epochs, is below 0.75 of the later one."""
@@ -248,6 +253,50 @@ def _opposites(remedy: str) -> set[str]:
     """The remedies that contradict one: a larger and a smaller value of the same setting, more and fewer."""
     pairs = [pair for one, other in OPPOSITES for pair in ((one, other), (other, one))]
     return {other + remedy.removeprefix(one) for one, other in pairs if remedy.startswith(f"{one} ")}
+
+
+def too_few_steps(config: SearchConfig, images: int, steps: int) -> str | None:
+    """A line that says that the steps of a search are too few; None: they are not.
+
+    Args:
+        config: The settings.
+        images: Training images, of both halves.
+        steps: Steps of an epoch.
+    """
+    learned = config.epochs - (config.architecture.start_epoch if config.method == "darts" else 0)
+    what = "alpha and beta" if config.method == "darts" else "the supernet"
+    if steps * learned >= FEW_STEPS:
+        return None
+    return (
+        f"{counted(images, 'training image')} give {counted(steps * learned, 'step')} of {what} in "
+        f"{counted(learned, 'epoch')}: a search needs hundreds at least (the paper's has 14,860); give more --epochs, "
+        "a smaller --loader.batch-size or more images"
+    )
+
+
+def verdict(numbers: Mapping[str, Any], miou: float) -> str:
+    """What the last epoch's numbers say of the genotype, in words: decided or not, and what speaks for it.
+
+    Args:
+        numbers: The `health` of the epoch.
+        miou: mIoU on the validation split, 0 to 1: of the supernet or, of sampled networks, of the best one.
+    """
+    if "networks" in numbers:
+        lead = numbers["forced_miou"] - numbers["forced_mean"]
+        spread = f"{100 * lead:.1f} points above their mean, s.d. {100 * numbers['forced_spread']:.1f}"
+        return f"the best of {numbers['networks']} networks by the supernet's weights, {100 * miou:.1f} %, is {spread}"
+    doubts = ["alpha is nearly uniform"] * (numbers["alpha_entropy"] > UNDECIDED)
+    doubts += ["the cell still changes"] * (numbers.get("cell_agreement", 1.0) < UNSTABLE)
+    doubts += ["the supernet does little with it alone"] * (numbers.get("gap", 0.0) > LOST * miou)
+    known = [f"alpha has {100 * numbers['alpha_entropy']:.0f} % of the entropy of a uniform one"]
+    if "cell_agreement" in numbers:
+        kept = f"{100 * numbers['cell_agreement']:.0f} % of the cell and {100 * numbers['path_agreement']:.0f} % of the"
+        known.append(f"{kept} path are as an epoch ago")
+    if "forced_miou" in numbers:
+        known.append(
+            f"forced to it, the supernet has {100 * numbers['forced_miou']:.1f} of its {100 * miou:.1f} % mIoU"
+        )
+    return f"{'not decided: ' + ', '.join(doubts) if doubts else 'decided'}. {'; '.join(known)}"
 
 
 def reason_to_stop(config: HealthConfig, memory: Mapping[str, Any]) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -48,6 +48,7 @@ def report_epoch(
     epoch: int,
     epochs: int,
     metrics: Mapping[str, Any],
+    warnings: Iterable[str],
     supernet: Supernet,
     genotype: Genotype,
     samples: SampleKeeper,
@@ -59,7 +60,8 @@ def report_epoch(
         run: The open run folder.
         epoch: Number of the epoch, from 0.
         epochs: Number of epochs in the run.
-        metrics: The epoch's numbers; the texts in `warnings` are logged.
+        metrics: The epoch's numbers.
+        warnings: Warnings that the epoch before did not have, to be logged.
         supernet: The network after the epoch.
         genotype: The genotype decoded after the epoch.
         samples: (images, labels, predictions) of a few validation batches.
@@ -86,7 +88,7 @@ def report_epoch(
         f"epoch {epoch + 1}/{epochs}: {losses}, {epoch_text(metrics['val'])}, "
         f"path {'-'.join(map(str, genotype.path))}, {metrics['seconds']:.0f} s{waiting_advice(metrics['waiting'])}"
     )
-    for warning in metrics["warnings"]:
+    for warning in warnings:
         run.log.warning(warning)
 
 
