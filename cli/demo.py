@@ -52,6 +52,7 @@ def main(arguments: list[str]) -> None:
     genotype = result.searched.genotype
     common.say(f"\n{cell_table(genotype)}", path_trellis(genotype), result.table(), "", sep="\n\n", end="")
     common.say(f"genotype {out / 'search' / 'genotype.json'}, with pictures cell.svg and trellis.svg next to it")
+    common.say(f"test images, labels and predictions side by side: {result.picture}")
     common.say(f"next: nas-evaluate {result.searched.folder} --split test, or tensorboard --logdir {out}")
 
 

@@ -18,12 +18,16 @@ import torch
 
 from nas.config import SearchConfig
 from nas.darts import search
+from nas.data.splits import open_split
 from nas.evaluation.cost import count_parameters
 from nas.runs.names import CONFIG, GENOTYPE
+from nas.runs.pictures import colorize
 from retrain.config import RetrainConfig
 from retrain.evaluation import evaluate
 from retrain.load import load_trained
+from retrain.prediction import predict_mask
 from retrain.training import train
+from search_spaces.drawing import save_figure
 from search_spaces.files import check_replaceable
 from search_spaces.genotype import Genotype
 from search_spaces.graph import random_genotype
@@ -31,6 +35,8 @@ from search_spaces.validation import as_path
 
 __all__ = ["Contestant", "DemoResult", "demo"]
 
+SHOWN = 4
+"""Test images in the picture of predictions."""
 GRACE = 30.0
 """Seconds that a worker has to save after the end of the demo."""
 
@@ -58,6 +64,8 @@ class DemoResult:
     randoms: tuple[Contestant, ...]
     random_mean: float
     """Mean mIoU of the random genotypes."""
+    picture: Path
+    """Test images with their labels and the predictions of the networks."""
 
     def table(self) -> str:
         """Formats the comparison as text."""
@@ -115,7 +123,28 @@ def demo(
         )
     ]
     mean = sum(contestant.miou for contestant in contestants[1:]) / randoms
-    return DemoResult(contestants[0], tuple(contestants[1:]), mean)
+    picture = _draw_predictions(contestants, out / "predictions.png")
+    return DemoResult(contestants[0], tuple(contestants[1:]), mean, picture)
+
+
+def _draw_predictions(contestants: Sequence[Contestant], file: Path) -> Path:
+    """Draws a few test images with their labels and the predictions of all networks side by side."""
+    from matplotlib.figure import Figure
+
+    networks = [load_trained(contestant.folder, "last") for contestant in contestants]
+    dataset = open_split(networks[0].config, "test")
+    titles = ["image", "label", *(f"{one.name}: {100 * one.miou:.1f} %" for one in contestants)]
+    figure = Figure((2.2 * len(titles), 1.75 * SHOWN), layout="constrained")
+    for row, index in zip(figure.subplots(SHOWN, len(titles), squeeze=False), range(SHOWN), strict=True):
+        image, label = dataset.read(index)
+        masks = [label, *(predict_mask(network, image) for network in networks)]
+        for axes, title, picture in zip(
+            row, titles, [image, *(colorize(m, dataset.colors) for m in masks)], strict=True
+        ):
+            axes.imshow(picture, interpolation="nearest")
+            axes.set_axis_off()
+            axes.set_title(title if index == 0 else "", fontsize=10)
+    return save_figure(figure, file)
 
 
 def _train_all(configs: Sequence[RetrainConfig], say: Callable[[str], Any]) -> list[tuple[int, float]]:

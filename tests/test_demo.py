@@ -44,6 +44,7 @@ def test_the_table_has_every_contestant_and_their_true_mean(tmp_path: Path) -> N
     result = demo(tmp_path / "demo", search, training, randoms=2, say=said.append)
     assert len(said) == 2 + 3  # the stages, and each network as it is done
     assert [contestant.name for contestant in result.randoms] == ["random 1", "random 2"]
+    assert result.picture.stat().st_size > 10_000
     assert result.random_mean == sum(contestant.miou for contestant in result.randoms) / 2
     for contestant in (result.searched, *result.randoms):
         measured = retrain.evaluate(contestant.folder, "test", "last", device="cpu")

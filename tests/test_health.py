@@ -190,8 +190,8 @@ def test_too_few_steps_are_said() -> None:
         (
             {"alpha_entropy": 0.97, "cell_agreement": 0.25, "path_agreement": 0.5, "forced_miou": 0.1, "gap": 0.4},
             "not decided: alpha is nearly uniform, the cell still changes, the supernet does little with it alone. "
-            "alpha has 97 % of the entropy of a uniform one; 25 % of the cell and 50 % of the path are as an epoch ago; "
-            "forced to it, the supernet has 10.0 of its 50.0 % mIoU",
+            "alpha has 97 % of the entropy of a uniform one; 25 % of the cell and 50 % of the path are as an epoch "
+            "ago; forced to it, the supernet has 10.0 of its 50.0 % mIoU",
         ),
         (
             {"networks": 4, "forced_miou": 0.5, "forced_mean": 0.4, "forced_spread": 0.05},
