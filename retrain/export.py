@@ -28,10 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas.evaluation.cost import measure
+from nas.evaluation.cost import channels_of, measure
 from nas.runs.folder import read_metrics
 from retrain.load import TrainedNetwork, genotype_source, load_trained
-from retrain.networks.base import SegmentationNetwork
 from search_spaces.files import MARK, check_replaceable, temporary_beside, write_atomically
 from search_spaces.genotype import Genotype, load_genotype, package_version
 from search_spaces.validation import as_path, to_plain
@@ -230,13 +229,13 @@ def _quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def _save(network: SegmentationNetwork, file: Path, output: str, opset: int) -> None:
+def _save(network: nn.Module, file: Path, output: str, opset: int) -> None:
     """Exports a network in eval mode, with the weights in the file itself unless they are too large."""
     with _quietly():
         try:
             program = torch.onnx.export(
                 _Labels(network) if output == "labels" else network,
-                (torch.zeros(EXAMPLE[0], network.channels, *EXAMPLE[1:]),),
+                (torch.zeros(EXAMPLE[0], channels_of(network), *EXAMPLE[1:]),),
                 dynamo=True,
                 verbose=False,
                 input_names=[INPUT],
@@ -298,7 +297,7 @@ def run_session(session: InferenceSession, images: np.ndarray) -> np.ndarray:
     return found
 
 
-def compare(network: SegmentationNetwork, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
+def compare(network: nn.Module, session: InferenceSession, shape: tuple[int, int, int]) -> Parity:
     """Compares an exported graph with its network on random images.
 
     Args:
@@ -311,7 +310,7 @@ def compare(network: SegmentationNetwork, session: InferenceSession, shape: tupl
     """
     count, height, width = shape
     generator = torch.Generator().manual_seed(0)
-    images = 2 * torch.rand(count, network.channels, height, width, generator=generator) - 1
+    images = 2 * torch.rand(count, channels_of(network), height, width, generator=generator) - 1
     with torch.inference_mode():
         logits = network(images).numpy()  # (N, classes, H, W)
     classes = logits.argmax(1)  # (N, H, W)
@@ -326,7 +325,7 @@ def compare(network: SegmentationNetwork, session: InferenceSession, shape: tupl
         differences = np.abs(found - logits)
     scale = max(float(np.ptp(logits)), float(np.finfo(np.float32).tiny))
     return Parity(
-        count, height, width, float(differences.max()) / scale, float((labels != classes).mean()), network.channels
+        count, height, width, float(differences.max()) / scale, float((labels != classes).mean()), channels_of(network)
     )
 
 
