@@ -48,17 +48,17 @@ class Mode(NamedTuple):
 
 MODES = {
     "as_is": Mode("--as-is", "--as-is decodes nothing", ""),
-    "perturbation": Mode(
-        "--by perturbation",
-        "--by perturbation gives one genotype",
-        "--by perturbation: leave it out, or give that, too",
-        ("images", "data_root", "device"),
-    ),
     "supernet": Mode(
         "--by supernet",
         "--by supernet lists networks",
         "--by supernet: leave it out, or give that, too",
         ("evolve", "images", "data_root", "device", "input", "classes", "network"),
+    ),
+    "perturbation": Mode(
+        "--by perturbation",
+        "--by perturbation gives one genotype",
+        "--by perturbation: leave it out, or give that, too",
+        ("images", "data_root", "device"),
     ),
     "candidates": Mode(
         "--top, --pareto and the limits",
@@ -126,7 +126,8 @@ def main(arguments: list[str]) -> None:
     from search_spaces.genotype import load_genotype
 
     file = Path(values.file)
-    values.file = str(file / GENOTYPE) if file.is_dir() else values.file
+    if values.by == "supernet" and file.is_dir():
+        values.file = str(file / GENOTYPE)
     stored = genotype = load_genotype(values.file)
     relaxed = genotype.alpha is not None and genotype.beta is not None
     listed: list[Decoded] = []
