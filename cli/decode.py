@@ -12,7 +12,6 @@ from jsonargparse import Namespace
 
 from cli import common, networks
 from nas.config import DataChanged
-from nas.runs.names import GENOTYPE
 from retrain.config import CandidateConfig
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
@@ -50,17 +49,17 @@ class Mode(NamedTuple):
 
 MODES = {
     "as_is": Mode("--as-is", "--as-is decodes nothing", ""),
-    "perturbation": Mode(
-        "--by perturbation",
-        "--by perturbation gives one genotype",
-        "--by perturbation: leave it out, or give that, too",
-        ("images", "data_root", "data_changed", "device"),
-    ),
     "supernet": Mode(
         "--by supernet",
         "--by supernet lists networks",
         "--by supernet: leave it out, or give that, too",
         ("evolve", "images", "data_root", "data_changed", "device", "input", "classes", "network"),
+    ),
+    "perturbation": Mode(
+        "--by perturbation",
+        "--by perturbation gives one genotype",
+        "--by perturbation: leave it out, or give that, too",
+        ("images", "data_root", "data_changed", "device"),
     ),
     "candidates": Mode(
         "--top, --pareto and the limits",
@@ -133,9 +132,8 @@ def main(arguments: list[str]) -> None:
     from decoders import path_probability, redecode
     from search_spaces.genotype import genotype_file, load_genotype
 
-    file = Path(values.file)
-    values.file = str(file / GENOTYPE) if file.is_dir() else values.file
     stored = genotype = load_genotype(values.file)
+    values.file = str(genotype_file(values.file))
     relaxed = genotype.alpha is not None and genotype.beta is not None
     listed: list[Decoded] = []
     measured: list[Measured] = []
