@@ -375,6 +375,9 @@ class ImageConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.limit("channels", least=1, most=MAX_BANDS)
+        if isinstance(self.ids, dict):  # the keys of JSON, such as a genotype's, are texts
+            own = {int(key) if isinstance(key, str) and key.isdecimal() else key: n for key, n in self.ids.items()}
+            object.__setattr__(self, "ids", own)
         pairs = self.ids.items() if isinstance(self.ids, dict) else ()
         require(
             all(fits(value, int) and fits(number, int) for value, number in pairs)

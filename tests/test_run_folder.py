@@ -67,6 +67,11 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "open", open_full)
 
 
+def test_label_ids_survive_json() -> None:
+    config = LoaderConfig(ids={0: 0, 255: 1})
+    assert from_plain(LoaderConfig, json.loads(json.dumps(to_plain(config)))) == config
+
+
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     for content in ("text ä", b"bytes", lambda file: file.write(b"written")):
