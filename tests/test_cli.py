@@ -803,7 +803,7 @@ def test_a_printed_space_loads(name: str, call: Run, tmp_path: Path) -> None:
     ("mode", "option"), [(mode, option) for mode, row in decode_command.MODES.items() for option in row.options]
 )
 def test_an_option_of_a_mode_is_refused_in_the_others(mode: str, option: str, call: Run) -> None:
-    values = {"device": "cpu", "input": "33x33", "network": "fplnet"}
+    values = {"device": "cpu", "input": "33x33", "network": "fplnet", "data_changed": "accept"}
     asked = {"as_is": ["--as-is"], "perturbation": ["--by", "perturbation"], "candidates": ["--top", "2"], None: []}
     for other, words in asked.items():
         outcome = call("nas-decode", "nothing.json", *words, f"--{option}", values.get(option, "3"))
