@@ -368,6 +368,7 @@ def test_under_nohup_a_closed_terminal_is_ignored() -> None:
 
 def test_the_demo_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrain.demo, "_train_all", lambda configs, say: [(1, 0.5)] * len(configs))
+    monkeypatch.setattr(retrain.demo, "_draw_predictions", lambda contestants, file: file)
     whole = search(searching(tmp_path, out=str(tmp_path / "whole")), quiet=True).folder
 
     def demo() -> object:

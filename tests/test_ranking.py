@@ -123,7 +123,7 @@ def by_name(config: retrain.RetrainConfig) -> float:
 def test_a_training_that_was_stopped_goes_on_from_its_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def evaluate(folder: Path, *_: Any) -> Any:
+    def evaluate(folder: Path, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(**read_metrics(folder)[-1]["val"])
 
     monkeypatch.setattr(TRAINING, "evaluate", evaluate)
@@ -296,7 +296,7 @@ def test_a_collapse_is_called_one_and_is_no_hint(
 ) -> None:
     """One class of five everywhere, which half of the pixels have: IoU 0.5 and four times 0."""
     pretended(lambda config: 0.1)
-    monkeypatch.setattr(TRAINING, "evaluate", lambda *_: SimpleNamespace(miou=0.1, pixel_accuracy=0.5))
+    monkeypatch.setattr(TRAINING, "evaluate", lambda *_, **__: SimpleNamespace(miou=0.1, pixel_accuracy=0.5))
     found = rank(searches(1), training(tmp_path), RankingConfig(random=1), "ranked", quiet=True)
     lines = table(found).splitlines()
     assert "searched - random: +0.00 points of mIoU: all are equal, which tells nothing" in lines

@@ -399,8 +399,16 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
         "loader.normalisation.mean has 3 entries, and loader.channels is 4:",
     ),
     (NormalisationConfig, {"std": (0.0,)}, "loader.normalisation.std[0] is 0"),
-    (NormalisationConfig, {"range": (2.0, 1.0)}, "loader.normalisation.range is [2, 1]: the lower value comes first"),
-    (NormalisationConfig, {"mean": (1.0,)}, "give either mean and std, or range"),
+    (
+        NormalisationConfig,
+        {"range": (2.0, 1.0)},
+        "loader.normalisation.range is [2.0, 1.0]: the lower value comes first",
+    ),
+    (
+        NormalisationConfig,
+        {"mean": (1.0,)},
+        "loader.normalisation.mean, std and range are (1.0,), null and null: give either",
+    ),
     (LoaderConfig, {"resolution": 4.5}, "loader.resolution is 4.5:"),
     (LoaderConfig, {"workers": -1}, "loader.workers is -1:"),
     (LoaderConfig, {"prefetch": -1}, "loader.prefetch is -1:"),

@@ -278,7 +278,7 @@ def test_a_run_that_accumulates_counts_updates_and_goes_on_exactly(
             start(again, quiet=True)
     state = load_checkpoint(tmp_path / "again" / "checkpoint.pt", kind)["state"]
     assert (state["epoch"], state["step"]) == (0, 2 if kind == "search" else 3)
-    assert all(isinstance(value, int | float | dict) for value in state.values())
+    assert all(isinstance(value, int | float | dict | list | None) for value in state.values())
     start(again, resume=tmp_path / "again", quiet=True)
     if kind == "search":
         check_same_run(folder, tmp_path / "again", kind)
