@@ -261,7 +261,9 @@ CONFIGS = [
     SearchConfig(
         data="camvid",
         data_root="/data",
-        loader=LoaderConfig(0.5, train_limit=3, cache="memory", augment=AugmentConfig((65, 97), (0.75, 1.5), False)),
+        loader=LoaderConfig(
+            resolution=0.5, train_limit=3, cache="memory", augment=AugmentConfig((65, 97), (0.75, 1.5), False)
+        ),
         precision="bfloat16",
         blocks=2,
         optimizer=CosineSgdConfig(0.1, clip=5.0, lr_end=0.01),

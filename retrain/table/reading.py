@@ -41,8 +41,7 @@ class Run(NamedTuple):
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """A network of a table and its trainings."""
 
     number: int
@@ -54,10 +53,6 @@ class Network:
     """Seconds for one image; None where it was not measured."""
     runs: Mapping[int, Run]
     """By seed."""
-
-    def cost(self, name: str) -> float | None:
-        """parameters, multiply_adds, latency, or cpu_seconds (mean over the seeds)."""
-        return mean(run.cpu_seconds for run in self.runs.values()) if name == "cpu_seconds" else getattr(self, name)
 
 
 class Place(NamedTuple):
@@ -97,10 +92,7 @@ class Table:
     def miou(self, network: Network, split: str | None = None, seed: int | None = None) -> float:
         """mIoU after the last epoch, 0 to 1: mean over the seeds, or with one of them.
 
-        Args:
-            network: A network of the table.
-            split: One of `splits`; None: the second.
-            seed: None: all.
+        `split` is one of `splits`; None: the second.
         """
         choice("split", split or self.splits[1], self.splits)
         runs = [run for number, run in network.runs.items() if seed in (None, number)]
@@ -119,18 +111,18 @@ class Table:
         key, strides = _key(genotype), self.space.strides
         require(
             genotype.space.strides[: len(strides)] == strides and genotype.space.settings == self.space.settings,
-            f"the genotype is of the space {genotype.space.name}, whose strides or settings are not those of "
-            f"{self.space.name}, of which the table {self.card['name']} is",
+            f"the space {genotype.space.name} has other strides or settings than {self.space.name}, of which the table "
+            f"{self.card['name']} is: search in that space",
         )
-        found = next((network for network in self.networks if _key(network.genotype) == key), None)
-        if found is None:
-            path = "-".join(map(str, genotype.path))
-            operations = ", ".join(operation for block in genotype.cell for operation in block.operations)
-            raise ValueError(
-                f"the network with path {path} and operations {operations} is not in the table {self.card['name']}, "
-                f"which has {len(self.networks)} networks of the space {self.space.name}: search in that space"
-            )
-        return found
+        for network in self.networks:
+            if _key(network.genotype) == key:
+                return network
+        path = "-".join(map(str, genotype.path))
+        operations = ", ".join(operation for block in genotype.cell for operation in block.operations)
+        raise ValueError(
+            f"the network with path {path} and operations {operations} is not in the table {self.card['name']}, which "
+            f"has {len(self.networks)} networks of the space {self.space.name}: search in that space"
+        )
 
     def rank(self, genotype: Genotype, split: str | None = None) -> Place:
         """Where a genotype stands, by the mIoU after the last epoch; see `miou`.
@@ -179,10 +171,8 @@ def load_table(name_or_file: str | Path = "shapes") -> Table:
         require(hashlib.sha256(rest).hexdigest() == card["sha256"], "its checksum is wrong: it was changed")
         space = SearchSpace.from_dict(card["space"])
         return Table(card, tuple(_network(space, parse_json(line)) for line in rest.splitlines()))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}. Take a whole copy") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error!s:.200}. Take another copy") from error
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error!s:.200}. Take a whole copy") from error
 
 
 def _network(space: SearchSpace, data: Any) -> Network:
@@ -197,16 +187,12 @@ def _network(space: SearchSpace, data: Any) -> Network:
 
 def write_table(card: Mapping[str, Any], networks: Sequence[Network], folder: Path) -> Path:
     """Writes NAME.jsonl.gz, NAME as the card has it; the same content gives the same bytes."""
-    lines = [
-        {
-            "number": network.number,
-            "path": network.genotype.path,
-            "cell": [{"inputs": block.inputs, "operations": block.operations} for block in network.genotype.cell],
-            **{name: getattr(network, name) for name in ("parameters", "multiply_adds", "latency")},
-            "runs": {seed: run._asdict() for seed, run in network.runs.items()},
-        }
-        for network in networks
-    ]
+    lines = []
+    for network in networks:
+        line = network._asdict()
+        genotype: Genotype = line.pop("genotype")
+        line |= {"path": genotype.path, "cell": genotype.plain_cell}
+        lines.append(line | {"runs": {seed: run._asdict() for seed, run in network.runs.items()}})
     rest = "".join(json.dumps(line) + "\n" for line in lines).encode()
     whole = {"format": FORMAT, "version": VERSION, **card, "sha256": hashlib.sha256(rest).hexdigest()}
     content = gzip.compress(json.dumps(whole).encode() + b"\n" + rest, mtime=0)
