@@ -65,7 +65,15 @@ def summary(table: Table, split: str | None = None) -> dict[str, Any]:
     for network, (first, *_) in zip(networks, by_seed, strict=True):
         for name, value in properties(network.genotype).items():
             groups.setdefault(name, {}).setdefault(value, []).append(first)
-    explained = [(share_of_variance(list(own.values())), name) for name, own in groups.items() if len(own) > 1]
+    shares = {name: share_of_variance(list(own.values())) for name, own in groups.items() if len(own) > 1}
+    best = []
+    for network, miou in zip(networks[:TOP], values, strict=False):
+        costs = {"parameters": network.parameters, "multiply_adds": network.multiply_adds}
+        best.append({"number": network.number, "miou": miou, **properties(network.genotype), **costs})
+    matters = {}
+    for name in sorted(shares, key=lambda name: -(shares[name] or 0.0)):
+        ordered = sorted(groups[name], key=lambda value: (len(value), value))  # 8 before 16
+        matters[name] = {"share": shares[name], "means": {value: mean(groups[name][value]) for value in ordered}}
     return {
         "name": table.card["name"],
         "space": table.space.name,
@@ -74,56 +82,37 @@ def summary(table: Table, split: str | None = None) -> dict[str, Any]:
         "trainings": sum(map(len, by_seed)),
         "mean": mean(values),
         "quartiles": [values[-1], *(quantiles(values, n=4) if len(values) > 1 else values * 3), values[0]],
-        "best": [
-            {
-                "number": network.number,
-                "miou": miou,
-                **properties(network.genotype),
-                "parameters": network.parameters,
-                "multiply_adds": network.multiply_adds,
-            }
-            for network, miou in zip(networks[:TOP], values, strict=False)
-        ],
+        "best": best,
         "noise": {
             "seeds": pooled(by_seed),
             "networks": spread([first for first, *_ in by_seed]),
             "tau_of_seeds": kendall([(seeds[0], seeds[1]) for seeds in by_seed if len(seeds) > 1]),
             "tau_of_splits": kendall([(table.miou(n, table.splits[0]), table.miou(n)) for n in networks]),
         },
-        "properties": {
-            name: {
-                "share": share,
-                "means": {value: mean(own) for value, own in sorted(groups[name].items(), key=_by_number)},
-            }
-            for share, name in sorted(explained, key=lambda one: one[0] or 0.0, reverse=True)
-        },
+        "properties": matters,
     }
-
-
-def _by_number(group: tuple[str, object]) -> tuple[int, str]:
-    return len(group[0]), group[0]  # 8 is before 16
 
 
 def summary_text(facts: dict[str, Any]) -> str:
     """`summary` for a terminal."""
-    low, *quartiles, high = map(_percent, facts["quartiles"])
     noise, best = facts["noise"], [["best", "mIoU %", "multiply-adds", "parameters", "path", "cell"]]
     for place, one in enumerate(facts["best"], 1):
         costs = f"{one['multiply_adds'] / 1e6:.2f} M", f"{one['parameters']:,}"
-        best.append([str(place), _percent(one["miou"]), *costs, one["path"], one["cell"]])
+        best.append([str(place), _text(one["miou"]), *costs, one["path"], one["cell"]])
     shares = []
     for name, found in facts["properties"].items():
-        means = ", ".join(f"{value}: {_percent(miou)}" for value, miou in found["means"].items())
+        means = ", ".join(f"{value}: {_text(miou)}" for value, miou in found["means"].items())
         few = f" ({means})" if len(found["means"]) <= 6 else ""
-        shares.append(f"  {'-' if found['share'] is None else format(found['share'], '.2f'):>4}  {name}{few}")
+        shares.append(f"  {_text(found['share'], 1):>4}  {name}{few}")
+    low, *quartiles, high = map(_text, facts["quartiles"])
     return "\n".join(
         [
             f"table {facts['name']}: {facts['trainings']} trainings of {facts['networks']} networks of the space "
             f"{facts['space']}; mIoU % on {facts['split']} after the last epoch",
-            f"\nlowest {low}, quartiles {', '.join(quartiles)}, highest {high}; mean {_percent(facts['mean'])}",
-            f"s.d. over seeds {_percent(noise['seeds'])}, between networks {_percent(noise['networks'])} (one seed)",
-            f"Kendall's tau of the orders by two seeds {_tau(noise['tau_of_seeds'])}, by the two splits "
-            f"{_tau(noise['tau_of_splits'])}\n",
+            f"\nlowest {low}, quartiles {', '.join(quartiles)}, highest {high}; mean {_text(facts['mean'])}",
+            f"s.d. over seeds {_text(noise['seeds'])}, between networks {_text(noise['networks'])} (one seed)",
+            f"Kendall's tau of the orders by two seeds {_text(noise['tau_of_seeds'], 1)}, by the two splits "
+            f"{_text(noise['tau_of_splits'], 1)}\n",
             *aligned(best, left=(4, 5)),
             "\nshare of the variance that a property explains alone (mean mIoU % of its groups)",
             *shares,
@@ -131,12 +120,8 @@ def summary_text(facts: dict[str, Any]) -> str:
     )
 
 
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _tau(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.2f}"
+def _text(value: float | None, scale: int = 100) -> str:
+    return "-" if value is None else f"{scale * value:.2f}"
 
 
 def draw_table(table: Table, cost: str = "multiply_adds", split: str | None = None) -> Figure:

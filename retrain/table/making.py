@@ -82,10 +82,8 @@ class Making:
         if (self.folder / CONFIG).exists():
             raise RunError(f"{self.folder} is the folder of a run: choose another --out")
         self.genotypes = all_genotypes(self.space)
-        self.trainings = {
-            f"{number:04d}/seed-{seed}": (number, seed)
-            for number, seed in trainings_of(self.table, len(self.genotypes))
-        }  # by name, which is also that of the run folder
+        trainings = trainings_of(self.table, len(self.genotypes))
+        self.trainings = {f"{number:04d}/seed-{seed}": (number, seed) for number, seed in trainings}  # by run folder
         settings = {name: value for name, value in leaves(to_plain(self.base)) if name not in {*FREE, *OWN}}
         self.size, data = check_data(self.base, self.table.split)
         self.classes = len(data["classes"])
@@ -168,12 +166,7 @@ class Making:
         }
 
 
-def open_making(
-    folder: str | Path,
-    storage: str | None = None,
-    study: str | None = None,
-    say: Callable[[str], object] = print,
-) -> Making:
+def open_making(folder: str | Path, storage: str | None = None, study: str | None = None) -> Making:
     """Opens the folder of a table that `nas-table make` began.
 
     Raises:
@@ -186,7 +179,7 @@ def open_making(
         data = parse_json(file.read_text(encoding="utf-8"))
         table, base = from_plain(TableConfig, data.get("table")), from_plain(RetrainConfig, data.get("settings"))
         space = SearchSpace.from_dict(data.get("space"))
-    return Making(table, base, space, Path(folder), storage, study, say=say)
+    return Making(table, base, space, Path(folder), storage, study)
 
 
 def measure_latency(making: Making) -> Path:
@@ -220,8 +213,7 @@ def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
     runs: dict[int, dict[int, Run]] = {}
     for job, (number, seed) in making.trainings.items():
         if (result := results.get(job)) is not None:
-            own = Run(tuple(result["validation"]), tuple(result["measured"]), result["cpu_seconds"])
-            runs.setdefault(number, {})[seed] = own
+            runs.setdefault(number, {})[seed] = Run(**{name: result[name] for name in Run._fields})
     networks = []
     for number in sorted(runs):
         genotype, seconds = making.genotypes[number], latency.get("seconds", {}).get(str(number))

@@ -24,7 +24,7 @@ from search_spaces.genotype import Block, Genotype
 from search_spaces.space import SearchSpace
 from search_spaces.validation import choice, require
 
-__all__ = ["Network", "Place", "Run", "Table", "load_table", "shipped", "write_table"]
+__all__ = ["Network", "Place", "Run", "Table", "load_table", "write_table"]
 
 FORMAT, VERSION, ENDING = "nas-table", 1, ".jsonl.gz"
 MOST_BYTES = 64 * 2**20
@@ -35,8 +35,8 @@ FOLDER = Path(__file__).parent
 class Run(NamedTuple):
     """A training: mIoU after each epoch, 0 to 1."""
 
-    validation: tuple[float, ...]
-    measured: tuple[float | None, ...]
+    validation: Sequence[float]
+    measured: Sequence[float | None]
     """On the table's other split; None after epochs where it was not measured."""
     cpu_seconds: float
 
@@ -56,15 +56,13 @@ class Network(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a network stands in a table."""
+    """Where a network stands in a table, by the mIoU after the last epoch, mean over the seeds."""
 
     network: Network
     miou: float
-    """After the last epoch, mean over the seeds."""
     rank: int
-    """1 is the best; equal ones share a rank."""
+    """Of so many `networks`; 1 is the best, and equal ones share a rank."""
     networks: int
-    """Of the table."""
     percentile: float
     """Share of the other networks that are worse, in percent."""
     regret: float
@@ -125,11 +123,7 @@ class Table:
         )
 
     def rank(self, genotype: Genotype, split: str | None = None) -> Place:
-        """Where a genotype stands, by the mIoU after the last epoch; see `miou`.
-
-        Raises:
-            ValueError: It is not in the table.
-        """
+        """Where a genotype stands; raises as `find` does."""
         network = self.find(genotype)
         own, others = self.miou(network, split), [self.miou(other, split) for other in self.networks]
         better, worse = sum(miou > own for miou in others), sum(miou < own for miou in others)
@@ -143,22 +137,18 @@ def _key(genotype: Genotype) -> tuple[object, ...]:
     return genotype.path, tuple(map(tuple, cell))
 
 
-def shipped() -> tuple[str, ...]:
-    """Names of the tables that come with the toolkit."""
-    return tuple(sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}")))
-
-
 def load_table(name_or_file: str | Path = "shapes") -> Table:
     """Loads a shipped table by name, or one from a file.
 
     Raises:
         ValueError: There is none, or it is damaged or of another format.
     """
-    path = FOLDER / f"{name_or_file}{ENDING}" if str(name_or_file) in shipped() else Path(name_or_file)
+    shipped = {path.name.removesuffix(ENDING): path for path in sorted(FOLDER.glob(f"*{ENDING}"))}
+    path = shipped.get(str(name_or_file), Path(name_or_file))
     require(
         path.is_file(),
-        f"there is no table {str(name_or_file)!r}: choose one of {', '.join(shipped()) or '(none is shipped)'}, or "
-        f"name a file of nas-table pack ({ENDING})",
+        f"there is no table {str(name_or_file)!r}: choose one of {', '.join(shipped) or '(none is shipped)'}, or name "
+        f"a file of nas-table pack ({ENDING})",
     )
     try:
         with gzip.open(path) as file:
@@ -170,19 +160,15 @@ def load_table(name_or_file: str | Path = "shapes") -> Table:
         require(card["version"] == VERSION, f"version is {card['version']}: expected {VERSION}")
         require(hashlib.sha256(rest).hexdigest() == card["sha256"], "its checksum is wrong: it was changed")
         space = SearchSpace.from_dict(card["space"])
-        return Table(card, tuple(_network(space, parse_json(line)) for line in rest.splitlines()))
+        return Table(card, tuple(_network(space, **parse_json(line)) for line in rest.splitlines()))
     except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as a table: {error!s:.200}. Take a whole copy") from error
 
 
-def _network(space: SearchSpace, data: Any) -> Network:
-    cell = tuple(Block(tuple(block["inputs"]), tuple(block["operations"])) for block in data["cell"])
-    runs = {
-        int(seed): Run(tuple(run["validation"]), tuple(run["measured"]), run["cpu_seconds"])
-        for seed, run in data["runs"].items()
-    }
-    genotype = Genotype(space, cell, tuple(data["path"]))
-    return Network(data["number"], genotype, data["parameters"], data["multiply_adds"], data["latency"], runs)
+def _network(space: SearchSpace, path: Any, cell: Any, runs: Any, **others: Any) -> Network:
+    blocks = tuple(Block(tuple(block["inputs"]), tuple(block["operations"])) for block in cell)
+    by_seed = {int(seed): Run(**run) for seed, run in runs.items()}
+    return Network(genotype=Genotype(space, blocks, tuple(path)), runs=by_seed, **others)
 
 
 def write_table(card: Mapping[str, Any], networks: Sequence[Network], folder: Path) -> Path:
