@@ -163,7 +163,8 @@ def main(arguments: list[str]) -> None:
         common.say(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        table = "\n".join(aligned(rows(listed), left=(1, len(rows(listed)[0]) - 1)))
+        found = rows(listed)
+        table = "\n".join(aligned(found, left=(1, len(found[0]) - 1)))
         common.say(f"{costs_line(costs)}:\n\n{table}\n\ncandidate {config.candidate or 1}:")
     common.say(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
