@@ -39,6 +39,8 @@ _NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in _NO_IMAGES)
 """Extensions, in lower case, of the files that Pillow reads."""
+_FORMATS = [kind for kind in Image.OPEN if kind not in _NO_IMAGES]
+"""Pillow goes by the content, whatever the extension: an EPS file named .png would start Ghostscript."""
 LABEL_SUFFIXES = frozenset({".bmp", ".gif", ".pgm", ".png", ".tif", ".tiff"})
 """Of formats that keep every id; JPEG does not."""
 
@@ -160,7 +162,7 @@ def read_label(path: Path, large: bool = False) -> NDArray[np.int32]:
 
 def read_palette(path: Path) -> NDArray[np.uint8] | None:
     """Read the colours of a palette file, uint8 [entries, 3]; None if the file has no palette."""
-    with _told("label", path), Image.open(path) as image:
+    with _told("label", path), Image.open(path, formats=_FORMATS) as image:
         palette = image.getpalette("RGB") if image.mode == "P" else None
     return None if palette is None else np.array(palette, dtype=np.uint8).reshape(-1, 3)
 
@@ -169,7 +171,7 @@ def read_orientation(path: Path) -> int:
     """Read the orientation of an image: 1 (as stored) to 8."""
     with _told("image", path):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
                     return 1  # `getexif` would decode the whole image to look behind it
                 return _orientation(image)
@@ -218,7 +220,7 @@ def _read(kind: str, path: Path, exif: Exif, convert: Callable[[Image.Image], Im
     with _told(kind, path), _without_limit(large):
         turned = False
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 raw, orientation = _raw(image), _orientation(image)
                 if ";16" in raw and not image.mode.startswith("I"):
                     raise ValueError(f"Pillow keeps 8 of its 16 bits ({raw}): save it as TIFF, or with 8 bits")
