@@ -16,13 +16,10 @@ from retrain.config import CandidateConfig
 from retrain.networks.building import KINDS
 from retrain.networks.settings import DEFAULT_FILTER_MULTIPLIER, NetworkConfig
 from search_spaces.files import check_replaceable
+from search_spaces.validation import require, whole
 
 if TYPE_CHECKING:
-    from nas.choosing import Measured
-    from retrain.budget import Decoded
-    from search_spaces.genotype import Block, Genotype
-
-LATENCY = "microseconds"
+    from search_spaces.genotype import Genotype
 
 DESCRIPTION = """\
 Decodes the alpha and beta of a genotype.json file (greedy cell, Viterbi path; with the edge weights of a search that
@@ -34,40 +31,39 @@ With --top, --pareto or a limit, lists other candidates, too: their paths, their
 networks, as nas-describe counts them. One of them (--candidate) is shown in full, drawn, and written."""
 
 
-class Mode(NamedTuple):
-    """A way to decode that is not the paper's."""
-
-    asked_by: str
-    """The options that select it."""
-    alone: str
-    """The reason why it excludes the modes below it."""
-    remedy: str
-    """The options that one of its own options needs."""
-    options: tuple[str, ...] = ()
-    """Options that act only in some modes, this one among them."""
-
-
 MODES = {
-    "as_is": Mode("--as-is", "--as-is decodes nothing", ""),
-    "supernet": Mode(
-        "--by supernet",
-        "--by supernet lists networks",
-        "--by supernet: leave it out, or give that, too",
-        ("evolve", "images", "data_root", "data_changed", "device", "input", "classes", "network"),
-    ),
-    "perturbation": Mode(
-        "--by perturbation",
-        "--by perturbation gives one genotype",
-        "--by perturbation: leave it out, or give that, too",
-        ("images", "data_root", "data_changed", "device"),
-    ),
-    "candidates": Mode(
-        "--top, --pareto and the limits",
-        "",
-        "candidates: give --top, --pareto or a limit, or leave it out",
-        ("device", "input", "classes", "network"),
-    ),
+    "as_is": "--as-is",
+    "supernet": "--by supernet",
+    "perturbation": "--by perturbation",
+    "candidates": "candidates (--top, --pareto or a limit)",
 }
+"""Ways to decode that are not the paper's, and what asks for them."""
+LISTING, MEASURING = ("supernet", "candidates"), ("supernet", "perturbation")
+ACTS_IN = {
+    "evolve": ("supernet",),
+    **dict.fromkeys(("images", "data_root", "data_changed"), MEASURING),
+    **dict.fromkeys(("input", "classes", "network"), LISTING),
+    "device": (*MEASURING, "candidates"),
+}
+"""Options that act only in these modes."""
+COLUMNS = {
+    "path_probability": ("p(path)", 1, ".3g"),
+    "cell_probability": ("p(cell)", 1, ".3g"),
+    "log_probability": ("ln p", 1, ".3f"),
+    "forced_miou": ("mIoU %", 100, ".2f"),
+    "multiply_adds": ("multiply-adds", 1, ","),
+    "parameters": ("parameters", 1, ","),
+    "latency_ms": ("latency, ms", 1, ".3f"),
+}
+"""Head, factor and format of the numbers in a list of networks."""
+
+
+class Listed(NamedTuple):
+    """A network of a list."""
+
+    genotype: Genotype
+    numbers: dict[str, Any]
+    """Those of `COLUMNS` that are known, and others for --json."""
 
 
 def make_parser() -> common.Parser:
@@ -131,26 +127,23 @@ def main(arguments: list[str]) -> None:
         check_replaceable([*own, *_pictures(values.draw)])
     from decoders import path_probability, redecode
     from search_spaces.genotype import genotype_file, load_genotype
+    from search_spaces.text import aligned
 
     stored = genotype = load_genotype(values.file)
     values.file = str(genotype_file(values.file))
-    relaxed = genotype.alpha is not None and genotype.beta is not None
-    listed: list[Decoded] = []
-    measured: list[Measured] = []
+    listed: list[Listed] = []
     costs: dict[str, Any] = {}
-    if mode == "candidates":
-        costs, listed = _candidates(stored, config, values)
-        genotype = listed[(config.candidate or 1) - 1].genotype
-    elif mode == "supernet":
-        costs, measured = _measured(stored, config, values)
-        genotype = measured[(config.candidate or 1) - 1].genotype
+    if mode in LISTING:
+        costs, listed = list_networks(stored, config, values, mode)
+        number = config.candidate or 1
+        require(number <= len(listed), f"--candidate is {number}, but there are {len(listed)}: give one of these")
+        genotype = listed[number - 1].genotype
     elif mode == "perturbation":
         from nas.diagnostics.perturbation import decode_by_perturbation
 
-        folder, device = genotype_file(values.file).parent, values.device or "auto"
-        changed: DataChanged = values.data_changed or "refuse"
-        genotype = decode_by_perturbation(folder, values.images, device, values.data_root, values.json, changed)
-    elif mode is None and relaxed:
+        where: Any = values.device or "auto", values.data_root, values.json, values.data_changed or "refuse"
+        genotype = decode_by_perturbation(Path(values.file).parent, values.images, *where)
+    elif mode is None and genotype.alpha is not None and genotype.beta is not None:
         genotype = redecode(genotype)
     probability = path_probability(genotype.beta, genotype.levels) if genotype.beta is not None else None
     written = [*_draw(genotype, values.draw), *([genotype.save(values.output)] if values.output is not None else [])]
@@ -162,19 +155,17 @@ def main(arguments: list[str]) -> None:
             "--as-is shows its own, --output FILE writes the decoded one"
         )
     if values.json:
-        cell = plain_cell(genotype.cell)
-        facts: dict[str, Any] = {"cell": cell, "path": list(genotype.path), "path_probability": probability}
+        facts = {**architecture(genotype), "path_probability": probability}
         if listed:
-            facts |= {"costs_of": costs, "candidates": [candidate_facts(one) for one in listed]}
-        if measured:
-            facts |= {"costs_of": costs, "candidates": [measured_facts(one) for one in measured]}
+            networks_of = [{**architecture(one.genotype), **one.numbers} for one in listed]
+            facts |= {"costs_of": costs, "candidates": networks_of}
         common.say(json.dumps(facts))
         common.say(note, end="\n" * bool(note), file=sys.stderr)
         return
     if listed:
-        common.say(f"{costs_line(costs)}:\n\n{candidate_table(listed)}\n\ncandidate {config.candidate or 1}:")
-    if measured:
-        common.say(f"{costs_line(costs)}:\n\n{measured_table(measured)}\n\ncandidate {config.candidate or 1}:")
+        found = rows(listed)
+        table = "\n".join(aligned(found, left=(1, len(found[0]) - 1)))
+        common.say(f"{costs_line(costs)}:\n\n{table}\n\ncandidate {config.candidate or 1}:")
     common.say(_text(genotype, mode, probability))
     for line in [*([note] if note else []), *(f"wrote {path}" for path in written)]:
         common.say(line)
@@ -186,31 +177,27 @@ def choose_mode(values: Namespace, config: CandidateConfig, given: Namespace) ->
     Raises:
         ValueError: Two modes are selected, or an option would have no effect.
     """
-    asked = {"as_is": values.as_is, **{name: values.by == name for name in ("perturbation", "supernet")}}
-    asked["candidates"] = config.asked and not asked["supernet"]
-    modes = [name for name in MODES if asked[name]]
-    if len(modes) > 1:
-        raise ValueError(f"{MODES[modes[0]].alone}: leave it out, or {MODES[modes[1]].asked_by}")
-    acting = MODES[modes[0]].options if modes else ()
-    for mode in reversed(MODES.values()):
-        for option in mode.options:
-            if option in given and option not in acting:
-                raise ValueError(f"--{option} is for {mode.remedy}")
+    asked = {values.by, *(["as_is"] if values.as_is else []), *(["candidates"] if config.asked else [])}
+    if values.by == "supernet":  # lists networks, within the limits
+        asked.discard("candidates")
+    modes = [name for name in MODES if name in asked]
+    require(len(modes) < 2, f"{' and '.join(map(MODES.__getitem__, modes[:2]))} exclude each other: leave one out")
+    mode = modes[0] if modes else None
+    for option, where in ACTS_IN.items():
+        ways = " or ".join(MODES[name] for name in where)
+        require(option not in given or mode in where, f"--{option} is for {ways}: leave it out, or give that, too")
     for name in ("images", "evolve"):
-        if values[name] is not None and values[name] < 1:
-            raise ValueError(f"--{name} is {values[name]}: give a whole number from 1")
-    if values.by == "supernet":
+        if values[name] is not None:
+            whole(f"--{name}", values[name], 1)
+    if mode == "supernet":
         front = "--evolve lists the Pareto front"
-        if values.evolve and config.top:
-            raise ValueError(f"{front}: leave --top out, or give it without --evolve")
-        if config.vary or (config.pareto and not values.evolve):
-            name = "vary" if config.vary else "pareto"
-            raise ValueError(
-                f"--{name} does nothing with --by supernet{'' if config.vary else ' without --evolve'}: leave it out"
-            )
-    if values.classes is not None and values.classes < 2:
-        raise ValueError(f"--classes is {values.classes}: give at least 2")
-    return modes[0] if modes else None
+        require(not (values.evolve and config.top), f"{front}: leave --top out, or give it without --evolve")
+        require(config.vary is None, "--vary does nothing with --by supernet: leave it out")
+        alone = "--pareto does nothing with --by supernet without --evolve: leave it out"
+        require(config.pareto is None or values.evolve, alone)
+    if values.classes is not None:
+        whole("--classes", values.classes, 2)
+    return mode
 
 
 def _text(genotype: Genotype, mode: str | None, probability: float | None) -> str:
@@ -232,47 +219,41 @@ def _text(genotype: Genotype, mode: str | None, probability: float | None) -> st
     return "\n".join([*lines, *how])
 
 
-def _candidates(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Decoded]]:
-    """Decodes the candidates; returns the image, classes and network of their costs, too."""
+def list_networks(
+    genotype: Genotype, config: CandidateConfig, values: Namespace, mode: str
+) -> tuple[dict[str, Any], list[Listed]]:
+    """Lists the networks of a mode; returns the image, classes and network (kind, F, changes) of their costs, too."""
+    from nas.choosing import decode_by_supernet
     from nas.evaluation.cost import timed_on
     from nas.training.devices import choose_device, set_float32
-    from retrain.budget import decode_candidates
+    from retrain.budget import LATENCY, cost_table, decode_candidates
 
     size = common.parse_size("--input", values.input or "512x1024")
     classes = values.classes or networks.known_classes(genotype)
-    measured = values.device is not None or config.needs_latency
-    device = choose_device(values.device or "cpu") if measured else None
-    if device is not None:
-        set_float32(device, "float32")
+    device = values.device or ("auto" if mode == "supernet" else "cpu")
+    timed = None
+    if config.needs_latency or (mode == "candidates" and values.device is not None):
+        timed = choose_device(device)
+        set_float32(timed, "float32")
         if not values.json:
-            common.say(f"timing the parts of the networks on {timed_on(device)}", flush=True)
-    listed = decode_candidates(genotype, config, values.network, classes, size, device)
-    _check_candidate(config, len(listed))
-    return costs_of(size, classes, values.network), listed
-
-
-def _measured(genotype: Genotype, config: CandidateConfig, values: Namespace) -> tuple[dict[str, Any], list[Measured]]:
-    """Measures networks with the supernet's weights; returns the image, classes and network of their costs, too."""
-    from nas.choosing import decode_by_supernet
-    from nas.training.devices import choose_device
-    from retrain.budget import cost_table
-
-    size, folder = common.parse_size("--input", values.input or "512x1024"), Path(values.file).parent
-    classes, device = values.classes or networks.known_classes(genotype), values.device or "auto"
-    timed = choose_device(device) if config.needs_latency else None
-    table = cost_table(genotype.space, classes, values.network, size, timed)
-    cost = LATENCY if config.pareto == "latency" else config.pareto or "multiply_adds"
-    how = config.top or 50, values.evolve or 0, table, config.limits(), cost
-    changed: DataChanged = values.data_changed or "refuse"
-    where = values.images, device, values.data_root, values.json, changed
-    found = decode_by_supernet(folder, *how, *where)
-    _check_candidate(config, len(found))
-    return costs_of(size, classes, values.network), found
-
-
-def _check_candidate(config: CandidateConfig, number: int) -> None:
-    if config.candidate is not None and config.candidate > number:
-        raise ValueError(f"--candidate is {config.candidate}, but there are {number}: give one of these")
+            common.say(f"timing the parts of the networks on {timed_on(timed)}", flush=True)
+    listed = []
+    if mode == "candidates":
+        for decoded in decode_candidates(genotype, config, values.network, classes, size, timed):
+            chances = {name: getattr(decoded.candidate, name) for name in COLUMNS if name.endswith("probability")}
+            listed.append(Listed(decoded.genotype, chances | dict(decoded.candidate.costs)))
+    else:
+        table = cost_table(genotype.space, classes, values.network, size, timed)
+        cost = LATENCY if config.pareto == "latency" else config.pareto or "multiply_adds"
+        how = config.top or 50, values.evolve or 0, table, config.limits(), cost
+        where: Any = values.images, device, values.data_root, values.json, values.data_changed or "refuse"
+        for measured in decode_by_supernet(Path(values.file).parent, *how, *where):
+            listed.append(Listed(measured.genotype, {"forced_miou": measured.miou, **measured.costs}))
+    for one in listed:
+        if timed is not None:
+            one.numbers.update(latency_ms=one.numbers.pop(LATENCY) / 1000, timed_on=timed_on(timed))
+    network = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **values.network.changed(), "kind": values.network.kind}
+    return {"input": list(size), "classes": classes, "network": network}, listed
 
 
 def _draw(genotype: Genotype, file: str | None) -> list[Path]:
@@ -293,39 +274,13 @@ def _pictures(file: str | None) -> list[Path]:
     return [cell, cell.with_name(stem + cell.suffix)]
 
 
-def plain_cell(cell: Sequence[Block]) -> list[dict[str, Any]]:
-    """Returns a cell as in a genotype file."""
-    return [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in cell]
-
-
-def candidate_facts(one: Decoded) -> dict[str, Any]:
-    """Returns a candidate in plain containers, with the latency in milliseconds and its device."""
-    candidate, costs = one.candidate, dict(one.candidate.costs)
-    latency: dict[str, Any] = {}
-    if LATENCY in costs:
-        latency = {
-            "latency_ms": costs.pop(LATENCY) / 1000,
-            "timed_on": one.genotype.provenance["decoding"].get("timed_on"),
-        }
-    return {
-        "path": list(one.genotype.path),
-        "cell": plain_cell(candidate.cell),
-        "path_probability": candidate.path_probability,
-        "cell_probability": candidate.cell_probability,
-        "log_probability": candidate.log_probability,
-        **costs,
-        **latency,
-    }
-
-
-def costs_of(size: tuple[int, int], classes: int, network: NetworkConfig) -> dict[str, Any]:
-    """Returns the image, classes and network of the costs in plain containers: kind, F and changed settings."""
-    settings = {"filter_multiplier": DEFAULT_FILTER_MULTIPLIER, **network.changed(), "kind": network.kind}
-    return {"input": list(size), "classes": classes, "network": settings}
+def architecture(genotype: Genotype) -> dict[str, Any]:
+    """Returns path and cell in plain containers."""
+    return {"path": list(genotype.path), "cell": genotype.plain_cell}
 
 
 def costs_line(costs: dict[str, Any]) -> str:
-    """Formats `costs_of` as a line."""
+    """Formats the image, classes and network of the costs as a line."""
     network = dict(costs["network"])
     style = KINDS[network.pop("kind")].style
     height, width = costs["input"]
@@ -333,64 +288,21 @@ def costs_line(costs: dict[str, Any]) -> str:
     return f"costs of the {style} network ({settings}) for {costs['classes']} classes at input {height}x{width}"
 
 
-def candidate_table(listed: Sequence[Decoded]) -> str:
-    """Formats the candidates, one a line, with the blocks that differ from those of the first candidate."""
-    costs = listed[0].candidate.costs
-    first = listed[0].candidate.cell
-    cells = any(one.candidate.cell != first for one in listed)
-    heads = ["", "path", "p(path)", "p(cell)", "ln p", "multiply-adds", "parameters"]
-    heads += ["latency, ms"] * (LATENCY in costs) + ["cell"] * cells
-    rows = [heads]
-    for number, one in enumerate(listed, start=1):
-        candidate = one.candidate
-        row = [str(number), "-".join(map(str, one.genotype.path))]
-        row += [f"{candidate.path_probability:.3g}", f"{candidate.cell_probability:.3g}"]
-        row += [f"{candidate.log_probability:.3f}"]
-        row += [f"{candidate.costs[name]:,}" for name in ("multiply_adds", "parameters")]
-        if LATENCY in costs:
-            row.append(f"{candidate.costs[LATENCY] / 1000:.3f}")
-        row += [_difference(first, candidate.cell)] * cells
-        rows.append(row)
-    return _aligned(rows, {1, len(heads) - 1} if cells else {1})
-
-
-def measured_facts(one: Measured) -> dict[str, Any]:
-    """Returns a measured network in plain containers."""
-    genotype = one.genotype
-    return {"path": list(genotype.path), "cell": plain_cell(genotype.cell), "forced_miou": one.miou, **one.costs}
-
-
-def measured_table(measured: Sequence[Measured]) -> str:
-    """Formats measured networks, one a line, with the blocks that differ from those of the first."""
-    first, names = measured[0].genotype.cell, list(measured[0].costs)
-    rows = [["", "path", "mIoU %", *(name.replace("_", "-") for name in names), "cell"]]
-    for number, one in enumerate(measured, start=1):
-        costs = [f"{one.costs[name]:,}" for name in names]
-        path = "-".join(map(str, one.genotype.path))
-        rows.append([str(number), path, f"{100 * one.miou:.2f}", *costs, _difference(first, one.genotype.cell)])
-    return _aligned(rows, {1, len(rows[0]) - 1})
-
-
-def _aligned(rows: Sequence[Sequence[str]], left: set[int]) -> str:
-    """Aligns the columns of a table, these on the left, the others on the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if column in left else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _difference(first: Sequence[Block], cell: Sequence[Block]) -> str:
-    changes = [
-        f"block{number}: "
-        + " + ".join(f"{name} {operation}" for name, operation in zip(own.inputs, own.operations, strict=True))
-        for number, (block, own) in enumerate(zip(first, cell, strict=True), start=1)
-        if block != own
-    ]
-    return "; ".join(changes) or "as candidate 1"
+def rows(listed: Sequence[Listed]) -> list[list[str]]:
+    """Heads, then a row for each network; the last column has the blocks that differ from those of the first one."""
+    columns = [(name, *COLUMNS[name]) for name in COLUMNS if name in listed[0].numbers]
+    found = [["", "path", *(head for _, head, _, _ in columns), "cell"]]
+    for number, (genotype, numbers) in enumerate(listed, start=1):
+        changes = [
+            f"block{place}: "
+            + " + ".join(f"{name} {operation}" for name, operation in zip(own.inputs, own.operations, strict=True))
+            for place, (block, own) in enumerate(zip(listed[0].genotype.cell, genotype.cell, strict=True), start=1)
+            if block != own
+        ]
+        texts = [f"{factor * numbers[name]:{form}}" for name, _, factor, form in columns]
+        path, cell = "-".join(map(str, genotype.path)), "; ".join(changes) or "as candidate 1"
+        found.append([str(number), path, *texts, cell])
+    return found
 
 
 entry = common.command("nas-decode", main)

@@ -23,7 +23,7 @@ are those of nas-retrain; without --data they are on the data of the searches; i
 WITHOUT = {
     "seed": "--seeds has the seeds of the trainings",
     "genotype": "networks are named without an option",
-    "resume": "the same command resumes the ranking",
+    "resume": "the same command resumes what was stopped",
 }
 """Options of nas-retrain that are refused here."""
 
@@ -40,17 +40,23 @@ def make_parser() -> common.Parser:
         help="Run folders of nas-search, folders of these (as of --seeds), genotype.json files, or names of published "
         "networks (listed below).",
     )
-    common.add_run_options(parser, RECIPES, resumes=False)
     seeds_help = "Every genotype is trained once with each of these seeds; a standard deviation needs two."
+    out_help = "Folder of all trainings and of the ranking; runs/rank-DATA if not given."
+    return with_trainings(parser, RankingConfig, seeds_help, out_help)
+
+
+def with_trainings(parser: common.Parser, config_class: Any, seeds_help: str, out_help: str) -> common.Parser:
+    """Adds the options of a command that trains many networks alike: its own settings, and those of nas-retrain."""
+    common.add_run_options(parser, RECIPES, resumes=False)
     parser.add_argument("--seeds", type=str, default="0,1", help=seeds_help)
-    parser.add_class_arguments(RankingConfig, None, skip={"seeds"})
+    parser.add_class_arguments(config_class, None, skip={"seeds"})
     common.add_storage(parser)
     parser.add_settings(RetrainConfig)
     for action in parser._actions:
         if action.dest in ("genotype", "seed"):  # allowed in a file of settings, but not read
             action.help = SUPPRESS
         elif action.dest == "out":
-            action.help = "Folder of all trainings and of the ranking; runs/rank-DATA if not given."
+            action.help = out_help
     networks.shorten_kind(parser)
     return parser
 

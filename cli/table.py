@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import SUPPRESS
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from cli import common, networks
-from cli.rank import WITHOUT
+from cli.rank import WITHOUT, with_trainings
 from cli.retrain import RECIPES
 from nas.config import parse_seeds
-from retrain.config import RetrainConfig
-from retrain.table.config import TableConfig
+from retrain.config import RetrainConfig, TableConfig
 
 DESCRIPTION = """\
 Tables of small search spaces, every network of which was trained: what a search found is judged by them without any
@@ -33,9 +31,7 @@ VERBS = {
     "rank": "Says where a genotype stands in a table, without training it.",
 }
 
-Cost = Literal["multiply_adds", "parameters", "latency", "cpu_seconds"]
-
-
+Cost = Literal["multiply_adds", "parameters", "latency"]
 TABLE = "A table: a shipped one by name, or a .jsonl.gz file."
 SPLIT = "Split whose mIoU counts; the table's second one, such as test, if not given."
 
@@ -44,34 +40,17 @@ def make_parser() -> common.Parser:
     return common.verbs_parser("nas-table", DESCRIPTION, VERBS)
 
 
-def make_making_parser() -> common.Parser:
-    parser = common.parser("nas-table make", MAKE)
-    common.add_run_options(parser, RECIPES, resumes=False)
-    parser.add_argument("--seeds", type=str, default="0,1", help="All networks are trained with the first of these "
-                        "seeds, then those of --again with each other one.")  # fmt: skip
-    parser.add_class_arguments(TableConfig, None, skip={"seeds"})
-    common.add_storage(parser)
-    parser.add_flag("--keep_weights", "Keep the checkpoints of networks that are trained.")
-    parser.add_settings(RetrainConfig)
-    for action in parser._actions:
-        if action.dest in ("genotype", "seed"):  # allowed in a file of settings, but not read
-            action.help = SUPPRESS
-        elif action.dest == "out":
-            action.help = "Folder of all trainings; runs/table-SPACE-DATA if not given."
-    networks.shorten_kind(parser)
-    return parser
-
-
 def main(arguments: list[str]) -> None:
     verb, rest = common.take_verb(make_parser, arguments, VERBS)
     {"make": _make, "latency": _latency, "pack": _pack, "show": _show, "rank": _rank}[verb](rest)
 
 
 def _make(arguments: list[str]) -> None:
-    parser = make_making_parser()
+    seeds_help = "All networks are trained with the first of these seeds, then those of --again with each other one."
+    out_help = "Folder of all trainings; runs/table-SPACE-DATA if not given."
+    parser = with_trainings(common.parser("nas-table make", MAKE), TableConfig, seeds_help, out_help)
     given = common.given(parser, arguments)
-    common.refuse(given, {**WITHOUT, "genotype": "all networks of the space are trained",
-                          "resume": "the same command resumes the table"})  # fmt: skip
+    common.refuse(given, {**WITHOUT, "genotype": "all networks of the space are trained"})
     base, files = common.layers(parser, given, RECIPES, networks.small_recipe([], given))
     values = common.complete(parser, base, *files, given)
     values.seeds = parse_seeds(values.seeds)
@@ -84,8 +63,8 @@ def _make(arguments: list[str]) -> None:
 
     space = load(table.space)
     folder = Path(given.get("out") or f"runs/table-{space.name}-{config.data}")
-    say = (lambda line: None) if values.quiet else partial(print, flush=True)
-    making = Making(table, config, space, folder, values.storage, values.study, values.keep_weights, say)
+    say = (lambda line: None) if values.quiet else partial(common.say, flush=True)
+    making = Making(table, config, space, folder, values.storage, values.study, say)
     try:
         making.work()
     except KeyboardInterrupt:
@@ -98,23 +77,15 @@ def _make(arguments: list[str]) -> None:
         )
 
 
-def _folder_parser(name: str, description: str) -> common.Parser:
-    parser = common.parser(name, description, "FOLDER")
-    parser.add_argument("folder", metavar="FOLDER", type=str, help="Folder of nas-table make.")
-    common.add_storage(parser)
-    return parser
-
-
 def _latency(arguments: list[str]) -> None:
-    values = common.parse(_folder_parser("nas-table latency", f"{VERBS['latency']} Nothing else may run."), arguments)
-
     from retrain.table.making import measure_latency, open_making
 
-    print(f"wrote {measure_latency(open_making(values.folder, values.storage, values.study))}")
+    values = common.parse(_folder_parser("latency"), arguments)
+    common.say(f"wrote {measure_latency(open_making(values.folder, values.storage, values.study))}")
 
 
 def _pack(arguments: list[str]) -> None:
-    parser = _folder_parser("nas-table pack", VERBS["pack"])
+    parser = _folder_parser("pack")
     parser.add_optional("--name", "Name of the table; that of the folder if not given.")
     parser.add_optional("--out", "Folder of the files NAME.jsonl.gz and NAME.md; FOLDER if not given.")
     values = common.parse(parser, arguments)
@@ -124,9 +95,16 @@ def _pack(arguments: list[str]) -> None:
     making = open_making(values.folder, values.storage, values.study)
     name = values.name or making.folder.resolve().name
     for path in pack(making, name, Path(values.out or making.folder)):
-        print(f"wrote {path}")
+        common.say(f"wrote {path}")
     if missing := len(making.trainings) - len(making.jobs.results()):
-        print(f"{missing} of {len(making.trainings)} trainings are missing: nas-table make resumes them")
+        common.say(f"{missing} of {len(making.trainings)} trainings are missing: nas-table make resumes them")
+
+
+def _folder_parser(verb: str) -> common.Parser:
+    parser = common.parser(f"nas-table {verb}", VERBS[verb], "FOLDER")
+    parser.add_argument("folder", metavar="FOLDER", type=str, help="Folder of nas-table make.")
+    common.add_storage(parser)
+    return parser
 
 
 def _show(arguments: list[str]) -> None:
@@ -135,24 +113,22 @@ def _show(arguments: list[str]) -> None:
     parser.add_optional("--split", SPLIT)
     parser.add_flag("--json", "Print JSON.")
     parser.add_optional("--draw", "Draw mIoU against a cost, with the Pareto front, into this .svg, .png or .pdf file.")
-    parser.add_argument("--cost", type=Cost, default="multiply_adds", help="The cost in the picture.")
-    given = common.given(parser, arguments)
-    values = common.complete(parser, given)
+    parser.add_optional("--cost", "The cost in the picture; multiply_adds if not given.", Cost)
+    values = common.parse(parser, arguments)
     common.check_file_name("draw", values.draw)
-    if "cost" in given and values.draw is None:
+    if values.cost is not None and values.draw is None:
         raise common.UsageError("--cost is for the picture: give --draw FILE, too")
 
-    from retrain.table.analysis import summary, summary_text
+    from retrain.table.analysis import draw_table, summary, summary_text
     from retrain.table.reading import load_table
 
     table = load_table(values.table)
     facts = summary(table, values.split)
-    print(json.dumps(facts) if values.json else summary_text(facts))
+    common.say(json.dumps(facts) if values.json else summary_text(facts))
     if values.draw is not None:
-        from retrain.table.drawing import draw_table
         from search_spaces.drawing import save_figure
 
-        save_figure(draw_table(table, values.cost, values.split), values.draw)
+        save_figure(draw_table(table, values.cost or "multiply_adds", values.split), values.draw)
 
 
 def _rank(arguments: list[str]) -> None:
@@ -177,7 +153,7 @@ def _rank(arguments: list[str]) -> None:
             f"{100 * place.miou:.2f} % on {values.split or table.splits[1]}, {100 * place.regret:.2f} points below the "
             "best"
         )
-        print(json.dumps(facts) if values.json else text)
+        common.say(json.dumps(facts) if values.json else text)
 
 
 entry = common.command("nas-table", main)

@@ -30,9 +30,9 @@ from search_spaces.genotype import Block, Genotype, state_names
 from search_spaces.graph import random_genotype
 from search_spaces.operations import NONE
 from search_spaces.space import SearchSpace
-from search_spaces.validation import counted
+from search_spaces.validation import counted, require
 
-__all__ = ["Measure", "Measured", "decode_by_supernet", "drawn_network", "drawn_networks", "evolved", "pareto"]
+__all__ = ["Measured", "decode_by_supernet", "drawn_network", "drawn_networks", "evolved", "pareto"]
 
 OUTSIDE = -1.0
 """In place of the mIoU of a network beyond the limits, which is not measured."""
@@ -41,14 +41,7 @@ _STEP, _CANDIDATES = 5, 6  # last words of a generator's seed; `nas.supernet.alp
 
 
 def drawn_network(space: SearchSpace, config: SampledConfig, seed: int, step: int) -> Genotype:
-    """The network that a step trains, a pure function of the arguments.
-
-    Args:
-        space: The search space.
-        config: How it is drawn.
-        seed: The run's.
-        step: Number of the step in the run, from 0.
-    """
+    """The network that a step of a run, counted from 0, trains: a pure function of the arguments."""
     operations = [name for name in space.operations if name != NONE]
     drawn, turn = divmod(step, len(operations) if config.fairness == "strict" else 1)
     rng, ends = np.random.default_rng([seed, drawn, _STEP]), space.node_levels(space.layers)
@@ -84,18 +77,12 @@ class Measured(NamedTuple):
     """By name."""
 
 
-Measure = Callable[[Genotype], Measured]
+def evolved(
+    space: SearchSpace, evaluations: int, seed: int, measure: Callable[[Genotype], Measured], cost: str
+) -> list[Measured]:
+    """Networks of an evolution by NSGA-II (Deb et al., 2002; Optuna's): high mIoU, low `cost`.
 
-
-def evolved(space: SearchSpace, evaluations: int, seed: int, measure: Measure, cost: str) -> list[Measured]:
-    """Networks of an evolution by NSGA-II (Deb et al., 2002; Optuna's): high mIoU, low cost; each network once.
-
-    Args:
-        space: The search space.
-        evaluations: Networks that the evolution makes; those that it makes again are not measured again.
-        seed: Of its draws.
-        measure: Measures a network.
-        cost: Name of the cost.
+    It makes `evaluations` networks; one that it makes again is neither measured nor returned again.
     """
     import optuna
 
@@ -154,21 +141,18 @@ def decode_by_supernet(
 ) -> list[Measured]:
     """Measures networks with the weights of a search's supernet on its validation split; returns the best first.
 
-    The statistics of the batch norms are estimated for each network, on `health.gap_batches` (at least 1) batches of
-    trainB.
+    Batch-norm statistics are estimated for each network, on `health.gap_batches` (at least 1) batches of trainB. The
+    other arguments are those of `load_supernet`.
 
     Args:
         folder: The run folder, of either method.
         top: Networks to measure: the most probable by alpha and beta, or random ones of a search by sampled paths.
         evolve: Networks of an evolution to measure in their place (see `evolved`); the Pareto front is returned.
-        table: Costs of networks; None: those of the candidate operations, relative to none other.
+        table: Costs of networks; None: those of the candidate operations alone.
         limits: Inclusive limits by the names of the table.
-        cost: One of the table's names: the cost of the result, which the evolution lowers.
+        cost: One of the table's names: the cost of the front, which the evolution lowers.
         images: Validation images, evenly spread; None: as many as the run had.
-        device: Device to compute on.
-        data_root: Folder of the data set, if it has moved.
         quiet: Show no progress.
-        data_changed: As for `load_supernet`.
 
     Raises:
         ValueError: The run, its data or the device cannot be used, or no measured network is within the limits.
@@ -177,8 +161,7 @@ def decode_by_supernet(
     config, supernet, space, bounds = run.config, run.supernet, run.supernet.space, dict(limits or {})
     few = max(1, config.health.gap_batches)
     batches = list(part_batches(config, training_split(config), run.halves[1], 0, config.loader.batch_size, few))
-    operations = architecture_cost(config, supernet)
-    genotypes: list[Genotype] = []
+    operations, genotypes = architecture_cost(config, supernet), list[Genotype]()
     if config.method == "sampled":
         genotypes = drawn_networks(space, top, config.seed)
     elif not evolve:
@@ -192,24 +175,23 @@ def decode_by_supernet(
         StepProgress(total, quiet=quiet) as progress,
         evaluation_loader(run.validation, 0, 2, run.device.type == "cuda") as whole_images,
     ):
+        rest = batches, whole_images, supernet.classes, run.device, config.precision
 
         def measure(genotype: Genotype) -> Measured:
             costs = {cost: operations.decoded(genotype)}
             if table is not None:
                 costs = dict(zip(table.names, table.cost(genotype.cell, genotype.levels), strict=True))
-            miou = OUTSIDE
-            if all(costs[name] <= bound for name, bound in bounds.items()):
-                rest = supernet.classes, run.device, config.precision
-                miou = forced_matrix(supernet, genotype, batches, whole_images, *rest).mean_iou()
+            within = all(costs[name] <= bound for name, bound in bounds.items())
+            miou = forced_matrix(supernet, genotype, *rest).mean_iou() if within else OUTSIDE
             progress.step("networks")
             return Measured(genotype, miou, costs)
 
         measured = evolved(space, evolve, config.seed, measure, cost) if evolve else list(map(measure, genotypes))
     measured = [one for one in measured if one.miou != OUTSIDE]
-    if not measured:
-        raise ValueError(f"none of {counted(total, 'network')} is within the limits: raise them, or measure more")
+    require(bool(measured), f"none of {counted(total, 'network')} is within the limits: raise them, or measure more")
     known = run.decoded(decoded_by="supernet", images=len(run.validation), networks=len(measured)).provenance
+    found = pareto(measured, cost) if evolve else sorted(measured, key=lambda one: -one.miou)
     return [
         one._replace(genotype=dataclasses.replace(one.genotype, provenance={**known, "forced_miou": one.miou}))
-        for one in (pareto(measured, cost) if evolve else sorted(measured, key=lambda one: -one.miou))
+        for one in found
     ]

@@ -33,6 +33,7 @@ __all__ = [
     "RANDOM",
     "RankingConfig",
     "RetrainConfig",
+    "TableConfig",
     "parse_quantity",
     "recipe",
 ]
@@ -237,3 +238,28 @@ class RankingConfig(Settings):
         self.limit("random", least=0, most=MAX_RANDOM)
         object.__setattr__(self, "seeds", check_seeds(self.seeds))
         require(self.split != "", "split is empty: give the name of a split, such as val or test")
+
+
+@dataclass(frozen=True)
+class TableConfig(Settings):
+    """What is trained for a table."""
+
+    space: str = "table"
+    """Search space, a shipped one by name or a YAML file, of at most 10,000 genotypes."""
+    share: float = 1.0
+    """Share of the space's networks that are trained, drawn at random; a larger share includes a smaller one."""
+    seeds: tuple[int, ...] = (0, 1)
+    """All networks are trained with the first seed, then those of `again` with each other one."""
+    again: float = 0.5
+    """Share of the networks that are trained with all seeds, drawn at random."""
+    split: str = "test"
+    """Split on which networks are measured besides the validation split."""
+    every: int = 1
+    """Measure on that split after so many epochs, and after the last one; on the validation split after each."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "seeds", check_seeds(self.seeds))
+        self.limit("share", above=0, most=1)
+        self.limit("again", least=0, most=1)
+        self.limit("every", least=1)

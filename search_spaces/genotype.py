@@ -126,13 +126,18 @@ class Genotype:
         cell = [[block.inputs, block.operations] for block in self.cell]
         return hashlib.sha256(json.dumps([self.space.to_dict(), cell, self.path]).encode()).hexdigest()
 
+    @property
+    def plain_cell(self) -> list[dict[str, list[str]]]:
+        """The cell in plain containers, as in a genotype file."""
+        return [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in self.cell]
+
     def to_json(self) -> str:
         """The text of the file, with one block, one row of alpha, or one layer of beta on each line."""
         lines = [
             f'"format": {json.dumps(FORMAT)}',
             f'"version": {VERSION}',
             f'"space": {json.dumps(self.space.to_dict())}',
-            _rows("cell", [{"inputs": block.inputs, "operations": block.operations} for block in self.cell]),
+            _rows("cell", self.plain_cell),
             f'"path": {json.dumps(self.path)}',
         ]
         if self.alpha is not None:

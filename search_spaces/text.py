@@ -1,12 +1,22 @@
-"""A genotype as text for terminals and logs: plain ASCII, so that it survives any terminal, log and locale."""
+"""Tables and genotypes as text for terminals and logs: plain ASCII, which survives any terminal, log and locale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from itertools import zip_longest
 
 from search_spaces.genotype import Genotype, state_names
 
-__all__ = ["cell_table", "path_trellis"]
+__all__ = ["aligned", "cell_table", "path_trellis"]
+
+
+def aligned(rows: Sequence[Sequence[str]], left: Container[int] = (), gap: str = "  ") -> list[str]:
+    """The rows of a table as lines; columns at the places `left` are left-aligned, the others right-aligned."""
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return [
+        gap.join(f"{cell:{'<' if place in left else '>'}{widths[place]}}" for place, cell in enumerate(row)).rstrip()
+        for row in rows
+    ]
 
 
 def cell_table(genotype: Genotype) -> str:

@@ -319,9 +319,9 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-retrain", ["auto-deeplab-s", "--genotype", "auto-deeplab-m"], "named twice"),
         ("nas-decode", [], "FILE is missing"),
         ("nas-decode", ["nothing.json"], "nothing.json: cannot be read"),
-        ("nas-decode", ["g.json", "--images", "3"], "--images is for --by perturbation"),
+        ("nas-decode", ["g.json", "--images", "3"], "--images is for --by supernet or --by perturbation: leave it out"),
         ("nas-decode", ["g.json", "--by", "perturbation", "--images", "0"], "--images is 0: give"),
-        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as-is decodes nothing: leave it out"),
+        ("nas-decode", ["g.json", "--by", "perturbation", "--as_is"], "--as-is and --by perturbation exclude each"),
         ("nas-decode", ["g.json", "--by", "chance"], "expected one of alpha, perturbation"),
         ("nas-evaluate", [], "RUN is missing"),
         ("nas-evaluate", ["nothing"], "nothing is not a folder"),
@@ -799,15 +799,14 @@ def test_a_printed_space_loads(name: str, call: Run, tmp_path: Path) -> None:
     assert load(tmp_path / "mine.yaml") == load(name)
 
 
-@pytest.mark.parametrize(
-    ("mode", "option"), [(mode, option) for mode, row in decode_command.MODES.items() for option in row.options]
-)
-def test_an_option_of_a_mode_is_refused_in_the_others(mode: str, option: str, call: Run) -> None:
+@pytest.mark.parametrize("option", decode_command.ACTS_IN)
+def test_an_option_of_a_mode_is_refused_in_the_others(option: str, call: Run) -> None:
     values = {"device": "cpu", "input": "33x33", "network": "fplnet", "data_changed": "accept"}
     asked = {"as_is": ["--as-is"], "perturbation": ["--by", "perturbation"], "candidates": ["--top", "2"], None: []}
-    for other, words in asked.items():
+    asked["supernet"] = ["--by", "supernet"]
+    for mode, words in asked.items():
         outcome = call("nas-decode", "nothing.json", *words, f"--{option}", values.get(option, "3"))
-        acts = other is not None and option in decode_command.MODES[other].options
+        acts = mode in decode_command.ACTS_IN[option]
         assert_refused(outcome, "nas-decode", "cannot be read" if acts else f"--{option.replace('_', '-')} is for ")
 
 

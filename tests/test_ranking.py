@@ -416,7 +416,7 @@ def test_kendall_is_between_its_ends_and_turns_its_sign(pairs: list[tuple[int, i
         (["out", "--seeds="], "--seeds is '': give whole numbers"),
         (["out", "--seed", "0"], "--seeds has the seeds of the trainings: leave --seed out"),
         (["out", "--genotype", "x"], "leave --genotype out"),
-        (["out", "--resume", "x"], "the same command resumes the ranking: leave --resume out"),
+        (["out", "--resume", "x"], "the same command resumes what was stopped: leave --resume out"),
         (["out", "--split", "nothing"], "there is no split 'nothing'; choose one of train, val, test"),
         (["out", "--split="], "split is empty"),
         (["out", "--data", "camvid"], "--data-root"),

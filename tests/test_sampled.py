@@ -299,7 +299,7 @@ def test_the_command_lists_networks_within_limits_and_writes_the_best(
         (["--by", "supernet", "--evolve", "8", "--top", "2"], "leave --top out"),
         (["--by", "supernet", "--vary", "path", "--top", "2"], "--vary does nothing"),
         (["--by", "supernet", "--pareto", "parameters"], "--pareto does nothing with --by supernet without --evolve"),
-        (["--by", "supernet", "--as-is"], "--as-is decodes nothing"),
+        (["--by", "supernet", "--as-is"], "--as-is and --by supernet exclude each other: leave one out"),
         (["--by", "supernet", "--evolve", "0"], "--evolve is 0"),
         (["--by", "supernet", "--top", "2", "--max-parameters", "1"], "is within"),
     ],

@@ -20,12 +20,11 @@ from optuna.trial import TrialState, create_trial
 import retrain
 from nas.data.base import DataError
 from nas.runs.folder import read_metrics
+from retrain.config import TableConfig
 from retrain.sweeps.storage import BEAT, open_storage, study_name
 from retrain.sweeps.workers import JOB, Jobs
-from retrain.table.analysis import front, properties, share_of_variance, summary, summary_text
-from retrain.table.config import TableConfig
-from retrain.table.drawing import COSTS, draw_table
-from retrain.table.making import Making, measure_latency, open_making, pack
+from retrain.table.analysis import draw_table, properties, share_of_variance, summary, summary_text
+from retrain.table.making import Making, measure_latency, open_making, pack, trainings_of
 from retrain.table.reading import Network, Run, Table, load_table, write_table
 from runs import interrupt, on_step
 from search_spaces.genotype import Block, Genotype
@@ -70,12 +69,12 @@ def test_a_space_that_is_too_large_is_refused() -> None:
 @given(st.integers(1, 300), st.floats(0.01, 1), st.floats(0, 1))
 def test_trainings_are_in_a_fixed_random_order_and_shares_are_nested(networks: int, share: float, again: float) -> None:
     config = TableConfig(seeds=(3, 5), share=share, again=again)
-    trainings = config.trainings(networks)
+    trainings = trainings_of(config, networks)
     first, second = ([n for n, seed in trainings if seed == s] for s in config.seeds)
     assert trainings == [(n, 3) for n in first] + [(n, 5) for n in second], "seed by seed"
     assert len(set(first)) == len(first) == max(1, round(share * networks))
     assert second == first[: round(again * len(first))]
-    assert first == [n for n, seed in replace(config, share=1.0).trainings(networks) if seed == 3][: len(first)]
+    assert first == [n for n, seed in trainings_of(replace(config, share=1.0), networks) if seed == 3][: len(first)]
 
 
 # Workers that share jobs
@@ -209,7 +208,7 @@ def test_a_table_has_what_plain_trainings_give(made: Path, tmp_path: Path) -> No
     opened = open_making(made)
     results = opened.jobs.results()
     assert len(opened.trainings) == len(results) == 3 and opened.jobs.reasons() == {}
-    for number, seed in opened.trainings:
+    for number, seed in opened.trainings.values():
         config = replace(
             training(tmp_path),
             genotype=str(made / f"{number:04d}" / "genotype.json"),
@@ -259,7 +258,7 @@ def test_a_table_is_packed_and_read(made: Path, tmp_path: Path) -> None:
         assert table.miou(network) == pytest.approx(sum(run["miou"] for run in runs) / len(runs))
         assert network.genotype.digest == opened.genotypes[network.number].digest
     text = card.read_text()
-    assert "3 trainings (0 missing, 0 failed) of networks of a space of\n16." in text
+    assert "trainings: 3\n" in text and "missing: 0\n" in text and "failures: {}\n" in text
     assert "--share 0.13 --again 0.5 --split test --every 2 --seeds 0,1" in text
     shown = command("nas-table", "show", path, "--draw", tmp_path / "picture.svg")
     assert shown.code == 0 and "table mini: 3 trainings of 2 networks of the space tiny" in shown.out
@@ -324,7 +323,7 @@ def test_a_genotype_is_found_however_its_block_is_written() -> None:
     with pytest.raises(ValueError, match="path 4-8 and operations skip, skip, skip, skip is not in the table"):
         space = replace(SPACE, blocks=2)
         table.find(Genotype(space, (Block(("l-2", "l-1"), ("skip", "skip")),) * 2, (4, 8)))
-    with pytest.raises(ValueError, match="whose strides or settings are not those of tiny"):
+    with pytest.raises(ValueError, match="has other strides or settings than tiny"):
         space = replace(SPACE, stem=replace(SPACE.stem, strides=(2,)))
         table.find(Genotype(space, network.genotype.cell, (2, 4)))
 
@@ -347,7 +346,10 @@ def test_a_summary_by_hand() -> None:
     assert first[0] == "path" or first[0] == "stride at the path's end"
     ends = facts["properties"]["stride at the path's end"]
     assert ends["share"] > 0.95 and ends["means"] == {"4": pytest.approx(0.41), "8": pytest.approx(0.31)}
-    assert facts["properties"]["stride of the first cell"]["share"] == 0
+    # Squares in all 16 * 0.05**2 + 4 * 2e-4 = 0.0408; within 8 * 0.05**2 + 4 * 2e-4 = 0.0208: one cell at stride 4, at
+    # the start or at the end.
+    assert facts["properties"]["cells at stride 4"]["share"] == pytest.approx(1 - (0.0208 / 13) / (0.0408 / 15))
+    assert facts["properties"]["operation on l-2 in block1"]["share"] == 0
     low, *_, high = facts["quartiles"]
     assert (low, high) == (0.3, pytest.approx(0.4225)), "the best one has two seeds"
     text = summary_text(facts)
@@ -365,24 +367,33 @@ def test_where_all_are_equal_nothing_matters() -> None:
     assert "Kendall's tau of the orders by two seeds -, by the two splits -" in summary_text(facts)
 
 
-@pytest.mark.parametrize("cost", COSTS)
-def test_the_front_has_no_network_that_another_beats(cost: str) -> None:
+@pytest.mark.parametrize(("cost", "factor"), [("multiply_adds", 1e-6), ("parameters", 1e-6), ("latency", 1e3)])
+def test_the_front_has_no_network_that_another_beats(cost: str, factor: float) -> None:
     table = made_up()
-    found = front(table, cost)
-    pairs = [(network.cost(cost) or 0, table.miou(network)) for network in found]
+    axes = draw_table(table, cost).axes[0]
+    pairs = axes.lines[0].get_xydata()
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(pairs))
     for network in table.networks:
-        own = (network.cost(cost) or 0, table.miou(network))
-        assert any(p[0] <= own[0] and p[1] >= own[1] for p in pairs)
-    figure = draw_table(table, cost)
-    assert [len(points.get_offsets()) for points in figure.axes[0].collections] == [8, 8]
+        own = (factor * getattr(network, cost), 100 * table.miou(network))
+        assert any(p[0] <= own[0] + 1e-9 and p[1] >= own[1] - 1e-9 for p in pairs)
+    assert sum(len(points.get_offsets()) for points in axes.collections) == 16
+    numbers = {number for text in axes.texts for number in text.get_text().split(", ")}
+    assert {table.networks[int(number)].genotype.path[-1] for number in numbers} <= {4, 8}
+    assert axes.get_ylabel() == "mIoU on test, %" and axes.get_title() == "made-up: 16 networks of tiny"
+
+
+def test_a_cost_that_was_not_measured_cannot_be_drawn() -> None:
+    table = made_up()
+    slow = Table(table.card, tuple(network._replace(latency=None) for network in table.networks))
+    with pytest.raises(ValueError, match="the table made-up has no latency: choose another --cost"):
+        draw_table(slow, "latency")
 
 
 def test_properties_by_hand() -> None:
     genotype = Genotype(load("table"), (Block(("l-2", "l-1"), ("skip", "atrous_3x3")),), (4, 8, 16, 8))
     found = properties(genotype)
-    assert found["path"] == "4-8-16-8" and found["cell"] == "l-2 skip + l-1 atrous_3x3"
-    assert found["changes of stride"] == "3" and found["coarsest stride"] == "16" and found["cells at stride 4"] == "1"
+    assert found["path"] == "4-8-16-8" and found["cell"] == "l-2 skip, l-1 atrous_3x3"
+    assert found["stride at the path's end"] == "8" and found["cells at stride 4"] == "1"
     assert found["operation on l-1 in block1"] == "atrous_3x3"
 
 
@@ -434,9 +445,10 @@ def test_what_is_no_table_is_refused(tmp_path: Path, content: bytes, message: st
         (["make", "--share", "0"], "share is 0.0: give a number above 0 up to 1"),
         (["make", "--again", "2"], "again is 2.0: give a number from 0 to 1"),
         (["make", "--every", "0"], "every is 0: give a whole number from 1"),
+        (["show", "made-up.jsonl.gz", "--cost", "cpu_seconds", "--draw", "x.svg"], "expected one of multiply_adds"),
         (["make", "--seed", "1"], "--seeds has the seeds of the trainings: leave --seed out"),
         (["make", "--genotype", "x"], "all networks of the space are trained: leave --genotype out"),
-        (["make", "--resume", "x"], "the same command resumes the table: leave --resume out"),
+        (["make", "--resume", "x"], "the same command resumes what was stopped: leave --resume out"),
         (["make", "--space", "nothing"], "no search space 'nothing'"),
         (["make", "--space", "autodeeplab-tiny"], "give one of at most 10,000"),
         (["make", "--split", "nothing"], "there is no split 'nothing'"),

@@ -53,8 +53,7 @@ class Snapshot:
 
 def record_genotype(run: RunFolder, epoch: int, genotype: Genotype) -> None:
     """Append the genotype after an epoch (from 0) to genotypes.jsonl."""
-    cell = [{"inputs": list(block.inputs), "operations": list(block.operations)} for block in genotype.cell]
-    fields: dict[str, Any] = {"cell": cell, "path": list(genotype.path)}
+    fields: dict[str, Any] = {"cell": genotype.plain_cell, "path": list(genotype.path)}
     for name in ("alpha", "beta", "edge_weights"):
         array = getattr(genotype, name)
         if array is not None:

@@ -17,6 +17,7 @@ from retrain.ranking.comparison import Comparison, compare, kendall, pooled, spr
 from search_spaces.files import write_atomically
 from search_spaces.genotype import package_version
 from search_spaces.space import SearchSpace
+from search_spaces.text import aligned
 from search_spaces.validation import to_plain
 
 __all__ = ["MARKDOWN", "RECORD", "Entry", "Group", "Ranking", "markdown", "sentences", "table", "write"]
@@ -311,13 +312,8 @@ def sentences(ranking: Ranking) -> list[str]:
 def table(ranking: Ranking) -> str:
     """The ranking as text."""
     found = rows(ranking)
-    widths = [max(map(len, column)) for column in zip(*found, strict=True)]
-    left = [head in LEFT for head in found[0]]
-    lines = [title(ranking), ""]
-    for row in found:
-        cells = zip(row, widths, left, strict=True)
-        lines.append("   ".join(f"{cell:<{w}}" if is_left else f"{cell:>{w}}" for cell, w, is_left in cells).rstrip())
-    return "\n".join([*lines, "", *sentences(ranking)])
+    left = [place for place, head in enumerate(found[0]) if head in LEFT]
+    return "\n".join([title(ranking), "", *aligned(found, left, "   "), "", *sentences(ranking)])
 
 
 def markdown(ranking: Ranking) -> str:

@@ -21,7 +21,7 @@ from retrain.sweeps.settings import Parameter
 from retrain.sweeps.space import Space, corners
 from search_spaces.files import write_atomically
 
-__all__ = ["draw_all", "draw_figures"]
+__all__ = ["draw_all", "draw_figures", "draw_front"]
 
 BLUE, ORANGE, GREY, DARK = "#0072B2", "#D55E00", "#999999", "#555555"  # of Okabe and Ito's palette
 LABELS = {
@@ -74,7 +74,7 @@ def draw_figures(
     if importances:
         figures["importances"] = _importances(importances)
     if front:
-        figures["pareto"] = _pareto(objectives, trials, front)
+        figures["pareto"] = draw_front(objectives, trials, front)
     return figures
 
 
@@ -246,8 +246,8 @@ def _height(parameter: Parameter, value: Any) -> float:
     return (value - low) / (high - low)
 
 
-def _pareto(objectives: Sequence[str], trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial]) -> Figure:
-    """mIoU against each other objective; those on the front of all objectives together are marked."""
+def draw_front(objectives: Sequence[str], trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial]) -> Figure:
+    """Draws mIoU against each other objective; those on the front of all objectives together are marked."""
     place = list(objectives).index("miou")
     others = [number for number, name in enumerate(objectives) if name != "miou"]
     figure = _figure(max(6.0, 5.2 * len(others)), 4.4)
@@ -256,7 +256,7 @@ def _pareto(objectives: Sequence[str], trials: Sequence[FrozenTrial], front: Seq
         scale, name = SCALES[objectives[other]], objectives[other]
         rest = [t for t in _done(trials) if t.number not in on_front]
         across, up = [t.values[other] * scale for t in rest], [100 * t.values[place] for t in rest]
-        axes.scatter(across, up, s=30, color=GREY, label="other trials")
+        axes.scatter(across, up, s=30, color=GREY, label="the others")
         best = sorted(front, key=lambda trial: trial.values[other])
         across, up = [t.values[other] * scale for t in best], [100 * t.values[place] for t in best]
         if len(objectives) == 2:

@@ -1,8 +1,6 @@
-"""The loop of a worker, and lists of jobs that workers share.
+"""The loop of a worker, and lists of jobs that workers share; `ledger` says how they agree on who runs a trial.
 
-A study has any number of workers, each in a process of its own, on one or more machines. They share nothing but the
-storage, and no storage locks anything for them: a worker first creates its trial, and then looks whether it may run it
-(see `ledger`). A trial whose worker gives no sign of life is marked failed and tried again.
+A trial whose worker gives no sign of life is marked failed and tried again.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from search_spaces.validation import differences, require
 
 __all__ = ["Jobs", "Worker", "is_free", "reason_of", "wait_until_free"]
 
+RETRIES = 2
 JOB, RESULT, IDENTITY = "job", "result", "jobs_of"
 """Attributes: of a trial, its job and what came of it; of a study, what all its jobs are of."""
 
@@ -81,10 +80,9 @@ class Worker(ABC):
         except Exception as error:
             if not is_out_of_reach(error):
                 raise
-            raise ValueError(
-                f"the storage is out of reach: {str(error).partition(chr(10))[0]}. What it holds is safe: when it is "
-                "back, give the same command again"
-            ) from error
+            reason = str(error).partition("\n")[0]
+            remedy = "What it holds is safe: when it is back, give the same command again"
+            raise ValueError(f"the storage is out of reach: {reason}. {remedy}") from error
 
     def _take_all(self) -> None:
         failures, waits = 0, False
@@ -112,25 +110,19 @@ class Worker(ABC):
                     reason = self._run(trial, beat)
                 except (LostTrialError, UpdateFinishedTrialError):
                     reason = None
-                    self.say(f"trial {trial.number}: given up, as this worker gave no sign of life and was taken for "
-                             "dead")  # fmt: skip
+                    self.say(f"trial {trial.number}: given up, as this worker was taken for dead")
                 except (KeyboardInterrupt, MovedError):
                     with suppress(OSError):  # the journal may have moved with its folder
                         self._watch.fail(trial, **{END: INTERRUPTED})
                     raise
             failures, waits = 0 if reason is None else failures + 1, False
             if reason is not None and failures >= self.failures:
-                raise ValueError(
-                    f"{failures} trials failed in a row, the last with: {reason.rstrip('.')}. Mend that, then give the "
-                    "same command again"
-                )
+                last = f"{failures} trials failed in a row, the last with: {reason.rstrip('.')}"
+                raise ValueError(f"{last}. Mend that, then give the same command again")
 
     def _create(self, attributes: Mapping[str, Any]) -> FrozenTrial:
-        made = create_trial(
-            state=TrialState.RUNNING,
-            user_attrs={"host": socket.gethostname(), **attributes},
-            system_attrs={BEAT: 0},
-        )
+        attributes = {"host": socket.gethostname(), **attributes}
+        made = create_trial(state=TrialState.RUNNING, user_attrs=attributes, system_attrs={BEAT: 0})
         trial_id = self.storage.create_new_trial(self._study_id, made)
         return next(trial for trial in self.trials if trial._trial_id == trial_id)
 
@@ -159,18 +151,15 @@ def wait_until_free(folder: Path, alive: Callable[[], None]) -> None:
 class Jobs(Worker):
     """A list of jobs, each of which is done once by one of the workers that share the storage.
 
-    A job is known by its name alone: lists of different workers may differ, and later ones may be longer.
+    A job is known by its name alone: lists of different workers may differ, and later ones may be longer. A job whose
+    worker died is tried again, at most `RETRIES` times. The arguments that are not here are those of `Worker`.
 
     Args:
-        storage: Where the study of the jobs is kept; it is created if there is none.
-        name: The study's.
         identity: What all jobs have in common: dotted names and their values in plain containers.
         jobs: Names, in the order in which they are begun.
-        do: Does a job, given its name and a function to be called at times, at least once an epoch; returns the result
-            in plain containers. ArithmeticError, ValueError, and running out of memory are failures of the job, which
-            the next call of the command tries again; all else, data that cannot be read included, ends the work.
-        say, patience, failures: As of `Worker`.
-        retries: How often a job whose worker died is tried again.
+        do: Does a job, given its name and a function to be called at least once an epoch; returns the result in plain
+            containers. ArithmeticError, ValueError, and running out of memory are failures of the job, which the next
+            call of the command tries again; all else, data that cannot be read included, ends the work.
 
     Raises:
         ValueError: The study is of something else; the message names the difference.
@@ -186,20 +175,17 @@ class Jobs(Worker):
         say: Callable[[str], object] = print,
         patience: float = 60.0,
         failures: float = 3,
-        retries: int = 2,
     ) -> None:
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         super().__init__(storage, name, patience, failures, say)
-        self.jobs, self._do, self._retries = jobs, do, retries
+        self.jobs, self._do = jobs, do
         kept = study.user_attrs.get(IDENTITY)
         if kept is None:
             require(not self.trials, f"the storage has a study {name} of something else: give another --study")
             study.set_user_attr(IDENTITY, dict(identity))
         elif changed := differences({**identity, **kept}, dict(identity)):  # without settings newer than the study
-            raise ValueError(
-                f"{name} was begun with another {', '.join(changed)}: give the same to resume it, or choose another "
-                "--out"
-            )
+            what = f"{name} was begun with another {', '.join(changed)}"
+            raise ValueError(f"{what}: give the same to resume it, or choose another --out")
         self._first = len(self.trials)
 
     def _next(self, trials: list[FrozenTrial]) -> dict[str, Any] | None:
@@ -212,7 +198,7 @@ class Jobs(Worker):
     def _is_open(self, trials: Sequence[FrozenTrial]) -> bool:
         now = [trial.user_attrs.get(END) for trial in trials if trial.number >= self._first]
         taken = any(trial.state != TrialState.FAIL for trial in trials)
-        return not taken and FAILED not in now and now.count(LOST) <= self._retries
+        return not taken and FAILED not in now and now.count(LOST) <= RETRIES
 
     def _is_rightful(self, trial: FrozenTrial, trials: list[FrozenTrial]) -> bool:
         """Whether no earlier trial of its job is done or at work."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -26,14 +27,13 @@ from nas.runs.folder import read_lines, read_metrics
 from nas.runs.names import BEST, CHECKPOINT, CONFIG, GENOTYPE, RunError
 from nas.seeds import FREE
 from nas.training.devices import choose_device, random_state, restore_random_state, set_float32
-from retrain.config import RetrainConfig
+from retrain.config import RetrainConfig, TableConfig
 from retrain.evaluation import evaluate
 from retrain.networks import build
 from retrain.ranking.training import OWN, check_data
 from retrain.sweeps.storage import open_storage, study_name
 from retrain.sweeps.study import leaves
 from retrain.sweeps.workers import Jobs, wait_until_free
-from retrain.table.config import TableConfig
 from retrain.table.reading import Network, Run, write_table
 from retrain.training import train
 from search_spaces.files import parse_json, write_atomically
@@ -42,10 +42,21 @@ from search_spaces.graph import all_genotypes
 from search_spaces.space import SearchSpace
 from search_spaces.validation import counted, from_plain, raised_as, require, to_plain
 
-__all__ = ["LATENCY", "Making", "measure_latency", "open_making", "pack"]
+__all__ = ["Making", "measure_latency", "open_making", "pack", "trainings_of"]
 
 TABLE, LATENCY, EPOCHS = "table.json", "latency.json", "table.jsonl"
 """Files of the folder, and of a run folder: what was measured after each epoch."""
+
+
+def trainings_of(table: TableConfig, networks: int) -> list[tuple[int, int]]:
+    """Number of the network, of so many, and seed of each training, in the order in which they are begun.
+
+    The order of the networks is random but fixed: what is stopped halfway is a random sample.
+    """
+    order = np.random.default_rng(0).permutation(networks).tolist()
+    chosen = order[: max(1, round(table.share * networks))]
+    again = chosen[: round(table.again * len(chosen))]
+    return [(n, table.seeds[0]) for n in chosen] + [(n, seed) for seed in table.seeds[1:] for n in again]
 
 
 @dataclasses.dataclass
@@ -65,28 +76,21 @@ class Making:
     """Where the results are kept; see `open_storage`."""
     study: str | None = None
     """Name in the storage; see `study_name`."""
-    keep_weights: bool = False
-    """Whether run folders keep their checkpoints when they are done."""
     say: Callable[[str], object] = print
 
     def __post_init__(self) -> None:
         if (self.folder / CONFIG).exists():
             raise RunError(f"{self.folder} is the folder of a run: choose another --out")
         self.genotypes = all_genotypes(self.space)
-        self.trainings = self.table.trainings(len(self.genotypes))
+        trainings = trainings_of(self.table, len(self.genotypes))
+        self.trainings = {f"{number:04d}/seed-{seed}": (number, seed) for number, seed in trainings}  # by run folder
         settings = {name: value for name, value in leaves(to_plain(self.base)) if name not in {*FREE, *OWN}}
         self.size, data = check_data(self.base, self.table.split)
         self.classes = len(data["classes"])
         own = {"space": self.space.to_dict(), "split": self.table.split, "every": self.table.every}
         own |= {name: data[name] for name in ("classes", "splits")}
-        jobs = [self.job(number, seed) for number, seed in self.trainings]
-        name = study_name(self.study, self.storage, self.folder)
-        self.jobs = Jobs(open_storage(self.storage, self.folder), name, settings | own, jobs, self._train, self.say)
-
-    @staticmethod
-    def job(number: int, seed: int) -> str:
-        """The name of a training, which is also that of its run folder."""
-        return f"{number:04d}/seed-{seed}"
+        name, storage = study_name(self.study, self.storage, self.folder), open_storage(self.storage, self.folder)
+        self.jobs = Jobs(storage, name, settings | own, list(self.trainings), self._train, self.say)
 
     def work(self) -> None:
         """Trains until all networks are trained, by this worker or by others.
@@ -97,7 +101,7 @@ class Making:
         """
         content = {"table": to_plain(self.table), "space": self.space.to_dict(), "settings": to_plain(self.base)}
         write_atomically(self.folder / TABLE, json.dumps(content, indent=1) + "\n")
-        networks = len({number for number, _ in self.trainings})
+        networks = len({number for number, _ in self.trainings.values()})
         self.say(
             f"{counted(len(self.trainings), 'training')} of {counted(networks, 'network')} of the space "
             f"{self.space.name}, {len(self.jobs.results())} done already; all files go to {self.folder}"
@@ -106,11 +110,12 @@ class Making:
 
     def _train(self, job: str, alive: Callable[[], None]) -> dict[str, Any]:
         """Trains a network, or resumes its training; returns the record."""
-        number, _, seed = job.partition("/seed-")
-        run, source, genotype = self.folder / job, self.folder / number / GENOTYPE, self.genotypes[int(number)]
+        number, seed = self.trainings[job]
+        run, genotype = self.folder / job, self.genotypes[number]
+        source = run.parent / GENOTYPE
         if not source.exists():
             genotype.save(source)
-        config = dataclasses.replace(self.base, genotype=str(source), seed=int(seed), out=str(run))
+        config = dataclasses.replace(self.base, genotype=str(source), seed=seed, out=str(run))
         wait_until_free(run, alive)
         began = time.process_time()
 
@@ -131,11 +136,11 @@ class Making:
             train(config, run if (run / CONFIG).exists() else None, quiet=True, each_epoch=after)
         result = self._record(run)
         self.say(
-            f"{len(self.jobs.results()) + 1} of {len(self.trainings)}: network {int(number)}, "
+            f"{len(self.jobs.results()) + 1} of {len(self.trainings)}: network {number}, "
             f"{'-'.join(map(str, genotype.path))}, seed {seed}: val mIoU {100 * result['validation'][-1]:.2f} %, "
             f"{self.table.split} {100 * result['miou']:.2f} %, {result['cpu_seconds']:.0f} CPU seconds"
         )
-        for path in () if self.keep_weights else (run / CHECKPOINT, run / BEST, *run.glob("events.out.*")):
+        for path in (run / CHECKPOINT, run / BEST, *run.glob("events.out.*")):
             path.unlink(missing_ok=True)
         return result
 
@@ -161,12 +166,7 @@ class Making:
         }
 
 
-def open_making(
-    folder: str | Path,
-    storage: str | None = None,
-    study: str | None = None,
-    say: Callable[[str], object] = print,
-) -> Making:
+def open_making(folder: str | Path, storage: str | None = None, study: str | None = None) -> Making:
     """Opens the folder of a table that `nas-table make` began.
 
     Raises:
@@ -179,7 +179,7 @@ def open_making(
         data = parse_json(file.read_text(encoding="utf-8"))
         table, base = from_plain(TableConfig, data.get("table")), from_plain(RetrainConfig, data.get("settings"))
         space = SearchSpace.from_dict(data.get("space"))
-    return Making(table, base, space, Path(folder), storage, study, say=say)
+    return Making(table, base, space, Path(folder), storage, study)
 
 
 def measure_latency(making: Making) -> Path:
@@ -191,7 +191,7 @@ def measure_latency(making: Making) -> Path:
     device, size = choose_device(base.device), making.size
     set_float32(device, base.precision)
     image, seconds = torch.zeros(1, 3, *size, device=device), {}
-    for number in sorted({number for number, _ in making.trainings}):
+    for number in sorted({number for number, _ in making.trainings.values()}):
         network = build(making.genotypes[number], making.classes, base.network).to(device)
         seconds[number] = round(median_seconds(network, image, precision=base.precision), 6)
     content = {"timed_on": timed_on(device), "input": list(size), "seconds": seconds}
@@ -204,71 +204,51 @@ def pack(making: Making, name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
         ValueError: No training is done, or latency was measured for another input.
     """
-    results, failures = making.jobs.results(), making.jobs.reasons()
-    require(
-        bool(results), f"{making.folder} has no trained network: train one, or give --storage as for nas-table make"
-    )
-    base, size = making.base, making.size
-    file, seconds, timed = making.folder / LATENCY, dict[str, float](), None
+    results, base, size = making.jobs.results(), making.base, making.size
+    require(bool(results), f"{making.folder} has no trained network: train one, or give --storage as for make")
+    file, latency = making.folder / LATENCY, dict[str, Any]()
     if file.is_file():
-        data = parse_json(file.read_text(encoding="utf-8"))
-        require(data["input"] == list(size), f"{file} is of input {data['input']}, not {list(size)}: measure it again")
-        seconds, timed = data["seconds"], data["timed_on"]
+        latency = parse_json(file.read_text(encoding="utf-8"))
+        require(latency["input"] == list(size), f"{file} is of another input than {list(size)}: measure it again")
     runs: dict[int, dict[int, Run]] = {}
-    for number, seed in making.trainings:
-        if (result := results.get(making.job(number, seed))) is not None:
-            own = Run(tuple(result["validation"]), tuple(result["measured"]), result["cpu_seconds"])
-            runs.setdefault(number, {})[seed] = own
+    for job, (number, seed) in making.trainings.items():
+        if (result := results.get(job)) is not None:
+            runs.setdefault(number, {})[seed] = Run(**{name: result[name] for name in Run._fields})
     networks = []
     for number in sorted(runs):
+        genotype, seconds = making.genotypes[number], latency.get("seconds", {}).get(str(number))
         with torch.device("meta"):
-            cost = measure(build(making.genotypes[number], making.classes, base.network), size)
-        latency = seconds.get(str(number))
-        genotype = making.genotypes[number]
-        networks.append(Network(number, genotype, cost.parameters, cost.multiply_adds, latency, runs[number]))
+            cost = measure(build(genotype, making.classes, base.network), size)
+        networks.append(Network(number, genotype, cost.parameters, cost.multiply_adds, seconds, runs[number]))
     card = {
         "name": name,
-        "space": making.space.to_dict(),
-        "table": to_plain(making.table),
-        "settings": {k: v for k, v in to_plain(base).items() if k not in {*OWN, "data_root", "device"}},
         "split": making.table.split,
         "classes": making.classes,
         "input": list(size),
-        "timed_on": timed,
-        "genotypes": len(making.genotypes),
+        "timed_on": latency.get("timed_on"),
         "trainings": len(results),
         "missing": len(making.trainings) - len(results),
-        "failures": failures,
+        "failures": making.jobs.reasons(),
         "versions": {k: sorted({r[k] for r in results.values()}) for k in ("package_version", "torch_version")},
+        "table": to_plain(making.table),
+        "space": making.space.to_dict(),
+        "settings": {k: v for k, v in to_plain(base).items() if k not in {*OWN, "data_root", "device"}},
     }
     path = write_table(card, networks, folder)
-    return path, write_atomically(folder / f"{name}.md", _card_text(card, path))
-
-
-def _card_text(card: Mapping[str, Any], path: Path) -> str:
-    """The card of a table for people, in Markdown."""
-    table = card["table"]
-    options = " ".join(f"--{option} {table[option]}" for option in ("share", "again", "split", "every"))
-    versions = "; ".join(f"{name} {', '.join(found)}" for name, found in card["versions"].items())
-    seeds, (height, width) = ",".join(map(str, table["seeds"])), card["input"]
-    latency = "not measured" if card["timed_on"] is None else f"measured on {card['timed_on']}"
-    return f"""# Table {card["name"]}
-
-{card["trainings"]} trainings ({card["missing"]} missing, {len(card["failures"])} failed) of networks of a space of
-{card["genotypes"]}. Multiply-adds and latency ({latency}) are for {height}x{width}. Versions: {versions}.
+    options = " ".join(f"--{option} {card['table'][option]}" for option in ("share", "again", "split", "every"))
+    seeds = ",".join(map(str, making.table.seeds))
+    text = f"""# Table {name}
 
 `{path.name}`: sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}
 
-Made by these commands, with the space and the settings below as `space.yaml` and `settings.yaml` (a data set of files
+Made by these commands, with `space` and `settings` from below as `space.yaml` and `settings.yaml` (a data set of files
 needs `--data-root`, too):
 
     nas-table make --out FOLDER --space space.yaml --config settings.yaml {options} --seeds {seeds}
     nas-table latency FOLDER
-    nas-table pack FOLDER --name {card["name"]}
+    nas-table pack FOLDER --name {name}
 
-The space:
+Multiply-adds and latency are for one image of `input`. The card:
 
-{indent(yaml.safe_dump(card["space"], sort_keys=False), "    ")}
-The settings of all trainings:
-
-{indent(yaml.safe_dump(card["settings"], sort_keys=False), "    ")}"""
+{indent(yaml.safe_dump(card, sort_keys=False), "    ")}"""
+    return path, write_atomically(folder / f"{name}.md", text)

@@ -24,7 +24,7 @@ from search_spaces.genotype import Block, Genotype
 from search_spaces.space import SearchSpace
 from search_spaces.validation import choice, require
 
-__all__ = ["Network", "Place", "Run", "Table", "load_table", "shipped", "write_table"]
+__all__ = ["Network", "Place", "Run", "Table", "load_table", "write_table"]
 
 FORMAT, VERSION, ENDING = "nas-table", 1, ".jsonl.gz"
 MOST_BYTES = 64 * 2**20
@@ -35,14 +35,13 @@ FOLDER = Path(__file__).parent
 class Run(NamedTuple):
     """A training: mIoU after each epoch, 0 to 1."""
 
-    validation: tuple[float, ...]
-    measured: tuple[float | None, ...]
+    validation: Sequence[float]
+    measured: Sequence[float | None]
     """On the table's other split; None after epochs where it was not measured."""
     cpu_seconds: float
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(NamedTuple):
     """A network of a table and its trainings."""
 
     number: int
@@ -55,21 +54,15 @@ class Network:
     runs: Mapping[int, Run]
     """By seed."""
 
-    def cost(self, name: str) -> float | None:
-        """parameters, multiply_adds, latency, or cpu_seconds (mean over the seeds)."""
-        return mean(run.cpu_seconds for run in self.runs.values()) if name == "cpu_seconds" else getattr(self, name)
-
 
 class Place(NamedTuple):
-    """Where a network stands in a table."""
+    """Where a network stands in a table, by the mIoU after the last epoch, mean over the seeds."""
 
     network: Network
     miou: float
-    """After the last epoch, mean over the seeds."""
     rank: int
-    """1 is the best; equal ones share a rank."""
+    """Of so many `networks`; 1 is the best, and equal ones share a rank."""
     networks: int
-    """Of the table."""
     percentile: float
     """Share of the other networks that are worse, in percent."""
     regret: float
@@ -97,10 +90,7 @@ class Table:
     def miou(self, network: Network, split: str | None = None, seed: int | None = None) -> float:
         """mIoU after the last epoch, 0 to 1: mean over the seeds, or with one of them.
 
-        Args:
-            network: A network of the table.
-            split: One of `splits`; None: the second.
-            seed: None: all.
+        `split` is one of `splits`; None: the second.
         """
         choice("split", split or self.splits[1], self.splits)
         runs = [run for number, run in network.runs.items() if seed in (None, number)]
@@ -119,25 +109,21 @@ class Table:
         key, strides = _key(genotype), self.space.strides
         require(
             genotype.space.strides[: len(strides)] == strides and genotype.space.settings == self.space.settings,
-            f"the genotype is of the space {genotype.space.name}, whose strides or settings are not those of "
-            f"{self.space.name}, of which the table {self.card['name']} is",
+            f"the space {genotype.space.name} has other strides or settings than {self.space.name}, of which the table "
+            f"{self.card['name']} is: search in that space",
         )
-        found = next((network for network in self.networks if _key(network.genotype) == key), None)
-        if found is None:
-            path = "-".join(map(str, genotype.path))
-            operations = ", ".join(operation for block in genotype.cell for operation in block.operations)
-            raise ValueError(
-                f"the network with path {path} and operations {operations} is not in the table {self.card['name']}, "
-                f"which has {len(self.networks)} networks of the space {self.space.name}: search in that space"
-            )
-        return found
+        for network in self.networks:
+            if _key(network.genotype) == key:
+                return network
+        path = "-".join(map(str, genotype.path))
+        operations = ", ".join(operation for block in genotype.cell for operation in block.operations)
+        raise ValueError(
+            f"the network with path {path} and operations {operations} is not in the table {self.card['name']}, which "
+            f"has {len(self.networks)} networks of the space {self.space.name}: search in that space"
+        )
 
     def rank(self, genotype: Genotype, split: str | None = None) -> Place:
-        """Where a genotype stands, by the mIoU after the last epoch; see `miou`.
-
-        Raises:
-            ValueError: It is not in the table.
-        """
+        """Where a genotype stands; raises as `find` does."""
         network = self.find(genotype)
         own, others = self.miou(network, split), [self.miou(other, split) for other in self.networks]
         better, worse = sum(miou > own for miou in others), sum(miou < own for miou in others)
@@ -151,22 +137,18 @@ def _key(genotype: Genotype) -> tuple[object, ...]:
     return genotype.path, tuple(map(tuple, cell))
 
 
-def shipped() -> tuple[str, ...]:
-    """Names of the tables that come with the toolkit."""
-    return tuple(sorted(path.name.removesuffix(ENDING) for path in FOLDER.glob(f"*{ENDING}")))
-
-
 def load_table(name_or_file: str | Path = "shapes") -> Table:
     """Loads a shipped table by name, or one from a file.
 
     Raises:
         ValueError: There is none, or it is damaged or of another format.
     """
-    path = FOLDER / f"{name_or_file}{ENDING}" if str(name_or_file) in shipped() else Path(name_or_file)
+    shipped = {path.name.removesuffix(ENDING): path for path in sorted(FOLDER.glob(f"*{ENDING}"))}
+    path = shipped.get(str(name_or_file), Path(name_or_file))
     require(
         path.is_file(),
-        f"there is no table {str(name_or_file)!r}: choose one of {', '.join(shipped()) or '(none is shipped)'}, or "
-        f"name a file of nas-table pack ({ENDING})",
+        f"there is no table {str(name_or_file)!r}: choose one of {', '.join(shipped) or '(none is shipped)'}, or name "
+        f"a file of nas-table pack ({ENDING})",
     )
     try:
         with gzip.open(path) as file:
@@ -178,35 +160,25 @@ def load_table(name_or_file: str | Path = "shapes") -> Table:
         require(card["version"] == VERSION, f"version is {card['version']}: expected {VERSION}")
         require(hashlib.sha256(rest).hexdigest() == card["sha256"], "its checksum is wrong: it was changed")
         space = SearchSpace.from_dict(card["space"])
-        return Table(card, tuple(_network(space, parse_json(line)) for line in rest.splitlines()))
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error}. Take a whole copy") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as a table: {error!s:.200}. Take another copy") from error
+        return Table(card, tuple(_network(space, **parse_json(line)) for line in rest.splitlines()))
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} cannot be read as a table: {error!s:.200}. Take a whole copy") from error
 
 
-def _network(space: SearchSpace, data: Any) -> Network:
-    cell = tuple(Block(tuple(block["inputs"]), tuple(block["operations"])) for block in data["cell"])
-    runs = {
-        int(seed): Run(tuple(run["validation"]), tuple(run["measured"]), run["cpu_seconds"])
-        for seed, run in data["runs"].items()
-    }
-    genotype = Genotype(space, cell, tuple(data["path"]))
-    return Network(data["number"], genotype, data["parameters"], data["multiply_adds"], data["latency"], runs)
+def _network(space: SearchSpace, path: Any, cell: Any, runs: Any, **others: Any) -> Network:
+    blocks = tuple(Block(tuple(block["inputs"]), tuple(block["operations"])) for block in cell)
+    by_seed = {int(seed): Run(**run) for seed, run in runs.items()}
+    return Network(genotype=Genotype(space, blocks, tuple(path)), runs=by_seed, **others)
 
 
 def write_table(card: Mapping[str, Any], networks: Sequence[Network], folder: Path) -> Path:
     """Writes NAME.jsonl.gz, NAME as the card has it; the same content gives the same bytes."""
-    lines = [
-        {
-            "number": network.number,
-            "path": network.genotype.path,
-            "cell": [{"inputs": block.inputs, "operations": block.operations} for block in network.genotype.cell],
-            **{name: getattr(network, name) for name in ("parameters", "multiply_adds", "latency")},
-            "runs": {seed: run._asdict() for seed, run in network.runs.items()},
-        }
-        for network in networks
-    ]
+    lines = []
+    for network in networks:
+        line = network._asdict()
+        genotype: Genotype = line.pop("genotype")
+        line |= {"path": genotype.path, "cell": genotype.plain_cell}
+        lines.append(line | {"runs": {seed: run._asdict() for seed, run in network.runs.items()}})
     rest = "".join(json.dumps(line) + "\n" for line in lines).encode()
     whole = {"format": FORMAT, "version": VERSION, **card, "sha256": hashlib.sha256(rest).hexdigest()}
     content = gzip.compress(json.dumps(whole).encode() + b"\n" + rest, mtime=0)

@@ -10,8 +10,9 @@ import numpy as np
 from nas.data.check.checking import Problem, Report
 from nas.data.check.statistics import SplitCounts
 from nas.training.class_weights import CONSTANT, inverse_log_weights, median_frequency_weights
+from search_spaces.text import aligned
 
-__all__ = ["SHOWN", "as_data", "as_text", "summary", "table"]
+__all__ = ["SHOWN", "as_data", "as_text", "summary"]
 
 SHOWN = 20
 """Limit of problems, and of warnings, in the text; the data has all."""
@@ -157,7 +158,7 @@ def _split_lines(split: str, counts: SplitCounts, classes: tuple[str, ...], weig
         row = [str(number), name, f"{counts.labels[number]:,}", f"{share:.2%}", f"{counts.images[number]:,}"]
         rows.append(row + [_number(column[number]) for column in (median, inverse_log)] * weights)
     rows.append(["255", "(ignored)", f"{counts.ignored:,}", f"{counts.ignored / counts.pixels:.2%}", ""])
-    lines += [f"  {line}" for line in table(rows)]
+    lines += [f"  {line}" for line in aligned(rows, left=(1,))]
     moments = counts.moments()
     mean, deviation = ("  ".join(map(_number, _defined(row))) for row in moments)
     channels = "red, green, blue" if moments.shape[1] == 3 else f"channels 1 to {moments.shape[1]}"
@@ -184,15 +185,3 @@ def _sizes(counts: SplitCounts) -> str:
         f"{len(found):,} sizes (height x width): smallest {smallest}, largest {largest}; "
         f"most frequent {most}{', ...' * (len(found) > 5)}"
     )
-
-
-def table(rows: list[list[str]]) -> list[str]:
-    """Rows as lines: the second column is left-aligned, the others are right-aligned."""
-    widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if column == 1 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
-        ).rstrip()
-        for row in rows
-    ]

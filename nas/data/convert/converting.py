@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from nas.data.base import IGNORE, MAX_CLASSES, DataError
-from nas.data.check.report import table
 from nas.data.convert import cvat, masks
 from nas.data.convert.config import FORMATS, ConvertConfig
 from nas.data.convert.json_formats import KEYS, load_json, read_coco, read_labelme, read_supervisely
@@ -27,6 +26,7 @@ from nas.data.readers.classes import default_colors, read_class_file
 from nas.data.readers.listing import NAMED, list_files
 from nas.training.progress import StepProgress
 from search_spaces.files import write_atomically
+from search_spaces.text import aligned
 from search_spaces.validation import counted, raised_as
 
 __all__ = ["Converted", "as_text", "convert"]
@@ -72,7 +72,7 @@ def as_text(converted: Converted) -> str:
         rows.append([str(place), name, *(f"{converted.pixels[split][number]:,}" for split in splits)])
     classes = f"{len(converted.classes)} class{'es' * (len(converted.classes) != 1)}"
     lines = [f"{converted.format}: {counted(converted.images.total(), 'image')}, {classes}; split {converted.how}"]
-    lines += [f"  {line}" for line in table(rows)]
+    lines += [f"  {line}" for line in aligned(rows, left=(1,))]
     notes = dict(converted.notes)
     for split in dict.fromkeys(("train", "val", *splits)):
         absent = [
