@@ -744,7 +744,7 @@ def test_ids_are_taken_as_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [[[0, 128], [255, 255]], [[1, 2], [3, 3]], [[0, 254], [0, 255]]])
 def test_values_that_are_no_ids_are_named(tmp_path: Path, values: Any) -> None:
     text = refused(write_masks(tmp_path / "raw", np.uint8(values)), tmp_path / "mine")
-    assert f"the masks hold {', '.join(map(str, sorted({*values[0], *values[1]})))}: expected ids 0 to" in text
+    assert f"the masks hold {', '.join(map(str, sorted({*values[0], *values[1]})))}: expected 0 to" in text
     assert text.endswith("--colors FILE")
 
 
@@ -853,8 +853,7 @@ def test_folders_are_groups_or_splits() -> None:
     named = {"train2017/a.png": "train", "valid/b.png": "val", "Test/c.png": "test", "training/x/d.png": "train"}
     assert assign(list(named), options()) == (named, "as the folders are named")
     assert set(assign(list(named), options(val=0.0, test=0.0))[0].values()) == {"train"}
-    with pytest.raises(DataError, match="give --val and --test to split again"):
-        assign(list(named), options(group="(.*)/"))
+    assert assign(list(named), options(group="(.*)/"))[1] == "by shares of 4 groups, seed 0"
     with pytest.raises(DataError, match=r"--group 'clip' matches nothing in 'v0/0\.png'"):
         assign(names, options(group="clip"))
 

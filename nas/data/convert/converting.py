@@ -36,18 +36,15 @@ IGNORED = "__ignore__"
 
 @dataclass
 class Converted:
-    """What was written."""
+    """What was written: of each split, the images, and the pixels of each class, in the last place those to ignore."""
 
     format: str
     classes: tuple[str, ...]
     how: str
     """How the images were split."""
     images: Counter[str]
-    """Of each split."""
     pixels: dict[str, NDArray[np.int64]]
-    """Of each split: pixels of each class, and in the last place of those to ignore."""
     notes: Notes
-    """What was left out or taken for something else, with the names."""
 
 
 def as_text(converted: Converted) -> str:
@@ -66,13 +63,7 @@ def as_text(converted: Converted) -> str:
 
 
 def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
-    """Convert annotations to a data set that `folder` reads.
-
-    Everything is written into a hidden folder next to OUT, which becomes OUT at the end.
-
-    Args:
-        config: The settings.
-        quiet: Show no progress.
+    """Convert annotations to a data set that `folder` reads; OUT appears when it is complete.
 
     Raises:
         DataError: SOURCE is not as its format says, nothing in it can be used, or OUT has something in it.
@@ -99,7 +90,7 @@ def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
     notes["images in no list, left out"] = sorted(pictures.keys() - splits.keys())
     pixels = {split: np.zeros(len(names) + 1, dtype=np.int64) for split in splits.values()}
     with temporary_beside(out, folder=True) as temporary, StepProgress(len(splits), quiet=quiet) as progress:
-        made = temporary / out.name  # with the usual permissions, which the temporary folder has not
+        made = temporary / "made"  # with the usual permissions, which the temporary folder has not
         rows = zip(names, colors.tolist(), strict=False)
         lines = [json.dumps({"name": name, "color": color}, ensure_ascii=False) for name, color in rows]
         with raised_as(DataError, f"the classes of {source} cannot be used: "):
@@ -108,13 +99,13 @@ def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
             split = splits[name]
             label = _label(pictures[name], found, config, ids, rest, notes)
             pixels[split] += np.bincount(np.minimum(label.ravel(), len(names)), minlength=len(names) + 1)
-            image, file = made / "images" / split / place, (made / "labels" / split / place).with_suffix(".png")
-            image.parent.mkdir(parents=True, exist_ok=True)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, image)
+            files = [made / kind / split / place for kind in ("images", "labels")]
+            for file in files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, files[0])
             written = Image.fromarray(label)
             written.putpalette(colors.tobytes())
-            written.save(file)
+            written.save(files[1].with_suffix(".png"))
             progress.step(found.format)
         if out.is_dir():
             out.rmdir()  # is empty, or this fails
@@ -145,7 +136,7 @@ def _classes(found: Source, config: ConvertConfig) -> tuple[tuple[str, ...], NDA
 def _label(
     picture: Picture, found: Source, config: ConvertConfig, ids: Mapping[str, int], rest: int, notes: Notes
 ) -> NDArray[np.uint8]:
-    """Draw or read the label of an image as viewers show it; a DataError if its size is not that of the image."""
+    """The label of an image as viewers show it; a DataError if its size is not that of the image."""
     image = found.folder / picture.image
     stored, orientation = read_header(image)
     size = stored[::-1] if orientation > 4 and config.exif == "turn" else stored

@@ -48,13 +48,7 @@ Classes = dict[str, Color | None]
 def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
     """Read all annotation files of one format at SOURCE, that of the first one unless it is given.
 
-    Args:
-        config: The settings.
-        folder: Folder of the images.
-        notes: Takes what is left out.
-
-    Returns:
-        The classes in the order of the files' lists of them, others by name. None if there are no such files.
+    Classes are in the order of the files' lists of them, others by name. None if there is no such file.
 
     Raises:
         DataError: A file is not as its format says; the message names the entry.
@@ -71,7 +65,7 @@ def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
             notes["files of another format, left out"].append(str(path))
             continue
         labelled += READERS[own](path, content, classes, notes)
-    if form is None:
+    if form is None and source.is_dir():
         return None
     images = {path.relative_to(folder).as_posix() for path in list_files(folder, IMAGE_SUFFIXES)[0]}
     names, pictures = Names(images), dict[str, Picture]()
@@ -85,10 +79,11 @@ def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
             pictures[found] = picture._replace(image=found)
             if not picture.shapes:
                 notes["images without a shape, all of them background, or ignored"].append(picture.place)
-    if lacking and not pictures:
-        raise DataError(f"{lacking[0]} is not in {folder}: name the folder of the images by --images")
-    if not pictures:
-        raise DataError(f"{source} holds no annotations of the format {form}: give another --format, or auto")
+    if form is None or not pictures:
+        missing = f"{lacking[0]} is not in {folder}: name the folder of the images by --images" if lacking else ""
+        raise DataError(
+            missing or f"{source} holds no annotations of {form or 'a known format'}: give another --format"
+        )
     for name in sorted({shape.name for picture in pictures.values() for shape in picture.shapes}):
         classes.setdefault(name)
     return Source(form, folder, images, classes, [*pictures.values()])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,16 +28,14 @@ USUAL_FOLDERS = MASK_FOLDERS | {"images", "image", "imgs", "img", "jpegimages"}
 
 
 def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source:
-    """Pair images and masks by name, and find out what all masks hold.
-
-    With colours in the file of --colors, masks are colours; without, ids, or 0 and 255 for two classes.
+    """Pair images and masks, and find out what all masks hold: colours, if --colors lists some, or ids, or 0 and 255.
 
     Raises:
         DataError: No image has a mask, or masks hold values that stand for no class.
     """
     images, pairs = _pairs(config, folder, notes)
     names: tuple[str, ...] = ()
-    colors: Mapping[Color, int] = {}
+    colors: dict[Color, int] = {}
     if config.colors is not None:
         names, colors = read_class_file(Path(config.colors))[0], class_colors(Path(config.colors))
     seen, first = Counter[int](), dict[int, Path]()
@@ -48,9 +45,30 @@ def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source:
             seen[value] += count
             first.setdefault(value, mask)
     if colors:
-        ids = _ids_of_colours(seen, first, colors, config, notes)
+        ids = _with_near(
+            seen, {red << 16 | green << 8 | blue: n for (red, green, blue), n in colors.items()}, config, notes
+        )
+    elif seen.keys() == {0, IGNORE} and len(names) in (0, 2):
+        notes["masks of 0 and 255, taken for two classes"] = [str(first[IGNORE])]
+        names, ids = names or ("background", "foreground"), {0: 0, IGNORE: 1}
     else:
-        names, ids = _ids_of_values(first, names, notes)
+        names = names or tuple(f"class {number}" for number in range(len(seen.keys() - {IGNORE})))
+        ids = {**{number: number for number in range(len(names))}, IGNORE: IGNORE}
+        if config.colors is None:
+            notes["classes without names: name them in classes.json, or by --colors FILE"] = list(names)
+    if unknown := Counter({value: count for value, count in seen.items() if value not in ids}):
+        where = f"{unknown.total():,} pixels, such as in {first[unknown.most_common(1)[0][0]]},"
+        if colors:
+            raise DataError(
+                f"{where} have colours that {config.colors} does not list: {few(_listed(unknown))}. List them, or give "
+                "--nearest DISTANCE (in RGB) if they come from compression; a first line `__ignore__ R G B` is for "
+                "pixels of no class"
+            )
+        raise DataError(
+            f"{where} are no ids: the masks hold {few([*map(str, sorted(seen))])}: expected 0 to {len(names) - 1}, and "
+            "255 for no class. If they are greys, or do not begin with 0, give a file that names their classes, "
+            "`name R G B` a line (R = G = B): --colors FILE"
+        )
     table = np.array(sorted(ids.items())).T  # values, ids
 
     def label(mask: Path) -> NDArray[np.uint8]:
@@ -106,50 +124,17 @@ def _values(mask: Path, in_colours: bool) -> NDArray[Any]:
         raise DataError(f"{mask} holds colours: {few(_listed(held))}. {hint}") from None
 
 
-def _ids_of_colours(
-    seen: Counter[int], first: Mapping[int, Path], colors: Mapping[Color, int], config: ConvertConfig, notes: Notes
-) -> dict[int, int]:
-    """The id, or `IGNORE`, of each colour that was seen; those near listed ones are noted."""
-    codes = np.array(list(seen))
-    found = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
-    ids, nearest = np.zeros(len(codes), dtype=np.int64), np.full(len(codes), np.inf)
-    for color, number in colors.items():  # JPEG files may hold a hundred thousand colours
-        distance = np.linalg.norm(found - color, axis=1)
-        ids, nearest = np.where(distance < nearest, number, ids), np.minimum(distance, nearest)
-    far = nearest > (config.nearest or 0)
-    unknown, near = (
-        Counter({code: seen[code] for code in codes[which].tolist()}) for which in (far, ~far & (nearest > 0))
-    )
-    if unknown:
-        raise DataError(
-            f"{unknown.total():,} pixels, such as in {first[unknown.most_common(1)[0][0]]}, have colours that "
-            f"{config.colors} does not list: {few(_listed(unknown))}. List them, or give --nearest DISTANCE (in RGB) "
-            "if they come from compression; a first line `__ignore__ R G B` is for pixels of no class"
-        )
-    notes[f"colours near listed ones, taken for those, in {near.total():,} pixels"] = _listed(near)
-    return dict(zip(codes.tolist(), ids.tolist(), strict=True))
-
-
-def _ids_of_values(
-    first: Mapping[int, Path], names: tuple[str, ...], notes: Notes
-) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The classes, and the id of each value, that masks without colours hold."""
-    if first.keys() == {0, IGNORE} and len(names) in (0, 2):
-        notes["masks of 0 and 255, taken for two classes"] = [str(first[IGNORE])]
-        return names or ("background", "foreground"), {0: 0, IGNORE: 1}
-    count = len(names) or len(first.keys() - {IGNORE})
-    wrong = next((value for value in sorted(first) if value != IGNORE and not 0 <= value < count), None)
-    if wrong is not None:
-        raise DataError(
-            f"the masks hold {few([*map(str, sorted(first))])}: expected ids 0 to {count - 1}, and 255 for no class, "
-            f"but {first[wrong]} has {wrong}. If they are greys, or do not begin with 0, give a file that names their "
-            "classes, `name R G B` a line (R = G = B): --colors FILE"
-        )
-    if not names:
-        notes["values taken for ids: name the classes in classes.json, or by --colors FILE"] = [
-            *map(str, sorted(first))
-        ]
-    return names or tuple(f"class {number}" for number in range(count)), {value: value for value in first}
+def _with_near(seen: Counter[int], ids: dict[int, int], config: ConvertConfig, notes: Notes) -> dict[int, int]:
+    """Add to the ids of listed colours those of other colours that are near one, which are noted."""
+    others = np.array([code for code in seen if code not in ids], dtype=np.int64)
+    best, found = np.full(len(others), (config.nearest or 0) + 1e-6), np.full(len(others), -1)
+    for code, number in ids.items():  # JPEG files may hold a hundred thousand colours
+        distance = np.linalg.norm([(others >> shift & 255) - (code >> shift & 255) for shift in (16, 8, 0)], axis=0)
+        found, best = np.where(distance < best, number, found), np.minimum(distance, best)
+    near = {code: number for code, number in zip(others.tolist(), found.tolist(), strict=True) if number >= 0}
+    counts = Counter({code: seen[code] for code in near})
+    notes[f"colours near listed ones, taken for those, in {counts.total():,} pixels"] = _listed(counts)
+    return ids | near
 
 
 def _listed(colors: Counter[int]) -> list[str]:

@@ -35,17 +35,9 @@ class Names:
                 self._by_end[end].append((path.parent.parts, name))
 
     def find(self, name: str, place: str) -> str | None:
-        """The path that ends most like this name: its folder may be another where the labels were made.
+        """The path that ends most like this name, as its folder may be another where the labels were made.
 
-        Args:
-            name: Path with or without folders and extension.
-            place: Of the name, for messages.
-
-        Returns:
-            The path, or None if there is no file of this name.
-
-        Raises:
-            DataError: Two fit as well.
+        The name may be without an extension. None if there is no such file; a DataError, for `place`, if two fit.
         """
         path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
         alike: dict[tuple[int, bool], list[str]] = defaultdict(list)
@@ -62,11 +54,7 @@ class Names:
 
 
 def inside(source: str, name: str) -> Path:
-    """A folder that the user names: in SOURCE, or anywhere.
-
-    Raises:
-        DataError: There is none.
-    """
+    """A folder that the user names, in SOURCE or anywhere; a DataError if there is none."""
     root = Path(source) if Path(source).is_dir() else Path(source).parent
     found = next((path for path in (root / name, Path(name)) if path.is_dir()), None)
     if found is None:
@@ -75,14 +63,10 @@ def inside(source: str, name: str) -> Path:
 
 
 def assign(names: Collection[str], config: ConvertConfig) -> tuple[dict[str, str], str]:
-    """Assign images to splits.
-
-    Args:
-        names: Paths of the images with slashes, each once.
-        config: The settings.
+    """Assign paths of images to splits by lists, by names of folders, or by shares of groups.
 
     Returns:
-        The split of each name, without those that no list names, and how they were split, in words.
+        The split of each path, without those that no list names, and how they were split, in words.
 
     Raises:
         DataError: A list names an image twice, or one that there is not; or --group matches nothing in a name.
@@ -90,19 +74,14 @@ def assign(names: Collection[str], config: ConvertConfig) -> tuple[dict[str, str
     if config.lists is not None:
         return _by_lists(names, config.source, config.lists), f"as the lists in {config.lists} say"
     found = {name: list(filter(None, map(_SPLITS.fullmatch, PurePosixPath(name).parts[:-1]))) for name in names}
-    if all(found.values()) and config.val is None and config.test is None:
-        if config.group is not None or config.seed is not None:
-            raise DataError(
-                "the folders are splits already: give --val and --test to split again, or leave --group and --seed out"
-            )
+    by_shares = config.val, config.test, config.group, config.seed
+    if all(found.values()) and by_shares == (None,) * 4:
         return {name: matches[-1][1].lower() for name, matches in found.items()}, "as the folders are named"
     groups: dict[str, list[str]] = defaultdict(list)
     for name in sorted(names):
         match = re.search(config.group or "(?s:.*)", name)
         if match is None:
-            raise DataError(
-                f"--group {short(config.group)} matches nothing in {short(name)}: give one that fits all images"
-            )
+            raise DataError(f"--group {short(config.group)} matches nothing in {short(name)}: it must fit all images")
         groups[match[0] if not match.groups() else match[1] or ""].append(name)
     # By a digest, as shuffling may differ between versions; most images stay in their splits when others are added.
     order = sorted(
@@ -145,11 +124,7 @@ def _by_lists(names: Collection[str], source: str, lists: str) -> dict[str, str]
 
 
 def places(splits: Mapping[str, str]) -> dict[str, str]:
-    """Where each image is written in its split: by its file's name if each is there once, else by its path.
-
-    Raises:
-        DataError: Two images would have labels of the same name.
-    """
+    """Where each image is written in its split: by its file's name if each is there once, else by its path."""
     stems = Counter((split, PurePosixPath(name).stem.casefold()) for name, split in splits.items())
     if set(stems.values()) <= {1}:
         return {name: PurePosixPath(name).name for name in splits}
