@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,17 +19,21 @@ from nas.data.base import IGNORE, MAX_CLASSES, DataError
 from nas.data.check.report import table
 from nas.data.convert import formats, masks
 from nas.data.convert.config import FOR_MASKS, FOR_SHAPES, ConvertConfig
+from nas.data.convert.formats import Names, inside
 from nas.data.convert.shapes import LINE_WIDTH, Notes, Picture, Source, paint
-from nas.data.convert.splitting import assign, inside, places
 from nas.data.readers.classes import default_colors, read_class_file
-from nas.data.readers.listing import few
-from nas.data.readers.reading import TURNS, read_header
+from nas.data.readers.listing import few, list_files
+from nas.data.readers.reading import TURNS, read_header, read_text
 from nas.training.progress import StepProgress
 from search_spaces.files import temporary_beside, write_atomically
-from search_spaces.validation import counted, raised_as
+from search_spaces.validation import counted, raised_as, short
 
-__all__ = ["Converted", "as_text", "convert"]
+__all__ = ["Converted", "as_text", "assign", "convert"]
 
+SHARE = 0.15
+"""Of val and of test, if nothing else is said."""
+SPLITS = re.compile(r"(train|val|test)(?:ing|id|idation)?\d*", re.IGNORECASE)
+"""Names of folders that are splits, such as valid and train2017."""
 BACKGROUND = ("background", "_background_")
 """Names of the class of all pixels outside all shapes, if there is one; the first is given if there is none."""
 IGNORED = "__ignore__"
@@ -95,7 +101,7 @@ def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
         lines = [json.dumps({"name": name, "color": color}, ensure_ascii=False) for name, color in rows]
         with raised_as(DataError, f"the classes of {source} cannot be used: "):
             read_class_file(write_atomically(made / "classes.json", "[\n" + ",\n".join(lines) + "\n]\n"))
-        for name, place in places(splits).items():
+        for name, place in _places(splits).items():
             split = splits[name]
             label = _label(pictures[name], found, config, ids, rest, notes)
             pixels[split] += np.bincount(np.minimum(label.ravel(), len(names)), minlength=len(names) + 1)
@@ -152,3 +158,77 @@ def _label(
         width = config.line_width or LINE_WIDTH
         label = paint(picture.shapes, size, ids, rest, notes, width, by_area=found.format == "coco")
     return TURNS[orientation](label) if config.exif == "ignore" else label
+
+
+def assign(names: Collection[str], config: ConvertConfig) -> tuple[dict[str, str], str]:
+    """Assign paths of images to splits by lists, by names of folders, or by shares of groups.
+
+    Returns:
+        The split of each path, without those that no list names, and how they were split, in words.
+
+    Raises:
+        DataError: A list names an image twice, or one that there is not; or --group matches nothing in a name.
+    """
+    if config.lists is not None:
+        return _by_lists(names, config.source, config.lists), f"as the lists in {config.lists} say"
+    found = {name: list(filter(None, map(SPLITS.fullmatch, PurePosixPath(name).parts[:-1]))) for name in names}
+    by_shares = config.val, config.test, config.group, config.seed
+    if all(found.values()) and by_shares == (None,) * 4:
+        return {name: matches[-1][1].lower() for name, matches in found.items()}, "as the folders are named"
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        match = re.search(config.group or "(?s:.*)", name)
+        if match is None:
+            raise DataError(f"--group {short(config.group)} matches nothing in {short(name)}: it must fit all images")
+        groups[match[0] if not match.groups() else match[1] or ""].append(name)
+    # By a digest, as shuffling may differ between versions; most images stay in their splits when others are added.
+    order = sorted(
+        groups,
+        key=lambda group: hashlib.sha256(f"{config.seed or 0}/{group}".encode(errors="surrogateescape")).digest(),
+    )
+    splits: dict[str, str] = {}
+    for split, share in (("val", config.val), ("test", config.test)):
+        wanted, taken = (SHARE if share is None else share) * len(names), list[str]()
+        for group in order:  # in turn, whatever brings the split nearer to its size
+            if abs(wanted - len(groups[group])) < abs(wanted) and len(order) - len(taken) > 1:
+                wanted -= len(groups[group])
+                taken.append(group)
+        if share != 0 and not taken and len(order) > 1:
+            taken = [min(order, key=lambda group: len(groups[group]))]
+        splits.update((name, split) for group in taken for name in groups[group])
+        order = [group for group in order if group not in taken]
+    splits.update((name, "train") for group in order for name in groups[group])
+    kept = f" of {len(groups)} groups" if config.group is not None else ""
+    return splits, f"by shares{kept}, seed {config.seed or 0}"
+
+
+def _by_lists(names: Collection[str], source: str, lists: str) -> dict[str, str]:
+    files, known = list_files(inside(source, lists), {".txt"}, recursive=False)[0], Names(names)
+    if not files:
+        raise DataError(f"--lists {lists} holds no list: expected train.txt, val.txt, ..., with a name a line")
+    splits: dict[str, str] = {}
+    for file in files:
+        for number, line in enumerate(read_text("list", file).splitlines(), start=1):
+            if not (name := line.strip()):
+                continue
+            place = f"{file}, line {number}"
+            found = known.find(name, place)
+            if found is None:
+                raise DataError(f"{place}: {short(name)} is no image with a label: remove the line")
+            if found in splits:
+                raise DataError(f"{place}: {short(name)} is named before, for {splits[found]}: name each image once")
+            splits[found] = file.stem
+    return splits
+
+
+def _places(splits: Mapping[str, str]) -> dict[str, str]:
+    """Where each image is written in its split: by its file's name if each is there once, else by its path."""
+    stems = Counter((split, PurePosixPath(name).stem.casefold()) for name, split in splits.items())
+    if set(stems.values()) <= {1}:
+        return {name: PurePosixPath(name).name for name in splits}
+    taken: dict[str, str] = {}
+    for name in splits:
+        other = taken.setdefault(str(PurePosixPath(name).with_suffix("")).casefold(), name)
+        if other != name:
+            raise DataError(f"{other} and {name} differ in case or extension only: rename one")
+    return {name: name for name in splits}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -14,13 +14,12 @@ from PIL import ImageColor
 from nas.data.base import DataError
 from nas.data.convert.config import ConvertConfig
 from nas.data.convert.shapes import Color, Notes, Picture, Shape, Source
-from nas.data.convert.splitting import Names
 from nas.data.readers.listing import list_files
 from nas.data.readers.reading import IMAGE_SUFFIXES
 from search_spaces.files import parse_json
 from search_spaces.validation import raised_as, short
 
-__all__ = ["read"]
+__all__ = ["Names", "inside", "read"]
 
 KEYS = {
     frozenset({"images", "annotations", "categories"}): "coco",
@@ -39,10 +38,47 @@ WITHOUT_AREA = frozenset({"point", "points", "graph", "tag", "cuboid", "skeleton
 """Kinds that no pixel belongs to."""
 
 _TYPES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
-_WHOLE = re.compile(r"\s*-?\d{1,9}\s*")
 
 
 Classes = dict[str, Color | None]
+
+
+class Names:
+    """Paths of images with slashes, found by the names that annotations and lists give them."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._by_end: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
+        for name in names:
+            path = PurePosixPath(unicodedata.normalize("NFC", name))
+            for end in {path.name, path.stem}:
+                self._by_end[end].append((path.parent.parts, name))
+
+    def find(self, name: str, place: str) -> str | None:
+        """The path that ends most like this name, as its folder may be another where the labels were made.
+
+        The name may be without an extension. None if there is no such file; a DataError, for `place`, if two fit.
+        """
+        path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+        alike: dict[tuple[int, bool], list[str]] = defaultdict(list)
+        for folders, known in self._by_end.get(path.name, []):
+            same = [own == other for own, other in zip(folders[::-1], path.parent.parts[::-1], strict=False)]
+            alike[(*same, False).index(False), folders == path.parent.parts].append(known)
+        best = alike[max(alike)] if alike else [None]
+        if len(best) > 1:
+            raise DataError(
+                f"{place}: the image {short(name)} may be {best[0]} or {best[1]}: write its path, or name its folder "
+                "by --images"
+            )
+        return best[0]
+
+
+def inside(source: str, name: str) -> Path:
+    """A folder that the user names, in SOURCE or anywhere; a DataError if there is none."""
+    root = Path(source) if Path(source).is_dir() else Path(source).parent
+    found = next((path for path in (root / name, Path(name)) if path.is_dir()), None)
+    if found is None:
+        raise DataError(f"there is no folder {name}, in {source} or here")
+    return found
 
 
 def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
@@ -193,12 +229,12 @@ def _cvat(path: Path, root: ElementTree.Element, classes: Classes, notes: Notes)
             if kind == "rectangle":
                 content = [[item.get("xtl"), item.get("ytl")], [item.get("xbr"), item.get("ybr")]]
             elif kind == "runs":
-                box = [_whole(item, key, place) for key in ("left", "top", "height", "width")]
-                runs = item.get("rle", "").split(",")
-                content = (*box, "C", [int(run) if _WHOLE.fullmatch(run) else run for run in runs])
-            shapes.append(Shape(place, item.get("label", ""), kind, content, _whole(item, "z_order", place, "0")))
+                box = _whole(place, *(item.get(key) for key in ("left", "top", "height", "width")))
+                content = (*box, "C", _whole(place, *item.get("rle", "").split(",")))
+            shapes.append(Shape(place, item.get("label", ""), kind, content, *_whole(place, item.get("z_order", "0"))))
         place = f"{path}, image {name!r}"
-        yield Picture(name, place, shapes, (_whole(image, "height", place), _whole(image, "width", place)))
+        height, width = _whole(place, image.get("height"), image.get("width"))
+        yield Picture(name, place, shapes, (height, width))
 
 
 READERS: dict[str, Callable[[Path, Any, Classes, Notes], Iterator[Picture]]] = {
@@ -219,10 +255,9 @@ def _entry(data: Any, key: str, kind: type, place: str, default: Any = None) -> 
     raise DataError(f"{place}: {what}: expected {_TYPES[kind]}")
 
 
-def _whole(item: ElementTree.Element, key: str, place: str, default: str = "") -> int:
-    if not _WHOLE.fullmatch(text := item.get(key, default)):
-        raise DataError(f"{place}: its {key} is {short(text)}: expected a whole number")
-    return int(text)
+def _whole(place: str, *texts: str | None) -> list[int]:
+    with raised_as(DataError, f"{place} has no whole number where one is expected: "):
+        return [int(text or "") for text in texts]
 
 
 def _drawn(form: str, kind: str, place: str, notes: Notes) -> str | None:

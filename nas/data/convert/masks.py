@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from nas.config import ImageConfig
 from nas.data.base import IGNORE, DataError
 from nas.data.convert.config import ConvertConfig
+from nas.data.convert.formats import inside
 from nas.data.convert.shapes import Color, Notes, Picture, Source
-from nas.data.convert.splitting import inside
 from nas.data.readers.classes import class_colors, read_class_file
 from nas.data.readers.listing import few, list_files
 from nas.data.readers.reading import IMAGE_SUFFIXES, read_image, read_label

@@ -36,12 +36,8 @@ Notes = defaultdict[str, list[str]]
 """What was left out or taken for something else: names of files and entries for each remark."""
 
 
-class Stamp(NamedTuple):
-    """The pixels of a shape, within the image."""
-
-    left: int
-    top: int
-    pixels: NDArray[np.bool_]
+Stamp = tuple[int, int, NDArray[np.bool_]]
+"""Left, top, and the pixels of a shape, within the image."""
 
 
 class Shape(NamedTuple):
@@ -106,7 +102,7 @@ def paint(
         with raised_as(DataError, f"{shape.place}: "):
             require(shape.name in ids, f"there is no class {short(shape.name)}: add it to the file of --colors")
             stamp = draw(shape.kind, shape.content, size, line_width)
-        area = int(stamp.pixels.sum())
+        area = int(stamp[2].sum())
         if not area:
             notes["shapes that cover no pixel"].append(shape.place)
         stamps.append((shape.layer, -area if by_area else 0, ids[shape.name], stamp))
@@ -167,7 +163,7 @@ def fill(parts: Sequence[Sequence[Points]], size: Size) -> Stamp:
     """Fill outlines: the pixels of any part, which are those inside an odd number of its rings: the inner are holes."""
     corners = np.concatenate([np.empty((0, 2)), *(ring for rings in parts for ring in rings)])
     if not len(corners):
-        return Stamp(0, 0, np.zeros((0, 0), dtype=bool))
+        return 0, 0, np.zeros((0, 0), dtype=bool)
     low, high = (
         np.clip(edge, 0, size[::-1]).astype(int) for edge in (np.floor(corners.min(0)), np.ceil(corners.max(0)))
     )
@@ -182,7 +178,7 @@ def fill(parts: Sequence[Sequence[Points]], size: Size) -> Stamp:
                 at = x + (rows + 0.5 - y) * ((next_x - x) / (next_y - y))
                 crossed[rows - top, np.clip(np.ceil(at - 0.5), left, right).astype(int) - left] ^= True
         pixels |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
-    return Stamp(left, top, pixels)
+    return left, top, pixels
 
 
 def _from_runs(content: Any, size: Size) -> Stamp:
@@ -198,12 +194,9 @@ def _from_runs(content: Any, size: Size) -> Stamp:
 
 
 def uncompressed(text: str) -> list[int]:
-    """Decode the text of COCO's compressed run lengths (pycocotools, `rleFrString`).
+    """Decode the text of COCO's run lengths (pycocotools, `rleFrString`); a ValueError if it is none.
 
     Five bits a character, the lowest first; from the fourth number on, differences to the last but one.
-
-    Raises:
-        ValueError: The text is none.
     """
     counts: list[int] = []
     value = bits = 0
@@ -228,7 +221,7 @@ def _from_bitmap(content: Any, size: Size) -> Stamp:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             _check_inside(left, top, image.height, image.width, size)
             band = image.getchannel("A") if image.mode in ("LA", "RGBA") else image
-            return Stamp(left, top, np.array(band) > 0)
+            return left, top, np.array(band) > 0
     except (binascii.Error, zlib.error, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"its bitmap cannot be read: {error}") from error
 
@@ -242,6 +235,6 @@ def _cropped(pixels: NDArray[np.bool_], left: int = 0, top: int = 0) -> Stamp:
     """The part of a mask that is not empty: an image may have hundreds of shapes."""
     rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
-        return Stamp(0, 0, pixels[:0, :0])
+        return 0, 0, pixels[:0, :0]
     first, low = int(columns[0]), int(rows[0])
-    return Stamp(left + first, top + low, pixels[low : rows[-1] + 1, first : columns[-1] + 1].copy())
+    return left + first, top + low, pixels[low : rows[-1] + 1, first : columns[-1] + 1].copy()
