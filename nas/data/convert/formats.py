@@ -39,7 +39,6 @@ WITHOUT_AREA = frozenset({"point", "points", "graph", "tag", "cuboid", "skeleton
 
 _TYPES = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
-
 Classes = dict[str, Color | None]
 
 
@@ -65,10 +64,7 @@ class Names:
             alike[(*same, False).index(False), folders == path.parent.parts].append(known)
         best = alike[max(alike)] if alike else [None]
         if len(best) > 1:
-            raise DataError(
-                f"{place}: the image {short(name)} may be {best[0]} or {best[1]}: write its path, or name its folder "
-                "by --images"
-            )
+            raise DataError(f"{place}: the image {short(name)} may be {best[0]} or {best[1]}: write its path")
         return best[0]
 
 
@@ -97,10 +93,10 @@ def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
     for path in list_files(source, {".json", ".xml"})[0] if source.is_dir() else [source]:
         content, own = _load(path)
         form = form or own
-        if own is None or own != form:
+        if own is not None and own == form:
+            labelled += READERS[own](path, content, classes, notes)
+        else:
             notes["files of another format, left out"].append(str(path))
-            continue
-        labelled += READERS[own](path, content, classes, notes)
     if form is None and source.is_dir():
         return None
     images = {path.relative_to(folder).as_posix() for path in list_files(folder, IMAGE_SUFFIXES)[0]}
@@ -116,10 +112,9 @@ def read(config: ConvertConfig, folder: Path, notes: Notes) -> Source | None:
             if not picture.shapes:
                 notes["images without a shape, all of them background, or ignored"].append(picture.place)
     if form is None or not pictures:
-        missing = f"{lacking[0]} is not in {folder}: name the folder of the images by --images" if lacking else ""
-        raise DataError(
-            missing or f"{source} holds no annotations of {form or 'a known format'}: give another --format"
-        )
+        if lacking:
+            raise DataError(f"{lacking[0]} is not in {folder}: name the folder of the images by --images")
+        raise DataError(f"{source} holds no annotations of {form or 'a known format'}: give another --format")
     for name in sorted({shape.name for picture in pictures.values() for shape in picture.shapes}):
         classes.setdefault(name)
     return Source(form, folder, images, classes, [*pictures.values()])
