@@ -91,7 +91,11 @@ def _searched(runs: Sequence[str]) -> Mapping[str, Any]:
     from retrain.ranking.candidates import find_candidates
     from search_spaces.genotype import load_genotype
 
-    origins = [origin for found in find_candidates(runs) if found.genotype is not None for origin in found.origins]
+    try:
+        candidates = find_candidates(runs)
+    except ValueError:  # told by the ranking, after wrong settings
+        return {}
+    origins = [origin for found in candidates if found.genotype is not None for origin in found.origins]
     return networks.data_of(load_genotype(origin.source) for origin in origins)
 
 

@@ -94,10 +94,6 @@ CHANGEABLE = frozenset(
 """Settings that may change when a run is resumed; any other change would make it a different run. (`space` may name
 another file: the checkpoint holds its content, which is compared.)"""
 
-DATA_SETTINGS = ("channels", "normalisation", "exif", "ids", "resolution", "train_split", "val_split")
-"""Settings of `loader` that belong to the data: a genotype takes them along, with the data set and its root, from its
-search to trainings and rankings."""
-
 
 @dataclass(frozen=True)
 class SgdConfig(Settings):
@@ -449,6 +445,11 @@ class LoaderConfig(ImageConfig):
         )
 
 
+DATA_SETTINGS = (*(f.name for f in dataclasses.fields(ImageConfig)), "resolution", "train_split", "val_split")
+"""Settings of `loader` that belong to the data: a genotype takes them along, with the data set and its root, from its
+search to trainings and rankings."""
+
+
 @dataclass(frozen=True)
 class RunConfig(Settings):
     __doc__ = f"""Settings that every run has, whether it searches or retrains.
@@ -505,8 +506,9 @@ class RunConfig(Settings):
             object.__setattr__(self, "data_root", str(Path(self.data_root).absolute()))
 
     def data_settings(self) -> dict[str, Any]:
-        """The data set, its root and the `DATA_SETTINGS`, nested as in a file of settings."""
-        loader = {name: to_plain(getattr(self.loader, name)) for name in DATA_SETTINGS}
+        """The data set, its root and the `DATA_SETTINGS`, nested as in a file; of usual images, nothing."""
+        usual, known = to_plain(ImageConfig()), to_plain(self.loader)
+        loader = {name: known[name] for name in DATA_SETTINGS if name not in usual or known[name] != usual[name]}
         return {"data": self.data, "data_root": self.data_root, "loader": loader}
 
     @property

@@ -29,6 +29,7 @@ from retrain.config import RetrainConfig
 from retrain.load import KIND, check_genotype, genotype_source
 from retrain.networks import NETWORKS, build
 from retrain.networks.base import SegmentationNetwork
+from retrain.networks.building import named_genotype
 from retrain.pretrained import head_multipliers, initialize
 from search_spaces.genotype import Genotype, genotype_file, load_genotype
 from search_spaces.validation import counted
@@ -110,7 +111,7 @@ def _prepared(config: RetrainConfig, resume: Path | None) -> tuple[RetrainConfig
     if resume is not None or config.genotype in NETWORKS:
         return config, f"retrain-{config.genotype}-{config.data}", {}
     name = genotype_file(config.genotype).resolve().parent.name
-    return config, f"retrain-{name}-{config.data}", {GENOTYPE: load_genotype(config.genotype).to_json()}
+    return config, f"retrain-{name}-{config.data}", {GENOTYPE: named_genotype(config.genotype).to_json()}
 
 
 def _begin(session: Session[RetrainConfig, TrainState]) -> tuple[SegmentationNetwork, Stepper]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import nas.training.session
 from nas.config import ArchitectureConfig, AugmentConfig, LoaderConfig, SearchConfig, SupernetConfig
 from nas.darts import make_steppers, search
-from nas.diagnostics.discretization import forced_miou
+from nas.diagnostics.discretization import forced_matrix
 from nas.evaluation.evaluate import evaluate_network
 from nas.runs.names import RunError
 from nas.supernet.alpha_sampling import AlphaSampling
@@ -122,7 +122,8 @@ def gap(processes: Processes) -> float:
     images, labels = batch(5)
     whole = [(images[i : i + 1], labels[i : i + 1], torch.tensor([i])) for i in processes.turns(5)]
     part = [tuple(processes.part(part) for part in batch())]
-    return forced_miou(supernet, decode_supernet(supernet, {}), part, whole, 3, CPU, processes=processes)  # type: ignore[arg-type]
+    genotype = decode_supernet(supernet, {})
+    return forced_matrix(supernet, genotype, part, whole, 3, CPU, processes=processes).mean_iou()  # type: ignore[arg-type]
 
 
 def exchanges(processes: Processes) -> Any:

@@ -49,7 +49,7 @@ def test_messages(tree: Path) -> None:
     Image.fromarray(np.full((6, 8), 151, dtype=np.uint8)).save(file)
     said = message("ade20k", tree, read=0)
     assert "outside the 150 classes: 151 (48 pixels); expected 1..150, or 0 for pixels to ignore" in said
-    Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(file)
+    Image.fromarray(np.full((6, 8, 3), (1, 2, 3), dtype=np.uint8)).save(file)
     assert "holds colours (RGB); expected one class id per pixel" in message("ade20k", tree, read=0)
     file.unlink()
     image = tree / "images/training/ADE_train_00000001.jpg"

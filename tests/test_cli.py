@@ -387,7 +387,7 @@ def test_a_value_outside_its_limits_is_refused(command: str, name: str, value: s
         ("nas-draw", [".", "--what", "cell", "--paths", "3"], "paths has no effect on the picture cell: leave it out"),
         ("nas-draw", [".", "--size", "8"], "size is 8: give a whole number from 9"),
         ("nas-draw", [".", "--samples", "0"], "samples is 0: give a whole number from 1"),
-        ("nas-draw", [".", "--image="], "image is empty: give a name"),
+        ("nas-draw", [".", "--image="], "image: a path is ''"),
         (
             "nas-draw",
             [".", "--what", "field", "--layer", "x"],
@@ -655,7 +655,7 @@ def test_network_is_short_for_what_a_genotype_becomes(call: Run) -> None:
 def test_the_recipe_without_data_fits_the_network(recipe: str, arguments: list[str], call: Run) -> None:
     taken = call("nas-retrain", *arguments, "--print_config")
     assert taken.out == call("nas-retrain", *arguments, "--recipe", recipe, "--print_config").out
-    assert (settings_of(taken)["loss"]["class_weights"] == "none") == (recipe == "small")
+    assert (settings_of(taken)["network"]["filter_multiplier"] == 20) == (recipe == "small")
     first = call("nas-retrain", "--print_config", *arguments)
     assert first.out == taken.out
 
@@ -803,7 +803,7 @@ def test_a_printed_space_loads(name: str, call: Run, tmp_path: Path) -> None:
     ("mode", "option"), [(mode, option) for mode, row in decode_command.MODES.items() for option in row.options]
 )
 def test_an_option_of_a_mode_is_refused_in_the_others(mode: str, option: str, call: Run) -> None:
-    values = {"device": "cpu", "input": "33x33", "network": "fplnet"}
+    values = {"device": "cpu", "input": "33x33", "network": "fplnet", "data_changed": "accept"}
     asked = {"as_is": ["--as-is"], "perturbation": ["--by", "perturbation"], "candidates": ["--top", "2"], None: []}
     for other, words in asked.items():
         outcome = call("nas-decode", "nothing.json", *words, f"--{option}", values.get(option, "3"))

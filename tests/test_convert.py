@@ -808,6 +808,22 @@ def test_masks_are_found(tmp_path: Path, image: str, mask: str, options: dict[st
     assert inside == {"classes.json", "images/train/a.jpg", "labels/train/a.png"}
 
 
+def test_images_of_any_bands_are_converted(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    root = write_masks(tmp_path / "raw", np.uint8([[0, 255]]))
+    (root / "images" / "0.jpg").unlink()
+    bands = np.arange(8, dtype=np.uint16).reshape(1, 2, 4)
+    tifffile.imwrite(root / "images" / "0.tif", bands, photometric="minisblack", planarconfig="contig")
+    assert run(root, tmp_path / "mine").pixels["train"].tolist() == [1, 1, 0]
+    assert (tmp_path / "mine/images/train/0.tif").read_bytes() == (root / "images/0.tif").read_bytes()
+
+
+def test_a_file_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    write_image(tmp_path / "raw" / "a.png")
+    file = write(tmp_path / "raw" / "a.json", {"version": 1})
+    assert "holds no annotations of a known format" in refused(file, tmp_path / "mine")
+
+
 def test_masks_that_fit_nothing_say_what_to_give(tmp_path: Path) -> None:
     root = write_masks(tmp_path / "raw", np.uint8([[0, 1]]), end="_x.png")
     assert "1 image and 1 mask at" in (text := refused(root, tmp_path / "mine"))

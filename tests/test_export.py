@@ -234,7 +234,7 @@ def test_a_graph_that_differs_is_not_written(
     monkeypatch.setattr(retrain.export, "_save", lambda network, draft, *_: shutil.copy(file, draft))
     Path("out").mkdir()
     Path("out/model.onnx").write_text("mine")
-    outcome = call("nas-export", other, "--onnx", "out/model.onnx")
+    outcome = call("nas-export", other, "--onnx", "out/model.onnx", "--overwrite")
     assert_refused(outcome, "nas-export", "out/model.onnx is not written", "1x3x64x96: ", "of the logits' range")
     assert [path.name for path in Path("out").iterdir()] == ["model.onnx"]
     assert Path("out/model.onnx").read_text() == "mine"
@@ -251,7 +251,7 @@ def test_a_full_disk_leaves_what_was_there(
 
     monkeypatch.setattr(retrain.export, "_save", fill)
     Path("model.onnx").write_text("mine")
-    outcome = call("nas-export", run, "--onnx", "model.onnx")
+    outcome = call("nas-export", run, "--onnx", "model.onnx", "--overwrite")
     assert_refused(outcome, "nas-export", "nas-export: model.onnx: No space left on device: what was saved before is")
     assert [path.name for path in Path().iterdir()] == ["model.onnx"] and Path("model.onnx").read_text() == "mine"
 

@@ -100,7 +100,7 @@ def test_an_image_is_turned_as_viewers_do_or_left_as_stored(tmp_path: Path, suff
     save_turned(tmp_path / f"plain.{suffix}", pixels(5, 7, 3), 1, **({"lossless": True} if suffix == "webp" else {}))
     stored = read_image(tmp_path / f"plain.{suffix}")
     np.testing.assert_array_equal(read_image(file, ImageConfig(exif="ignore")), stored)
-    assert read_header(file)[1] == orientation
+    assert read_header(file) == ((5, 7), orientation)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -111,7 +111,7 @@ def test_bands_are_turned_as_photos_are(tmp_path: Path, orientation: int) -> Non
     seen = read_image(file, ImageConfig(channels=5))
     np.testing.assert_array_equal(seen[..., :3], read_image(tmp_path / "a.png"))
     np.testing.assert_array_equal(read_image(file, ImageConfig(channels=5, exif="ignore")), values)
-    assert read_header(file)[1] == orientation
+    assert read_header(file) == ((5, 7), orientation)
 
 
 def test_labels_fit_what_a_viewer_shows_or_are_told(tmp_path: Path) -> None:
@@ -535,3 +535,38 @@ def test_four_bands_of_16_bits_go_from_search_to_export(tmp_path: Path) -> None:
     assert card["input"]["shape"] == ["N", 4, "H", "W"] and card["input"]["mean"] == [5000] * 4
     assert (card["input"]["scale"], card["input"]["std"], card["input"]["range"]) == (1, [5000] * 4, [-1, 1])
     assert card["input"]["orientation"] == "turned as EXIF says"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bands", [False, True], ids=["phone photos", "four bands"])
+def test_the_commands_take_raw_files_to_predicted_masks(tmp_path: Path, bands: bool) -> None:
+    root = folder(tmp_path / "raw", 8, bands=bands)
+    own = ["--loader.channels", "4", "--loader.normalisation.range", "[0,10000]"] if bands else []
+    data = [
+        "--data",
+        "folder",
+        "--data-root",
+        root,
+        "--loader.augment.crop",
+        "[33,33]",
+        "--loader.batch-size",
+        "2",
+        *own,
+    ]
+    begin = ["--architecture.start-epoch", "0", "--epochs", "1"]
+    for name, *arguments in (
+        ("nas-data", "check", "folder", root, *own),
+        ("nas-search", "--space", "autodeeplab-tiny", *data, *begin, "--out", tmp_path / "found"),
+        ("nas-retrain", tmp_path / "found", "--recipe", "small", *data, "--epochs", "3", "--out", tmp_path / "trained"),
+        ("nas-evaluate", tmp_path / "trained", "--split", "val", "--json"),
+        ("nas-predict", tmp_path / "trained", root / "images/val", "--out", tmp_path / "masks"),
+    ):
+        outcome = command(name, *arguments)
+        assert outcome.code == 0, f"{name}: {outcome}"
+    measured = retrain.evaluate(tmp_path / "trained", "val", write=False).confusion
+    names = [f"{number}.png" for number in range(2)]
+    masks, labels = (
+        np.stack([np.asarray(Image.open(at / name)) for name in names])
+        for at in (tmp_path / "masks", root / "labels/val")
+    )
+    assert np.bincount((2 * labels + masks).ravel(), minlength=4).reshape(2, 2).tolist() == measured

@@ -27,6 +27,7 @@ from nas.config import (
     CosineSgdConfig,
     HealthConfig,
     LoaderConfig,
+    NormalisationConfig,
     RunConfig,
     SampledConfig,
     SearchConfig,
@@ -261,7 +262,9 @@ CONFIGS = [
     SearchConfig(
         data="camvid",
         data_root="/data",
-        loader=LoaderConfig(0.5, train_limit=3, cache="memory", augment=AugmentConfig((65, 97), (0.75, 1.5), False)),
+        loader=LoaderConfig(
+            resolution=0.5, train_limit=3, cache="memory", augment=AugmentConfig((65, 97), (0.75, 1.5), False)
+        ),
         precision="bfloat16",
         blocks=2,
         optimizer=CosineSgdConfig(0.1, clip=5.0, lr_end=0.01),
@@ -350,6 +353,7 @@ def test_settings_that_cannot_be_are_refused(data: object, says: str) -> None:
 
 
 NAN = float("nan")
+RGB = NormalisationConfig(mean=(1.0, 2.0, 3.0), std=(1.0,))
 REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (HealthConfig, {"gap_batches": -1}, "health.gap_batches is -1:"),
     (HealthConfig, {"stop_when_stable": 0}, "health.stop_when_stable is 0:"),
@@ -386,6 +390,17 @@ REFUSED: list[tuple[type, dict[str, Any], str]] = [
     (ArchitectureConfig, {"weight_decay": -1}, "architecture.weight_decay is -1:"),
     (ArchitectureConfig, {"start_epoch": -1}, "architecture.start_epoch is -1:"),
     (LoaderConfig, {"resolution": 0}, "loader.resolution is 0:"),
+    (LoaderConfig, {"channels": 0}, "loader.channels is 0:"),
+    (LoaderConfig, {"exif": "turned"}, "loader.exif is 'turned': give one of turn, ignore"),
+    (LoaderConfig, {"ids": {0: 256}}, "loader.ids is {0: 256}: give the id, 0 to 255, of each value"),
+    (
+        LoaderConfig,
+        {"channels": 4, "normalisation": RGB},
+        "loader.normalisation.mean has 3 entries, and loader.channels is 4:",
+    ),
+    (NormalisationConfig, {"std": (0.0,)}, "loader.normalisation.std[0] is 0"),
+    (NormalisationConfig, {"range": (2.0, 1.0)}, "loader.normalisation.range is [2, 1]: the lower value comes first"),
+    (NormalisationConfig, {"mean": (1.0,)}, "give either mean and std, or range"),
     (LoaderConfig, {"resolution": 4.5}, "loader.resolution is 4.5:"),
     (LoaderConfig, {"workers": -1}, "loader.workers is -1:"),
     (LoaderConfig, {"prefetch": -1}, "loader.prefetch is -1:"),

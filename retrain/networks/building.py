@@ -15,11 +15,12 @@ from retrain.networks.settings import CellSettings, DeepLabSettings, NetworkConf
 from search_spaces.genotype import Genotype, load_genotype
 from search_spaces.registry import Registry
 from search_spaces.settings import OperationSettings
+from search_spaces.validation import as_path
 
 if TYPE_CHECKING:
     from retrain.networks.base import SegmentationNetwork
 
-__all__ = ["KINDS", "NetworkKind", "build"]
+__all__ = ["KINDS", "NetworkKind", "build", "named_genotype"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def build(
         record = NETWORKS[genotype_or_name]
         name, settings, make = record.name, record.settings, record.build
     else:
-        genotype = genotype_or_name if isinstance(genotype_or_name, Genotype) else _load(genotype_or_name)
+        genotype = genotype_or_name if isinstance(genotype_or_name, Genotype) else named_genotype(genotype_or_name)
         kind = KINDS[config.kind]
         name, settings = f"a genotype's {kind.style} network", names(kind.settings) | {"kind"}
         make = partial(kind.load(), genotype)
@@ -91,8 +92,9 @@ def build(
     return network
 
 
-def _load(source: str | Path) -> Genotype:
-    if Path(source).is_file() or Path(source).is_dir():
+def named_genotype(source: str | Path) -> Genotype:
+    """The genotype in a file or folder; ValueError, naming the published networks too, if there is none."""
+    if as_path(source).exists():
         return load_genotype(source)
     raise ValueError(
         f"no published network and no genotype file {str(source)!r}: "

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.config import DATA_SETTINGS
 from nas.evaluation.metrics import METRICS, all_metrics
 from nas.runs.names import CONFIG, SWEEP_FILE, runs_within
 from retrain.report.curves import MOST_RUNS, draw_curves, run_style
@@ -257,7 +256,11 @@ def commands(run: RunRecord) -> list[tuple[str, str]]:
     ]
     if run.searches:
         knows = run.genotype is not None and "data_settings" in run.genotype.provenance
-        names = () if knows else ("data", "data_root", *(f"loader.{name}" for name in DATA_SETTINGS))
+        names = (
+            ()
+            if knows
+            else ("data", "data_root", *(f"loader.{name}" for name in ("resolution", "train_split", "val_split")))
+        )
         given = ((name.replace("_", "-"), run.settings.get(name, "null")) for name in names)
         data = "".join(f" --{name} {word(text)}" for name, text in given if text != "null")
         lines.append((f"nas-retrain {word(folder)}{data}", "train what was found, on the data of the search"))

@@ -11,6 +11,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,8 @@ class Worker(ABC):
                     self.say(f"trial {trial.number}: given up, as this worker gave no sign of life and was taken for "
                              "dead")  # fmt: skip
                 except (KeyboardInterrupt, MovedError):
-                    self._watch.fail(trial, **{END: INTERRUPTED})
+                    with suppress(OSError):  # the journal may have moved with its folder
+                        self._watch.fail(trial, **{END: INTERRUPTED})
                     raise
             failures, waits = 0 if reason is None else failures + 1, False
             if reason is not None and failures >= self.failures:
@@ -223,10 +225,10 @@ class Jobs(Worker):
         try:
             result = self._do(job, beat.check)
             beat.check()
-        except LostTrialError:
+        except (LostTrialError, MovedError):
             raise
         except Exception as error:
-            is_own = isinstance(error, ArithmeticError | ValueError) and not isinstance(error, DataError | MovedError)
+            is_own = isinstance(error, ArithmeticError | ValueError) and not isinstance(error, DataError)
             if not (is_own or is_out_of_memory(error)):
                 self._watch.fail(trial, **{END: INTERRUPTED})
                 raise

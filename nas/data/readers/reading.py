@@ -40,6 +40,8 @@ _NO_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "PALM", "
 
 IMAGE_SUFFIXES = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind not in _NO_IMAGES)
 """Extensions, in lower case, of the files that Pillow reads."""
+_FORMATS = [kind for kind in Image.OPEN if kind not in _NO_IMAGES]
+"""Pillow goes by the content, whatever the extension: an EPS file named .png would start Ghostscript."""
 LABEL_SUFFIXES = frozenset({".bmp", ".gif", ".pgm", ".png", ".tif", ".tiff"})
 """Of formats that keep every id; JPEG does not."""
 
@@ -161,7 +163,7 @@ def read_label(path: Path, large: bool = False) -> NDArray[np.int32]:
 
 def read_palette(path: Path) -> NDArray[np.uint8] | None:
     """Read the colours of a palette file, uint8 [entries, 3]; None if the file has no palette."""
-    with _told("label", path), Image.open(path) as image:
+    with _told("label", path), Image.open(path, formats=_FORMATS) as image:
         palette = image.getpalette("RGB") if image.mode == "P" else None
     return None if palette is None else np.array(palette, dtype=np.uint8).reshape(-1, 3)
 
@@ -170,7 +172,7 @@ def read_header(path: Path) -> tuple[tuple[int, int], int]:
     """Read height and width of an image as it is stored, and its orientation: 1 (as stored) to 8."""
     with _told("image", path):
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 tags = getattr(image, "tag_v2", {})  # Pillow exchanges the sides of a TIFF file that is to be turned
                 size = tags.get(257, image.height), tags.get(256, image.width)
                 if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
@@ -222,7 +224,7 @@ def _read(kind: str, path: Path, exif: Exif, convert: Callable[[Image.Image], Im
     with _told(kind, path), _without_limit(large):
         turned = False
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
                 raw, orientation = _raw(image), _orientation(image)
                 if ";16" in raw and not image.mode.startswith("I"):
                     raise ValueError(f"Pillow keeps 8 of its 16 bits ({raw}): save it as TIFF, or with 8 bits")
