@@ -62,8 +62,7 @@ def make_convert_parser() -> common.Parser:
     parser = common.parser("nas-data convert", CONVERT, "SOURCE OUT")
     parser.add_argument("source", metavar="SOURCE", type=str, help="Folder of the annotations, or their only file.")
     parser.add_argument("out", metavar="OUT", type=str, help="Folder to make.")
-    parser.add_settings(ConvertConfig, skip=("source", "out", "link"))
-    parser.add_flag("--link", "Make hard links to the images instead of copies.")
+    parser.add_settings(ConvertConfig, skip=("source", "out"))
     return parser
 
 

@@ -25,7 +25,7 @@ from nas.data.check.contact_sheet import draw_contact_sheet
 from nas.data.check.report import as_data, as_text
 from nas.data.loading import image_to_tensor
 from nas.data.readers import reading
-from nas.data.readers.reading import read_image, read_label, read_orientation
+from nas.data.readers.reading import read_header, read_image, read_label
 from nas.data.splits import open_split
 from nas.evaluation.cost import measure
 from nas.evaluation.evaluate import predict_classes, predict_scores
@@ -80,7 +80,7 @@ def folder(root: Path, number: int = 6, bands: bool = False, orientation: int | 
             else:
                 image = np.array([[60, 60, 60], [200, 40, 40]], dtype=np.uint8)[label]
                 held = orientation or index % 8 + 1
-                stored = np.ascontiguousarray(reading._TURNS[back[held]](image))
+                stored = np.ascontiguousarray(reading.TURNS[back[held]](image))
                 save_turned(root / f"images/{split}/{index}.jpg", stored, held, quality=95)
             Image.fromarray(label).save(root / f"labels/{split}/{index}.png")
     (root / "classes.txt").write_text("background\nthing\n")
@@ -100,7 +100,7 @@ def test_an_image_is_turned_as_viewers_do_or_left_as_stored(tmp_path: Path, suff
     save_turned(tmp_path / f"plain.{suffix}", pixels(5, 7, 3), 1, **({"lossless": True} if suffix == "webp" else {}))
     stored = read_image(tmp_path / f"plain.{suffix}")
     np.testing.assert_array_equal(read_image(file, ImageConfig(exif="ignore")), stored)
-    assert read_orientation(file) == orientation
+    assert read_header(file) == ((5, 7), orientation)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -111,7 +111,7 @@ def test_bands_are_turned_as_photos_are(tmp_path: Path, orientation: int) -> Non
     seen = read_image(file, ImageConfig(channels=5))
     np.testing.assert_array_equal(seen[..., :3], read_image(tmp_path / "a.png"))
     np.testing.assert_array_equal(read_image(file, ImageConfig(channels=5, exif="ignore")), values)
-    assert read_orientation(file) == orientation
+    assert read_header(file) == ((5, 7), orientation)
 
 
 def test_labels_fit_what_a_viewer_shows_or_are_told(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from nas.data.base import DATASETS, DataError, DatasetEntry, SegmentationDataset
 from nas.data.check.statistics import SampleCounts, SplitCounts, count_sample, equal_images
 from nas.data.label_counts import check_ids, in_order, label_doubts, label_faults
 from nas.data.readers.listing import not_read
-from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_image, read_orientation
+from nas.data.readers.pairs import PairedDataset, SizesDiffer, collecting, read_header, read_image
 from search_spaces.validation import as_path
 
 __all__ = ["USUAL_SPLITS", "Opened", "Problem", "Report", "check", "open_splits"]
@@ -194,7 +194,7 @@ def _examine(dataset: SegmentationDataset, index: int) -> tuple[SampleCounts | l
     found, orientation, palette = _counted_or_problems(dataset, index), 1, ""
     if isinstance(dataset, PairedDataset):
         with suppress(DataError):  # it is among the problems
-            orientation = read_orientation(dataset.pairs[index].image)
+            orientation = read_header(dataset.pairs[index].image)[1]
             if isinstance(found, SampleCounts):
                 palette = dataset.palette_conflict(index)
     return found, orientation, palette

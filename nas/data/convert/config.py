@@ -8,19 +8,12 @@ from typing import Literal
 
 from search_spaces.validation import Settings
 
-__all__ = ["FORMATS", "ConvertConfig"]
+__all__ = ["FOR_MASKS", "FOR_SHAPES", "ConvertConfig", "Format"]
 
 Format = Literal["auto", "coco", "labelme", "cvat", "supervisely", "masks"]
 
-_SHAPES = ("unlabelled", "line_width")
-FORMATS = {
-    "coco": ("unlabelled",),
-    "labelme": _SHAPES,
-    "cvat": _SHAPES,
-    "supervisely": _SHAPES,
-    "masks": ("masks", "suffix", "nearest"),
-}
-"""The options that each format has for itself."""
+FOR_SHAPES, FOR_MASKS = ("unlabelled", "line_width"), ("masks", "suffix", "nearest")
+"""Options of formats with shapes, and of masks; None where they are not given."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +51,9 @@ class ConvertConfig(Settings):
     """Folder with train.txt, val.txt, ...: the images of each split, a name a line."""
     group: str | None = None
     """Regular expression on an image's path: images with the same match, or first group of it, stay in one split, such
-    as the frames of a video; `folder`: those of one folder."""
+    as the frames of a video."""
     seed: int | None = None
     """Seed of the split by shares; 0 if not given."""
-    link: bool = False
-    """Make hard links to the images instead of copies."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,8 +62,6 @@ class ConvertConfig(Settings):
         self.limit("line_width", least=1, most=1000)
         if (self.val or 0) + (self.test or 0) >= 1:
             raise ValueError(f"val and test are {self.val} and {self.test}: give shares with a sum below 1")
-        if self.suffix == "":
-            raise ValueError("suffix is empty: leave it out, or give the end of the masks' names, such as _mask")
         if self.nearest is not None and self.colors is None:
             raise ValueError("nearest needs colours to compare with: give --colors FILE, too")
         by_shares = [name for name in ("val", "test", "group", "seed") if getattr(self, name) is not None]

@@ -1,276 +1,234 @@
-"""Converting: find the format, draw the labels, split, write a data set in the layout of `folder`, count."""
+"""Converting: read the labels, split, write a data set in the layout of `folder`, count."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
+import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from nas.data.base import IGNORE, MAX_CLASSES, DataError
-from nas.data.convert import cvat, masks
-from nas.data.convert.config import FORMATS, ConvertConfig
-from nas.data.convert.json_formats import KEYS, load_json, read_coco, read_labelme, read_supervisely
-from nas.data.convert.shapes import Notes
-from nas.data.convert.source import FOLDERS, Images, Picture, Source, inside
-from nas.data.convert.splitting import assign, split_folder
+from nas.data.convert import formats, masks
+from nas.data.convert.config import FOR_MASKS, FOR_SHAPES, ConvertConfig
+from nas.data.convert.formats import Names, inside
+from nas.data.convert.shapes import LINE_WIDTH, Notes, Picture, Source, paint
 from nas.data.readers.classes import default_colors, read_class_file
-from nas.data.readers.listing import NAMED, list_files
+from nas.data.readers.listing import few, list_files
+from nas.data.readers.reading import TURNS, read_header, read_text
 from nas.training.progress import StepProgress
-from search_spaces.files import write_atomically
+from search_spaces.files import temporary_beside, write_atomically
 from search_spaces.text import aligned
-from search_spaces.validation import counted, raised_as
+from search_spaces.validation import counted, raised_as, short
 
-__all__ = ["Converted", "as_text", "convert"]
+__all__ = ["Converted", "as_text", "assign", "convert"]
 
-READERS = {
-    "coco": read_coco,
-    "labelme": read_labelme,
-    "supervisely": read_supervisely,
-    "cvat": cvat.read,
-    "masks": masks.read,
-}
+SHARE = 0.15
+"""Of val and of test, if nothing else is said."""
+SPLITS = re.compile(r"(train|val|test)(?:ing|id|idation)?\d*", re.IGNORECASE)
+"""Names of folders that are splits, such as valid and train2017."""
 BACKGROUND = ("background", "_background_")
 """Names of the class of all pixels outside all shapes, if there is one; the first is given if there is none."""
 IGNORED = "__ignore__"
 """labelme's class of the pixels to ignore."""
-ORIENTATION = 0x0112
-"""EXIF's tag."""
 
 
 @dataclass
 class Converted:
-    """What was written."""
+    """What was written: of each split, the images, and the pixels of each class, in the last place those to ignore."""
 
     format: str
     classes: tuple[str, ...]
     how: str
     """How the images were split."""
     images: Counter[str]
-    """Of each split."""
     pixels: dict[str, NDArray[np.int64]]
-    """Of each split: pixels of each class, and in the last place of those to ignore."""
     notes: Notes
-    """What was left out or taken for something else, with the names."""
 
 
 def as_text(converted: Converted) -> str:
     """What was written, a table with the pixels of each class in each split, and the notes."""
-    splits = [split for split in ("train", "val", "test") if split in converted.images]
-    splits += sorted(converted.images.keys() - set(splits))
+    splits = sorted(converted.images, key=lambda split: (("train", "val", "test", split).index(split), split))
     rows = [["id", "class", *splits], ["", "images", *(f"{converted.images[split]:,}" for split in splits)]]
-    for number, name in enumerate((*converted.classes, "(ignored)")):
-        place = IGNORE if number == len(converted.classes) else number
-        rows.append([str(place), name, *(f"{converted.pixels[split][number]:,}" for split in splits)])
-    classes = f"{len(converted.classes)} class{'es' * (len(converted.classes) != 1)}"
-    lines = [f"{converted.format}: {counted(converted.images.total(), 'image')}, {classes}; split {converted.how}"]
-    lines += [f"  {line}" for line in aligned(rows, left=(1,))]
-    notes = dict(converted.notes)
-    for split in dict.fromkeys(("train", "val", *splits)):
-        absent = [
-            name for name, count in zip(converted.classes, converted.pixels.get(split, []), strict=False) if not count
-        ]
-        notes[f"classes without a pixel in {split}"] = absent
-        lines += [f"no image is in {split}, which a run needs"] * (split not in splits)
-    for note, names in notes.items():
-        shown = ", ".join(names[:NAMED]) + ", ..." * (len(names) > NAMED)
-        lines += [f"{note}: {len(names):,} ({shown})"] * bool(names)
+    ids = {**dict(enumerate(converted.classes)), IGNORE: "(ignored)"}
+    for place, (number, name) in enumerate(ids.items()):
+        rows.append([str(number), name, *(f"{converted.pixels[split][place]:,}" for split in splits)])
+    head = f"{counted(converted.images.total(), 'image')}, {len(converted.classes)} classes; split {converted.how}"
+    lines = [f"{converted.format}: {head}", *(f"  {line}" for line in aligned(rows, left=(1,)))]
+    lines += [f"no image is in {split}, which a run needs" for split in ("train", "val") if split not in splits]
+    for note, names in converted.notes.items():
+        lines += [f"{note}: {len(names):,} ({few(names)})"] * bool(names)
     return "\n".join(lines)
 
 
 def convert(config: ConvertConfig, quiet: bool = True) -> Converted:
-    """Convert annotations to a data set that `folder` reads.
-
-    Everything is written into a hidden folder next to OUT, which becomes OUT at the end.
-
-    Args:
-        config: The settings.
-        quiet: Show no progress.
+    """Convert annotations to a data set that `folder` reads; OUT appears when it is complete.
 
     Raises:
         DataError: SOURCE is not as its format says, nothing in it can be used, or OUT has something in it.
         ValueError: An option is not for this format.
     """
-    source, out = Path(config.source), Path(config.out)
+    source, out, notes = Path(config.source), Path(config.out), Notes(list)
     if not source.exists():
         raise DataError(f"{source} does not exist: name the folder, or the file, with the annotations")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out} is there, and is not empty: choose another folder; nothing is ever overwritten")
     if source.resolve() in (out.resolve(), *out.resolve().parents):
         raise DataError(f"{out} lies in {source}, and would be read as a part of it: choose a folder outside")
-    name = _format(source) if config.format == "auto" else config.format
-    defaults = {field.name: field.default for field in fields(ConvertConfig)}
-    for option in sorted({option for options in FORMATS.values() for option in options}.difference(FORMATS[name])):
-        if getattr(config, option) != defaults[option]:
-            raise ValueError(f"--{option} is not for {name}: leave it out")
-    notes: Notes = defaultdict(list)
-    images = Images(source, inside(config.source, config.images) if config.images else None, notes)
-    found = READERS[name](config, images, notes)
-    images.check(found.pictures)
-    classes, colors, ids, rest = _classes(found, config)
-    splits, how = assign([picture.image.relative_to(images.folder).as_posix() for picture in found.pictures], config)
-    result = Converted(name, classes, how, Counter(), {}, notes)
-    with _moved_into(out) as part, StepProgress(len(found.pictures), quiet=quiet) as progress:
-        places = _places(splits)
-        for picture in found.pictures:
-            path = picture.image.relative_to(images.folder).as_posix()
-            progress.step(name)
-            if path not in splits:
-                notes["images in no list, left out"].append(path)
-                continue
-            label = _label(picture, config, ids, rest, notes)
-            split, place = splits[path], places[path]
-            counts = result.pixels.setdefault(split, np.zeros(len(classes) + 1, dtype=np.int64))
-            counts += np.bincount(np.minimum(label.ravel(), len(classes)), minlength=len(classes) + 1)
-            result.images[split] += 1
-            image = part / "images" / split / place
-            image.parent.mkdir(parents=True, exist_ok=True)
-            (os.link if config.link else shutil.copyfile)(picture.image.resolve(), image)
+    folder = inside(config.source, config.images or ".")
+    found = None if config.format == "masks" else formats.read(config, folder, notes)
+    found = found or masks.read(config, folder, notes)
+    for option in FOR_SHAPES if found.format == "masks" else FOR_MASKS:
+        if getattr(config, option) is not None:
+            raise ValueError(f"--{option} is not for {found.format}: leave it out")
+    pictures = {picture.image: picture for picture in found.pictures}
+    notes["images without a label, left out"] = sorted(found.images - pictures.keys())
+    names, colors, rest = _classes(found, config)
+    ids = {**{name: number for number, name in enumerate(names)}, IGNORED: IGNORE}
+    splits, how = assign(pictures.keys(), config)
+    notes["images in no list, left out"] = sorted(pictures.keys() - splits.keys())
+    pixels = {split: np.zeros(len(names) + 1, dtype=np.int64) for split in splits.values()}
+    with temporary_beside(out, folder=True) as temporary, StepProgress(len(splits), quiet=quiet) as progress:
+        made = temporary / "made"  # with the usual permissions, which the temporary folder has not
+        rows = zip(names, colors.tolist(), strict=False)
+        lines = [json.dumps({"name": name, "color": color}, ensure_ascii=False) for name, color in rows]
+        with raised_as(DataError, f"the classes of {source} cannot be used: "):
+            read_class_file(write_atomically(made / "classes.json", "[\n" + ",\n".join(lines) + "\n]\n"))
+        for name, place in _places(splits).items():
+            split = splits[name]
+            label = _label(pictures[name], found, config, ids, rest, notes)
+            pixels[split] += np.bincount(np.minimum(label.ravel(), len(names)), minlength=len(names) + 1)
+            files = [made / kind / split / place for kind in ("images", "labels")]
+            for file in files:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, files[0])
             written = Image.fromarray(label)
             written.putpalette(colors.tobytes())
-            file = (part / "labels" / split / place).with_suffix(".png")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            written.save(file)
-        found.finish()
-        rows = zip(classes, colors.tolist(), strict=False)
-        lines = [json.dumps({"name": name, "color": color}, ensure_ascii=False) for name, color in rows]
-        file = write_atomically(part / "classes.json", "[\n" + ",\n".join(lines) + "\n]\n")
-        with raised_as(DataError, f"the classes of {source} cannot be used: "):
-            read_class_file(file)
-    return result
+            written.save(files[1].with_suffix(".png"))
+            progress.step(found.format)
+        if out.is_dir():
+            out.rmdir()  # is empty, or this fails
+        made.rename(out)
+    return Converted(found.format, names, how, Counter(splits.values()), pixels, notes)
 
 
-def _format(source: Path) -> str:
-    """The format of SOURCE, by its first file of annotations."""
-    for path in [source] if source.is_file() else list_files(source, {".json", ".xml"})[0]:
-        if path.suffix.lower() == ".xml" and cvat.load_xml(path).tag == "annotations":
-            return "cvat"
-        data = load_json(path) if path.suffix.lower() == ".json" else None
-        for name, keys in KEYS.items():
-            if isinstance(data, dict) and data.keys() >= keys:
-                return name
-    if source.is_file():
-        raise DataError(f"{source} is none of {', '.join(FORMATS)}: give a file or folder of one of these formats")
-    return "masks"
-
-
-def _classes(found: Source, config: ConvertConfig) -> tuple[tuple[str, ...], NDArray[np.uint8], dict[str, int], int]:
-    """The classes, the palette of the labels [256, 3], the id of each class, and that of pixels outside all shapes."""
-    colors = default_colors(IGNORE + 1)
+def _classes(found: Source, config: ConvertConfig) -> tuple[tuple[str, ...], NDArray[np.uint8], int]:
+    """The classes, the palette of the labels [256, 3], and the id of pixels outside all shapes."""
+    classes = {name: color or (0, 0, 0) for name, color in found.classes.items() if name != IGNORED}
     if config.colors is not None:
         names, given = read_class_file(Path(config.colors))
-        colors[: len(names)] = given
-    else:
-        names = tuple(name for name in found.classes if name != IGNORED)
-    background = next((name for name in names if name in BACKGROUND), None)
-    if background is None and not found.complete and config.unlabelled != "ignore":
-        if config.colors is not None:
-            raise DataError(f"{config.colors} has no class {BACKGROUND[0]}: add it, or give --unlabelled ignore")
-        background, names = BACKGROUND[0], (BACKGROUND[0], *names)
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise DataError(f"{config.source} has {len(names)} classes: expected 2 to {MAX_CLASSES}")
-    own = [found.classes.get(name) or (0, 0, 0) for name in names]
-    if config.colors is None and len(set(own)) == len(own):
-        colors[: len(own)] = own
-    ids = {name: number for number, name in enumerate(names)} | {IGNORED: IGNORE}
-    return names, colors, ids, ids[background] if background and config.unlabelled != "ignore" else IGNORE
+        classes = dict(zip(names, map(tuple, given.tolist()), strict=True))
+    rest = None if found.format == "masks" or config.unlabelled == "ignore" else BACKGROUND[0]
+    if rest is not None:
+        rest = next(filter(BACKGROUND.__contains__, classes), rest)
+        if config.colors is not None and rest not in classes:
+            raise DataError(f"{config.colors} has no class {rest}: add it, or give --unlabelled ignore")
+        classes = classes if rest in classes else {rest: (0, 0, 0), **classes}
+    if not 2 <= len(classes) <= MAX_CLASSES:
+        raise DataError(f"{config.source} has {len(classes)} classes: expected 2 to {MAX_CLASSES}")
+    colors = default_colors(IGNORE + 1)
+    if config.colors is not None or len(set(classes.values())) == len(classes):
+        colors[: len(classes)] = list(classes.values())
+    return tuple(classes), colors, IGNORE if rest is None else list(classes).index(rest)
 
 
 def _label(
-    picture: Picture, config: ConvertConfig, ids: Mapping[str, int], rest: int, notes: Notes
+    picture: Picture, found: Source, config: ConvertConfig, ids: Mapping[str, int], rest: int, notes: Notes
 ) -> NDArray[np.uint8]:
-    """Draw the label of an image as viewers show it.
+    """The label of an image as viewers show it; a DataError if its size is not that of the image."""
+    image = found.folder / picture.image
+    stored, orientation = read_header(image)
+    size = stored[::-1] if orientation > 4 and config.exif == "turn" else stored
+    label = picture.mask() if picture.mask else None
+    drawn = picture.size or size if label is None else label.shape
+    if drawn != size:
+        hint = f"its orientation is {orientation}: give --exif ignore if labels were drawn on the pixels as stored"
+        raise DataError(
+            f"{picture.place}: the label is {drawn[1]}x{drawn[0]}, but its image {image} is {size[1]}x{size[0]} "
+            f"(width x height){f'; {hint}' * (drawn == stored)}"
+        )
+    if label is None:
+        width = config.line_width or LINE_WIDTH
+        label = paint(picture.shapes, size, ids, rest, notes, width, by_area=found.format == "coco")
+    return TURNS[orientation](label) if config.exif == "ignore" else label
+
+
+def assign(names: Collection[str], config: ConvertConfig) -> tuple[dict[str, str], str]:
+    """Assign paths of images to splits by lists, by names of folders, or by shares of groups.
+
+    Returns:
+        The split of each path, without those that no list names, and how they were split, in words.
 
     Raises:
-        DataError: The image cannot be read, or the label is of another size.
+        DataError: A list names an image twice, or one that there is not; or --group matches nothing in a name.
     """
-    try:
-        with Image.open(picture.image) as image:
-            stored, orientation = (image.height, image.width), image.getexif().get(ORIENTATION, 1)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {picture.image} cannot be read: {error}") from error
-    size = stored[::-1] if orientation in (5, 6, 7, 8) and config.exif == "turn" else stored
+    if config.lists is not None:
+        return _by_lists(names, config.source, config.lists), f"as the lists in {config.lists} say"
+    found = {name: list(filter(None, map(SPLITS.fullmatch, PurePosixPath(name).parts[:-1]))) for name in names}
+    by_shares = config.val, config.test, config.group, config.seed
+    if all(found.values()) and by_shares == (None,) * 4:
+        return {name: matches[-1][1].lower() for name, matches in found.items()}, "as the folders are named"
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        match = re.search(config.group or "(?s:.*)", name)
+        if match is None:
+            raise DataError(f"--group {short(config.group)} matches nothing in {short(name)}: it must fit all images")
+        groups[match[0] if not match.groups() else match[1] or ""].append(name)
+    # By a digest, as shuffling may differ between versions; most images stay in their splits when others are added.
+    order = sorted(
+        groups,
+        key=lambda group: hashlib.sha256(f"{config.seed or 0}/{group}".encode(errors="surrogateescape")).digest(),
+    )
+    splits: dict[str, str] = {}
+    for split, share in (("val", config.val), ("test", config.test)):
+        wanted, taken = (SHARE if share is None else share) * len(names), list[str]()
+        for group in order:  # in turn, whatever brings the split nearer to its size
+            if abs(wanted - len(groups[group])) < abs(wanted) and len(order) - len(taken) > 1:
+                wanted -= len(groups[group])
+                taken.append(group)
+        if share != 0 and not taken and len(order) > 1:
+            taken = [min(order, key=lambda group: len(groups[group]))]
+        splits.update((name, split) for group in taken for name in groups[group])
+        order = [group for group in order if group not in taken]
+    splits.update((name, "train") for group in order for name in groups[group])
+    kept = f" of {len(groups)} groups" if config.group is not None else ""
+    return splits, f"by shares{kept}, seed {config.seed or 0}"
 
-    def check(drawn: tuple[int, ...]) -> None:
-        if drawn != size:
-            hint = f"its orientation is {orientation}: give --exif ignore if labels were drawn on the pixels as stored"
-            raise DataError(
-                f"{picture.place}: the label is {drawn[1]}x{drawn[0]}, but its image {picture.image} is "
-                f"{size[1]}x{size[0]} (width x height){f'; {hint}' * (drawn == stored)}"
-            )
 
-    check(picture.size or size)  # before memory is taken for it
-    label = picture.label(size, ids, rest, notes)
-    check(label.shape)
-    if config.exif == "ignore" and orientation != 1:
-        turning = Image.fromarray(label)
-        turning.getexif()[ORIENTATION] = orientation
-        label = np.array(ImageOps.exif_transpose(turning))
-    return label
+def _by_lists(names: Collection[str], source: str, lists: str) -> dict[str, str]:
+    files, known = list_files(inside(source, lists), {".txt"}, recursive=False)[0], Names(names)
+    if not files:
+        raise DataError(f"--lists {lists} holds no list: expected train.txt, val.txt, ..., with a name a line")
+    splits: dict[str, str] = {}
+    for file in files:
+        for number, line in enumerate(read_text("list", file).splitlines(), start=1):
+            if not (name := line.strip()):
+                continue
+            place = f"{file}, line {number}"
+            found = known.find(name, place)
+            if found is None:
+                raise DataError(f"{place}: {short(name)} is no image with a label: remove the line")
+            if found in splits:
+                raise DataError(f"{place}: {short(name)} is named before, for {splits[found]}: name each image once")
+            splits[found] = file.stem
+    return splits
 
 
 def _places(splits: Mapping[str, str]) -> dict[str, str]:
-    """Where each image is written: its path without folders that say no more than the new ones do.
-
-    Raises:
-        DataError: Two images would have labels of the same name.
-    """
-    shared = len(
-        PurePosixPath(os.path.commonpath([PurePosixPath(name).parent for name in splits] or [PurePosixPath()])).parts
-    )
-    for short in (True, False):
-        places, taken = dict[str, str](), dict[tuple[str, str], str]()
-        for name, split in splits.items():
-            *folders, file = PurePosixPath(name).parts
-            if short:
-                folders = [part for part in folders[shared:] if part.lower() not in FOLDERS and not split_folder(part)]
-            places[name] = "/".join((*folders, file))
-            other = taken.setdefault((split, str(PurePosixPath(places[name]).with_suffix("")).casefold()), name)
-            if other != name and not short:
-                raise DataError(f"{other} and {name} differ in case or extension only: rename one")
-        if len(taken) == len(places):
-            break
-    return places
-
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover (Windows: there, two conversions to one folder are not kept apart)
-    fcntl = None  # type: ignore[assignment]
-
-
-@contextmanager
-def _moved_into(out: Path) -> Iterator[Path]:
-    """A new folder that becomes OUT if the block ends well, and is removed otherwise; one of a killed command, too.
-
-    Raises:
-        DataError: Another process writes there.
-    """
-    part = out.absolute().with_name(f".{out.absolute().name}.part")
-    part.mkdir(parents=True, exist_ok=True)
-    with (part / ".lock").open("a") as lock:
-        try:
-            if fcntl is not None:
-                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise DataError(f"another process is converting to {out}: wait until it has ended") from None
-        for path in part.iterdir():  # of a command that was killed
-            if path != part / ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        try:
-            yield part
-            (part / ".lock").unlink()
-            if out.is_dir():
-                out.rmdir()  # is empty, or this fails
-            part.rename(out)
-        except BaseException:
-            shutil.rmtree(part, ignore_errors=True)
-            raise
+    """Where each image is written in its split: by its file's name if each is there once, else by its path."""
+    stems = Counter((split, PurePosixPath(name).stem.casefold()) for name, split in splits.items())
+    if set(stems.values()) <= {1}:
+        return {name: PurePosixPath(name).name for name in splits}
+    taken: dict[str, str] = {}
+    for name in splits:
+        other = taken.setdefault(str(PurePosixPath(name).with_suffix("")).casefold(), name)
+        if other != name:
+            raise DataError(f"{other} and {name} differ in case or extension only: rename one")
+    return {name: name for name in splits}

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from nas.data.base import DataError
 from search_spaces.validation import counted
 
-__all__ = ["Listing", "by_stem", "check_folder", "list_files", "listed", "not_read", "subfolders"]
+__all__ = ["Listing", "by_stem", "check_folder", "few", "list_files", "listed", "not_read", "subfolders"]
 
 _OF_THE_SYSTEM = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 """Written by Windows and macOS, and ignored like hidden files."""
@@ -116,7 +116,12 @@ def listed(paths: Sequence[Path], folder: Path | None = None) -> str:
         f"{path.relative_to(folder) if folder and path.is_relative_to(folder) else path}{'/' * path.is_dir()}"
         for path in paths[:NAMED]
     ]
-    return ", ".join([*shown, *["..."] * (len(paths) > NAMED)]) or "no folders"
+    return few(shown, len(paths)) or "no folders"
+
+
+def few(names: Sequence[str], count: int | None = None) -> str:
+    """Names for messages, at most five, and dots if there are more, or `count` of them."""
+    return ", ".join([*names[:NAMED], *["..."] * ((count or len(names)) > NAMED)])
 
 
 def not_read(paths: Sequence[Path], folder: Path | None = None) -> str:

@@ -23,9 +23,9 @@ from nas.data.readers.listing import by_stem, listed, subfolders
 from nas.data.readers.reading import (
     IMAGE_SUFFIXES,
     LABEL_SUFFIXES,
+    read_header,
     read_image,
     read_label,
-    read_orientation,
     read_palette,
 )
 
@@ -291,7 +291,7 @@ class PairedDataset(SegmentationDataset):
 
     def _remedy(self, file: Path, image: NDArray[Any], values: NDArray[np.int32]) -> str:
         """What to do about a label of another size than its image."""
-        orientation = read_orientation(file)
+        orientation = read_header(file)[1]
         if orientation < 5 or image.shape[1::-1] != values.shape:  # EXIF exchanges the sides from 5 on
             return "they must be the same size"
         turned = self.images.exif == "turn"

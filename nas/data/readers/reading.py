@@ -27,9 +27,10 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "LABEL_SUFFIXES",
     "TEXT_LIMIT",
+    "TURNS",
+    "read_header",
     "read_image",
     "read_label",
-    "read_orientation",
     "read_palette",
     "read_text",
 ]
@@ -56,7 +57,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
 """Tag of the orientation in EXIF and TIFF."""
 
-_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -167,16 +168,19 @@ def read_palette(path: Path) -> NDArray[np.uint8] | None:
     return None if palette is None else np.array(palette, dtype=np.uint8).reshape(-1, 3)
 
 
-def read_orientation(path: Path) -> int:
-    """Read the orientation of an image: 1 (as stored) to 8."""
+def read_header(path: Path) -> tuple[tuple[int, int], int]:
+    """Read height and width of an image as it is stored, and its orientation: 1 (as stored) to 8."""
     with _told("image", path):
         try:
             with Image.open(path, formats=_FORMATS) as image:
+                tags = getattr(image, "tag_v2", {})  # Pillow exchanges the sides of a TIFF file that is to be turned
+                size = tags.get(257, image.height), tags.get(256, image.width)
                 if image.format == "PNG" and not any("exif" in str(key) or "xmp" in str(key) for key in image.info):
-                    return 1  # `getexif` would decode the whole image to look behind it
-                return _orientation(image)
+                    return size, 1  # `getexif` would decode the whole image to look behind it
+                return size, _orientation(image)
         except Image.UnidentifiedImageError:
-            return _read_tiff(path, header=True)[1]
+            values, orientation = _read_tiff(path, header=True)
+            return (values.shape[0], values.shape[1]), orientation
 
 
 @contextmanager
@@ -237,7 +241,7 @@ def _read(kind: str, path: Path, exif: Exif, convert: Callable[[Image.Image], Im
             mode = raw = ""
             values, orientation = _read_tiff(path, large)
         if turned != (exif == "turn"):
-            values = _TURNS[_BACK.get(orientation, orientation) if turned else orientation](values)
+            values = TURNS[_BACK.get(orientation, orientation) if turned else orientation](values)
         if values.dtype not in IMAGE_TYPES:
             exact = {np.dtype(bool): np.uint8, np.dtype(">u2"): np.uint16}
             values = values.astype(exact.get(values.dtype, np.float32))
@@ -249,7 +253,7 @@ def _orientation(image: Image.Image) -> int:
         value = image.getexif().get(_ORIENTATION, 1)
     except _BROKEN:  # damaged EXIF data, which viewers ignore
         return 1
-    return value if value in _TURNS else 1
+    return value if value in TURNS else 1
 
 
 def _raw(image: Image.Image) -> str:
@@ -281,20 +285,20 @@ def _one_band(found: _Pixels) -> NDArray[Any] | None:
 
 
 def _read_tiff(path: Path, large: bool = False, header: bool = False) -> tuple[NDArray[Any], int]:
-    """Read a TIFF file of any bands and bits, [H, W] or [H, W, bands] (of `header` nothing), and its orientation."""
+    """Read a TIFF file of any bands and bits, [H, W] or [H, W, bands] (`header`: the size alone), and orientation."""
     try:
         from tifffile import TiffFile
     except ImportError as error:
         raise ValueError("this kind of TIFF needs tifffile: pip install 'nas-segmentation[tiff]'") from error
     with TiffFile(path) as file:
         series, tag = file.series[0], file.pages.first.tags.get(_ORIENTATION)
-        orientation = int(tag.value) if tag is not None and tag.value in _TURNS else 1
-        if header:
-            return np.empty((0, 0)), orientation
+        orientation = int(tag.value) if tag is not None and tag.value in TURNS else 1
         sizes = dict(zip(series.axes, series.shape, strict=True))
         height, width, bands = sizes.pop("Y", 0), sizes.pop("X", 0), [axis for axis, size in sizes.items() if size > 1]
         if len(bands) > 1 or min(height, width) < 1:
             raise ValueError(f"its axes are {series.axes}; expected height, width and bands")
+        if header:
+            return np.broadcast_to(np.uint8(0), (height, width)), orientation
         if height * width > LARGEST and not large:
             raise Image.DecompressionBombError(
                 f"Image size ({height * width} pixels) exceeds limit of {LARGEST} pixels"
