@@ -44,7 +44,7 @@ def test_the_shipped_space_has_261_genotypes() -> None:
     genotypes = all_genotypes(space)
     assert len(genotypes) == 29 * 9
     assert [genotype.path for genotype in genotypes[::9]] == sorted(genotype.path for genotype in genotypes[::9])
-    operations = ("skip", "separable_3x3", "atrous_3x3")
+    operations = ("skip", "max_pooling_3x3", "separable_3x3")
     assert [genotype.cell[0].operations for genotype in genotypes[:9]] == list(product(operations, repeat=2))
 
 
@@ -390,11 +390,11 @@ def test_a_cost_that_was_not_measured_cannot_be_drawn() -> None:
 
 
 def test_properties_by_hand() -> None:
-    genotype = Genotype(load("table"), (Block(("l-2", "l-1"), ("skip", "atrous_3x3")),), (4, 8, 16, 8))
+    genotype = Genotype(load("table"), (Block(("l-2", "l-1"), ("skip", "separable_3x3")),), (4, 8, 16, 8))
     found = properties(genotype)
-    assert found["path"] == "4-8-16-8" and found["cell"] == "l-2 skip, l-1 atrous_3x3"
+    assert found["path"] == "4-8-16-8" and found["cell"] == "l-2 skip, l-1 separable_3x3"
     assert found["stride at the path's end"] == "8" and found["cells at stride 4"] == "1"
-    assert found["operation on l-1 in block1"] == "atrous_3x3"
+    assert found["operation on l-1 in block1"] == "separable_3x3"
 
 
 # Files
