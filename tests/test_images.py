@@ -525,7 +525,7 @@ def test_four_bands_of_16_bits_go_from_search_to_export(tmp_path: Path) -> None:
     assert retrain.evaluate(run).pixel_accuracy > 0.5
     predict(run, root / "images/val", tmp_path / "masks")
     assert Image.open(tmp_path / "masks/0_overlay.png").size == (64, 48)
-    with pytest.raises(ValueError, match="has 8 bits, but loader.normalisation is for more"):
+    with pytest.raises(ValueError, match=r"has 8 bits, but loader\.normalisation is for more"):
         Image.fromarray(pixels(48, 64, 3)).save(tmp_path / "rgb.png")
         predict(run, tmp_path / "rgb.png", tmp_path / "masks")
     assert '"parameters"' in command("nas-describe", run, "--json").out

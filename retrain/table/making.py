@@ -36,7 +36,7 @@ from retrain.sweeps.study import leaves
 from retrain.sweeps.workers import Jobs, wait_until_free
 from retrain.table.reading import Network, Run, write_table
 from retrain.training import train
-from search_spaces.files import parse_json, write_atomically
+from search_spaces.files import open_own, parse_json, write_atomically
 from search_spaces.genotype import package_version
 from search_spaces.graph import all_genotypes
 from search_spaces.space import SearchSpace
@@ -127,7 +127,7 @@ class Making:
             state = random_state()
             if (epoch + 1) % self.table.every == 0 or epoch + 1 == config.epochs:
                 line["miou"] = self._measured(run)
-            with (run / EPOCHS).open("a", encoding="utf-8") as file:
+            with open_own(run / EPOCHS) as file:
                 file.write(json.dumps(line) + "\n")
             restore_random_state(state)
             began = time.process_time()

@@ -149,7 +149,7 @@ def main() -> None:
     chance = random.Random(int(option("--seed", "0")))
     only = [name for name in option("--only", "").split(",") if name]
     print(
-        "| command | kills | ends | begun anew: killed before the first checkpoint | steps lost: mean / most / "
+        "| command | kills | ends | started again: killed before the first checkpoint | steps lost: mean / most / "
         "allowed | problems | temporary files left |\n|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as folder:
